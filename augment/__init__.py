@@ -1,0 +1,1 @@
+"""Image operations on batches of tensors, recorded and replayable. Imports none of the other packages."""

@@ -1,0 +1,1 @@
+"""Dataset distillation, pure: tensors in, tensors out. No files, no Ray, no global random state."""

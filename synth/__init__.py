@@ -1,0 +1,1 @@
+"""Generative methods, pure: tensors and prompts in, tensors and scores out. Empty until the generators land."""
