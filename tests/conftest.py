@@ -1,0 +1,41 @@
+"""Fixtures every test may use. The Ray session and the shared data are made once and only when asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout the tests run in."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images and weights beside the checkout; tests that need it skip when it is absent."""
+    for parent in REPOSITORY.parents:
+        folder = parent / "shared" / "data"
+        if (folder / "README.md").is_file():
+            return folder
+    pytest.skip("no shared/data folder beside the checkout: real images and weights are not here")
+
+
+@pytest.fixture(autouse=True)
+def _one_torch_thread() -> Iterator[None]:
+    """Numbers that depend on the reduction order must not depend on the machine's core count."""
+    import sys
+
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    yield
