@@ -85,13 +85,18 @@ class Storage:
 
     def list(self, folder: str = "") -> list[str]:
         """Relative paths of all committed files below `folder`, sorted."""
+        return sorted(self.sizes(folder))
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Sizes in bytes of all committed files below `folder`, by relative path."""
         start = self._full(folder)
         if not self._fs.exists(start):
-            return []
+            return {}
         self._fs.invalidate_cache()
         prefix = len(self._base.rstrip("/")) + 1
-        found = (str(name)[prefix:] for name in self._fs.find(start))
-        return sorted(name for name in found if not name.rsplit("/", 1)[-1].startswith(TEMPORARY_PREFIX))
+        found = self._fs.find(start, detail=True).items()
+        committed = ((name[prefix:], info["size"]) for name, info in found if TEMPORARY_PREFIX not in name)
+        return {name: int(size) for name, size in committed}
 
     def open(self, path: str) -> BinaryIO:
         return cast(BinaryIO, self._fs.open(self._full(path), "rb"))
@@ -143,6 +148,15 @@ class Storage:
         for path in stale:
             path.unlink(missing_ok=True)
         return len(stale)
+
+    def remove_empty_folders(self) -> None:
+        """Folders hold no data; ones left empty would make two equal outputs look different."""
+        if not self.is_local or not self.root.is_dir():
+            return
+        folders = [path for path in self.root.rglob("*") if path.is_dir() and not path.is_symlink()]
+        for folder in sorted(folders, reverse=True):
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
     @contextmanager
     def replacing(self, path: str) -> Iterator[Path]:

@@ -1,0 +1,150 @@
+"""params.yaml into frozen, typed sections. Every mistake is found before any work, with its path and the nearest name.
+
+A section belongs to the stage of the same name; `run` belongs to all of them. What a key may hold is declared where the
+stage is written; here lives only how a file, its overrides and its errors are read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.errors import UserError
+
+
+class Section(BaseModel):
+    """Base of every parameter model: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class BreakerParams(Section):
+    """When a stage stops by itself instead of turning bad input into an empty dataset."""
+
+    min_attempted: int = Field(200, ge=1, description="samples to see before judging")
+    max_failed: float = Field(0.5, gt=0, le=1, description="largest fraction of failed samples")
+    max_transient: float = Field(0.2, gt=0, le=1, description="largest fraction of transient failures (network, disk)")
+    max_unit_errors: int = Field(3, ge=1, description="units that raise one after another")
+
+
+class RunParams(Section):
+    """What holds for every stage."""
+
+    seed: int = Field(0, ge=0, description="the seed every other seed derives from")
+    threads: int = Field(2, ge=1, le=256, description="compute threads of one worker; part of what fixes the bytes")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    breaker: BreakerParams = BreakerParams()
+
+
+SectionT = TypeVar("SectionT", bound=BaseModel)
+
+
+def read_params(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The raw mapping of a YAML file with `section.key=value` overrides applied; values are parsed as YAML."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"no parameter file {path}; name one with --params, for example recipes/*.yaml") from None
+    except OSError as error:
+        raise UserError(f"cannot read the parameter file {path}: {error.strerror}") from None
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} must hold one section per stage, such as 'ingest:'; it holds {type(raw).__name__}")
+    for override in overrides:
+        _apply(raw, override)
+    return raw
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    if not separator or not name:
+        raise UserError(f"--set takes section.key=value, such as cda.ipc=2; got {override!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override!r}: the value is not valid YAML") from None
+    *parents, last = name.split(".")
+    here = raw
+    for parent in parents:
+        here = here.setdefault(parent, {})
+        if not isinstance(here, dict):
+            raise UserError(f"--set {override!r}: {parent} is a value, not a section")
+    here[last] = value
+
+
+def load_sections(raw: Mapping[str, Any], models: Mapping[str, type[BaseModel]], origin: str) -> dict[str, BaseModel]:
+    """Validate every section of `raw`; all mistakes of the file are told at once, a line each."""
+    problems = [f"unknown section {name}{_nearest(name, models)}" for name in raw if name not in models]
+    sections: dict[str, BaseModel] = {}
+    for name, model in models.items():
+        body = raw.get(name)
+        try:
+            sections[name] = model.model_validate({} if body is None else body)
+        except ValidationError as error:
+            problems += [_sentence(name, model, item) for item in error.errors(include_url=False)]
+    if problems:
+        raise UserError(f"{origin}: " + "\n  ".join(["; ".join(problems)] if len(problems) == 1 else ["", *problems]))
+    return sections
+
+
+def _sentence(section: str, model: type[BaseModel], error: Any) -> str:
+    where = [str(part) for part in error["loc"]]
+    path = ".".join([section, *where])
+    if error["type"] == "extra_forbidden":
+        owner = _model_at(model, error["loc"][:-1])
+        return f"unknown key {path}{_nearest(where[-1], owner.model_fields if owner else {}, [section, *where[:-1]])}"
+    if error["type"] == "missing":
+        return f"missing key {path}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    given = error.get("input")
+    shown = "" if isinstance(given, dict | list) else f" (got {given!r})"
+    return f"{path}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _nearest(name: str, valid: Mapping[str, Any], parents: Sequence[str] = ()) -> str:
+    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {'.'.join([*parents, close[0]])}?"
+    return f"; valid: {', '.join(sorted(valid))}" if valid else ""
+
+
+def _model_at(model: type[BaseModel], location: Sequence[Any]) -> type[BaseModel] | None:
+    """The model that owns the key at the end of a pydantic error location (list indices and union tags are passed)."""
+    here: type[BaseModel] | None = model
+    for part in location:
+        if here is None:
+            return None
+        field = here.model_fields.get(str(part))
+        candidates = _models_in(field.annotation) if field else _tagged(here, str(part))
+        here = candidates[0] if len(candidates) == 1 else _by_tag(candidates, location)
+    return here
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Union, types.UnionType) or get_args(annotation):
+        return [model for inner in get_args(annotation) for model in _models_in(inner)]
+    return []
+
+
+def _tagged(model: type[BaseModel], _part: str) -> list[type[BaseModel]]:
+    return [model]
+
+
+def _by_tag(candidates: Sequence[type[BaseModel]], location: Sequence[Any]) -> type[BaseModel] | None:
+    for candidate in candidates:
+        tag = candidate.model_fields.get("type")
+        if tag is not None and set(get_args(tag.annotation)) & {str(part) for part in location}:
+            return candidate
+    return None

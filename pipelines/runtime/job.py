@@ -1,0 +1,97 @@
+"""A stage and a job: what the runners and the doors know of the work.
+
+A stage is written against this file only. `plan` runs on the driver and is pure; `open` runs once per worker and holds
+models; `run` does one unit; `finish` is the one deterministic reduce at the end.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import pyarrow as pa
+
+from pipelines.config import RunParams, Section
+from pipelines.runtime.seeds import seed_for
+from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.storage import Storage
+
+ParamsT = TypeVar("ParamsT", bound=Section)
+
+
+@dataclass(frozen=True)
+class Job(Generic[ParamsT]):
+    """One run of one stage: its parameters and the folder under which every stage has its output."""
+
+    stage: str
+    params: ParamsT
+    run: RunParams
+    data: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Storage:
+        return Storage(f"{self.data}/{self.stage}")
+
+    def input(self, stage: str) -> Storage:
+        """The output folder of an earlier stage."""
+        return Storage(self.inputs.get(stage, f"{self.data}/{stage}"))
+
+    @property
+    def logs(self) -> Storage:
+        """What is about a run and not about its result (times, hosts); outside every stage's output."""
+        return Storage(f"{self.data}/.limbeck")
+
+    def seed(self, key: str, purpose: str) -> int:
+        return seed_for(self.run.seed, self.stage, key, purpose)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The units of a job in order, and tables the units read slices of (written beside the plan)."""
+
+    units: Sequence[Unit]
+    tables: Mapping[str, Sequence[pa.Table]] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Stage(ABC, Generic[ParamsT]):
+    """One stage. `version` is raised by hand when the bytes it writes change; a golden test makes one notice."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    summary: ClassVar[str]
+    Params: ClassVar[type[Section]]
+    upstream: ClassVar[tuple[str, ...]] = ()
+    workers: ClassVar[Literal["tasks", "actors"]] = "tasks"
+    #: float arithmetic runs on a number of threads and that number decides the last bits
+    computes: ClassVar[bool] = False
+    #: parameter keys that change speed but not bytes; they stay out of the unit's identity
+    speed_only: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def plan(self, job: Job[ParamsT]) -> Plan:
+        """The units, decided from the inputs and the parameters alone."""
+
+    def open(self, job: Job[ParamsT]) -> Any:
+        """Whatever a worker keeps between units: readers, models."""
+        return None
+
+    @abstractmethod
+    def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[ParamsT]) -> None:
+        """Do one unit; write through `output` only."""
+
+    def finish(self, job: Job[ParamsT], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
+        """Write whole-set files (index, metrics); returns the facts for stage.json. Deterministic."""
+        return {}
+
+    def keeps(self, job: Job[ParamsT]) -> set[str]:
+        """Files that `finish` writes, relative to the output: with the markers' files, all that may stay."""
+        return set()
+
+    def identity_params(self, job: Job[ParamsT]) -> dict[str, Any]:
+        """The parameters that decide bytes, as JSON."""
+        own = job.params.model_dump(mode="json", exclude=set(self.speed_only))
+        return {"own": own, "seed": job.run.seed} | ({"threads": job.run.threads} if self.computes else {})

@@ -1,0 +1,205 @@
+"""The unit of work: what it is, what it is called by content, and how its files are committed.
+
+A unit writes its files (one shard and its sidecar, or one small table) and then its marker; the marker is the commit.
+Markers hold no time and no host, so that a folder made in one go and one made in ten are equal byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipelines.outcomes import Outcome
+from pipelines.shards.sample import Sample
+from pipelines.shards.sidecar import Sidecar
+from pipelines.shards.tar import ShardWriter
+from pipelines.storage import Storage, canonical_json, pretty_json
+
+#: Folder of the markers inside a stage's output.
+LEDGER = "ledger"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One piece of a stage's plan. `payload` is JSON and, with the stage's parameters, decides every byte written."""
+
+    name: str
+    payload: dict[str, Any]
+
+    def identity(self, stage: str, version: int, params: dict[str, Any]) -> str:
+        """The content address of the unit's output: 32 hex characters."""
+        form = {"stage": stage, "version": version, "params": params, "name": self.name, "payload": self.payload}
+        return hashlib.sha256(canonical_json(form)).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A committed file of a unit; `path` is relative to the stage's output."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What a finished unit left: its identity, its files and the counts of its outcomes."""
+
+    name: str
+    identity: str
+    files: tuple[FileEntry, ...]
+    counts: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        return marker_path(self.name)
+
+    def to_json(self) -> bytes:
+        form = {
+            "unit": self.name,
+            "id": self.identity,
+            "files": [{"path": f.path, "bytes": f.bytes, "sha256": f.sha256} for f in self.files],
+            "counts": self.counts,
+            "reasons": self.reasons,
+            "summary": self.summary,
+        }
+        return pretty_json(form)
+
+    @classmethod
+    def from_json(cls, form: dict[str, Any]) -> Marker:
+        files = tuple(FileEntry(f["path"], f["bytes"], f["sha256"]) for f in form["files"])
+        return cls(form["unit"], form["id"], files, form["counts"], form["reasons"], form["summary"])
+
+
+def marker_path(unit_name: str) -> str:
+    return f"{LEDGER}/{unit_name}.json"
+
+
+#: Called as `tick(done, total, note)` by long units; cheap and safe to call often.
+Tick = Callable[[float, float, str], None]
+
+
+def no_tick(_done: float, _total: float, _note: str = "") -> None:
+    """For units whose progress nobody watches."""
+
+
+class UnitOutput:
+    """What a running unit writes to. Nothing is visible under a final name before `commit`."""
+
+    def __init__(self, storage: Storage, unit: Unit, identity: str, tick: Tick = no_tick) -> None:
+        self.storage = storage
+        self.unit = unit
+        self.identity = identity
+        self.tick = tick
+        self.summary: dict[str, Any] = {}
+        self._pending: list[tuple[Path, str, str, int]] = []
+        self._counts: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
+
+    def count(self, outcome: Outcome) -> None:
+        """Add one attempted sample to the marker's histogram."""
+        self._counts[outcome.status] += 1
+        if outcome.status != "kept":
+            label = f"{outcome.error_class}:{outcome.reason}" if outcome.status == "failed" else outcome.reason
+            self._reasons[f"{outcome.status}:{label}"] += 1
+
+    @contextmanager
+    def file(self, path: str) -> Iterator[Path]:
+        """Build a file under a temporary name; it is published by `commit`, in the order the files were begun."""
+        temporary = self.storage.temp_file(path)
+        try:
+            yield temporary
+            digest, size = _hash_file(temporary)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        self._pending.append((temporary, path, digest, size))
+
+    def write(self, path: str, data: bytes) -> None:
+        with self.file(path) as temporary:
+            temporary.write_bytes(data)
+
+    @contextmanager
+    def shard(self, part: str = "") -> Iterator[ShardOutput]:
+        """One tar and its sidecar, named after the unit, in the dataset folder `part` of the output."""
+        stem = self.unit.name.rsplit("/", 1)[-1]
+        prefix = f"{part}/" if part else ""
+        tar_path, sidecar_path = f"{prefix}shards/{stem}.tar", f"{prefix}meta/{stem}.parquet"
+        temporary = self.storage.temp_file(tar_path)
+        try:
+            with ShardWriter(temporary) as writer:
+                output = ShardOutput(writer, self)
+                yield output
+                info = writer.close()
+            self._pending.append((temporary, tar_path, info.sha256, info.bytes))
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        with self.file(sidecar_path) as path:
+            output.sidecar.write(path)
+
+    def scratch(self) -> Storage:
+        """A folder for the unit's own resumable state (checkpoints); removed when the stage finishes."""
+        return self.storage.child(f".partial/{self.unit.name}")
+
+    def commit(self) -> Marker:
+        """Publish the files, then the marker."""
+        files = []
+        for temporary, path, digest, size in self._pending:
+            self.storage.publish(temporary, path)
+            files.append(FileEntry(path, size, digest))
+        self._pending.clear()
+        marker = Marker(
+            self.unit.name,
+            self.identity,
+            tuple(files),
+            dict(sorted(self._counts.items())),
+            dict(sorted(self._reasons.items())),
+            self.summary,
+        )
+        self.storage.write_bytes(marker.path, marker.to_json())
+        return marker
+
+    def abandon(self) -> None:
+        """Remove what was built but not committed."""
+        for temporary, *_ in self._pending:
+            temporary.unlink(missing_ok=True)
+        self._pending.clear()
+
+
+class ShardOutput:
+    """A shard under construction: every attempted sample gets a sidecar row, kept ones get members in the tar."""
+
+    def __init__(self, writer: ShardWriter, output: UnitOutput) -> None:
+        self.sidecar = Sidecar()
+        self._writer = writer
+        self._output = output
+
+    def keep(self, sample: Sample) -> None:
+        """Write the members and the row."""
+        spans = self._writer.add(sample.key, sample.members)
+        members = [{"ext": span.ext, "offset": span.offset, "size": span.size} for span in spans]
+        self._row({**sample.row, "key": sample.key, "outcome": "kept", "members": members})
+        self._output.count(Outcome("kept"))
+
+    def reject(self, outcome: Outcome, row: dict[str, Any]) -> None:
+        """Write only the row, with the reason."""
+        decision = {"outcome": outcome.status, "reason": outcome.reason, "detail": outcome.detail}
+        self._row({**row, **decision, "error_class": outcome.error_class})
+        self._output.count(outcome)
+
+    def _row(self, row: dict[str, Any]) -> None:
+        self.sidecar.add(row)
+
+
+def _hash_file(path: Path) -> tuple[str, int]:
+    with path.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    return digest, path.stat().st_size
