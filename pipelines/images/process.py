@@ -42,8 +42,8 @@ class Processed:
 
     `data` with file ending `ext` shows `width` x `height`; the upright source had `src_width` x `src_height`.
     `pixel_sha256` (hex) is over the stored shape and uint8 RGB pixels as given to the encoder; `phash` (16 hex digits)
-    is of the whole upright picture before it is resized, cropped or padded, so that it finds the same photograph under
-    other parameters. `orientation` is the EXIF value that was applied, `decoder` who decoded.
+    is of the whole upright picture before it is cropped or padded, so that it finds the same photograph under other
+    parameters. `orientation` is the EXIF value that was applied, `decoder` who decoded.
     """
 
     data: bytes
@@ -85,9 +85,10 @@ def process(raw: bytes, params: ImageParams) -> Processed | Outcome:
         # A GIF's first frame may be larger than its screen; the pixels are right and the header was not.
         upright = (pixels.shape[0], pixels.shape[1])
         sizes = plan(upright, params) or Plan(upright, upright)
-    look = phash(pixels)
     untouched = params.format == "keep" and _says_the_same(header, decoded, sizes, upright)
-    pixels = fit(resize(pixels, sizes.resized, params.interpolation), sizes.final, params.pad_value)
+    whole = resize(pixels, sizes.resized, params.interpolation)
+    look = phash(whole if whole.size < pixels.size else pixels)
+    pixels = fit(whole, sizes.final, params.pad_value)
     data = raw if untouched else encode(pixels, name, params)
     if time.monotonic() > deadline:
         return _too_slow(params.limits)
