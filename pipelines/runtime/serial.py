@@ -12,7 +12,6 @@ from pipelines.runtime.execute import UnitError
 from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.units import Marker, Tick, Unit, UnitOutput, no_tick
 
-
 #: No sample is to blame for these, and every further unit would meet them too.
 MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
