@@ -26,8 +26,8 @@ def run_unit(stage: Stage[Any], job: Job[Any], worker: Any, unit: Unit, identity
         if error.errno not in MACHINE_ERRORS:
             raise
         raise StageStopped(
-            f"{stage.name} stopped in {unit.name}: {error.strerror} ({job.output.url}). Nothing that was finished is lost: "
-            f"mend it, then limbeck run {stage.name} goes on where it stopped"
+            f"{stage.name} stopped in {unit.name}: {error.strerror} ({job.output.url}). Nothing that was finished is "
+            f"lost: mend it, then limbeck run {stage.name} goes on where it stopped"
         ) from None
     finally:
         output.abandon()

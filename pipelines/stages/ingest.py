@@ -8,6 +8,7 @@ sequential reader sees mixed classes. Run: the one safe image path, threads in, 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -86,7 +87,7 @@ class Ingest(Stage[IngestParams]):
             raise UserError(f"no images in {', '.join(source.path for source in params.sources)}; check ingest.sources")
         records = _mark_duplicates(records, params)
         order, bounds = _deal(records, params, job.run.seed)
-        groups = [records.take(pa.array(order[a:b])) for a, b in zip(bounds, bounds[1:], strict=False)]
+        groups = [records.take(pa.array(order[a:b])) for a, b in itertools.pairwise(bounds)]
         units = [
             Unit(f"ingest-{index:06d}", {"group": index, "rows": group.num_rows, "content": _content(group)})
             for index, group in enumerate(groups)
@@ -173,8 +174,8 @@ def _mark_duplicates(records: pa.Table, params: IngestParams) -> pa.Table:
     if params.duplicates == "error":
         first = int(np.flatnonzero(duplicate >= 0)[0])
         raise UserError(
-            f"{sources[first]} has the same bytes as {sources[int(duplicate[first])]}, one of {int((duplicate >= 0).sum())} "
-            f"duplicates; remove them or set ingest.duplicates: drop"
+            f"{sources[first]} has the same bytes as {sources[int(duplicate[first])]}, one of "
+            f"{int((duplicate >= 0).sum())} duplicates; remove them or set ingest.duplicates: drop"
         )
     names = [None if other < 0 else sources[int(other)].as_py() for other in duplicate]
     return records.set_column(RECORDS.get_field_index("duplicate_of"), "duplicate_of", pa.array(names, pa.string()))
