@@ -1,0 +1,76 @@
+"""What a user can choose about images. Nothing here touches pixels."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Level = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[Level, Level, Level]
+ResizeMode = Literal["none", "shorter", "longer", "exact", "center_crop", "pad"]
+
+
+class ImageLimits(BaseModel):
+    """What is refused before (or, for time, soon after) it can do harm. All are read from the header first.
+
+    `max_bytes` of the encoded file; `max_pixels` = width x height; `max_scan_pixels` = pixels x progressive JPEG scans, which
+    bounds the work of a small file that repeats its scans; `max_aspect` = longer / shorter side; `min_side` in pixels;
+    `max_seconds` of wall time for one image. The last one cannot stop a running decoder: it is looked at between the
+    steps, and a slow image ends as `failed("too_slow", "transient")`. With the other limits in force it is only met
+    on an overloaded machine, so results do not depend on speed. Formats that Pillow decodes (see `decode`) are
+    also held to Pillow's own ceiling of about 179 million pixels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_bytes: int = Field(default=64 * 2**20, ge=1)
+    max_pixels: int = Field(default=80_000_000, ge=1)
+    max_scan_pixels: int = Field(default=2_000_000_000, ge=1)
+    max_aspect: float = Field(default=20.0, ge=1.0)
+    min_side: int = Field(default=8, ge=1)
+    max_seconds: float = Field(default=60.0, gt=0)
+
+
+class ImageParams(BaseModel):
+    """How every image of a run is treated.
+
+    `resize` with `size` (pixels):
+
+    - `none`: as it is; - `shorter` / `longer`: that side becomes `size`, the aspect stays;
+    - `exact`: `size` x `size`, aspect ignored; - `center_crop`: shorter side to `size`, then the central square;
+    - `pad`: longer side to `size`, centred on a square of `pad_value`.
+
+    Nothing is enlarged unless `upscale`: `shorter`, `longer` and `pad` then leave a small image at its own size, and
+    `exact` and `center_crop`, which promise a size, drop it as `too_small`.
+
+    `interpolation` is the kernel when shrinking, both antialiased: `area` (the mean of what a pixel covers, fast) or
+    `lanczos` (Pillow, sharper, several times slower). Growing uses OpenCV's bicubic with `area`, else Lanczos.
+
+    `format` `keep` stores the original bytes (with whatever metadata they carry) if nothing had to be changed, else
+    encodes in the source's format where that is JPEG, PNG or WebP, else as PNG. `quality` (1-100) is for JPEG and WebP,
+    `subsampling` for JPEG. `animated` images give their first frame or are dropped. Transparent parts show
+    `alpha_background`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resize: ResizeMode = "none"
+    size: int | None = Field(default=None, ge=1, le=16_384)
+    upscale: bool = False
+    interpolation: Literal["area", "lanczos"] = "area"
+    format: Literal["jpeg", "png", "webp", "keep"] = "jpeg"
+    quality: int = Field(default=95, ge=1, le=100)
+    subsampling: Literal["444", "422", "420"] = "444"
+    animated: Literal["first", "drop"] = "first"
+    alpha_background: Colour = (255, 255, 255)
+    pad_value: Colour = (0, 0, 0)
+    limits: ImageLimits = ImageLimits()
+
+    @model_validator(mode="after")
+    def _size_goes_with_resize(self) -> Self:
+        if self.resize == "none" and self.size is not None:
+            raise ValueError("size is given but resize is none; choose a resize mode or remove size")
+        if self.resize != "none" and self.size is None:
+            raise ValueError(f"resize {self.resize} needs a size in pixels")
+        return self

@@ -1,0 +1,158 @@
+"""From the bytes of any image to the bytes that are stored, or to the reason why not.
+
+The stated rules, in the order in which they act:
+
+| what | rule | outcome when it bites |
+| --- | --- | --- |
+| no bytes; too many bytes | `limits.max_bytes` | failed `empty`; failed `too_many_bytes` (policy) |
+| format | by its first bytes, never by its name: JPEG, PNG, WebP, GIF, BMP, PNM, TIFF, AVIF | failed `unsupported_format` |
+| header | must be whole and make sense | failed `truncated` / `bad_header` |
+| pixels, scans | `limits.max_pixels`, `limits.max_scan_pixels`, from the header | failed `too_many_pixels` / `too_many_scans` (policy) |
+| aspect, side | `limits.max_aspect`, `limits.min_side` | dropped `extreme_aspect` / `too_small` |
+| animation | first frame, or dropped; of several TIFF pages the first | dropped `animated` |
+| pixels | strict decode, see `decode` | failed `truncated` / `corrupt` / `unsupported_mode` / `out_of_memory` |
+| profile | ICC to sRGB (relative colorimetric) unless it is sRGB; a broken one is ignored | |
+| CMYK, palette, 1 bit, grey, 16 bits | to 8-bit RGB | |
+| transparency | over `alpha_background` | |
+| EXIF orientation | applied; the stored image is upright and carries no EXIF | |
+| size | resize modes of `ImageParams`, antialiased, no growing unless `upscale` | dropped `too_small` |
+| time | `limits.max_seconds` | failed `too_slow` (transient) |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import time
+from dataclasses import dataclass
+
+from pipelines.images.colour import Pixels
+from pipelines.images.decode import Decoded, decode
+from pipelines.images.encode import EXTENSIONS, LONGEST_SIDE, encode, stored_format
+from pipelines.images.geometry import Plan, fit, plan, resize, turn
+from pipelines.images.params import ImageLimits, ImageParams
+from pipelines.images.phash import phash
+from pipelines.images.probe import Probe, probe
+from pipelines.outcomes import Outcome, dropped, failed
+
+
+@dataclass(frozen=True, slots=True)
+class Processed:
+    """An image ready to be stored, and what was learnt on the way.
+
+    `data` with file ending `ext` shows `width` x `height`; the upright source had `src_width` x `src_height`.
+    `pixel_sha256` (hex) is over the stored shape and uint8 RGB pixels as given to the encoder; `phash` (16 hex digits)
+    is of the whole upright picture before it is resized, cropped or padded, so that it finds the same photograph under
+    other parameters. `orientation` is the EXIF value that was applied, `decoder` who decoded.
+    """
+
+    data: bytes
+    ext: str
+    width: int
+    height: int
+    src_width: int
+    src_height: int
+    src_format: str
+    orientation: int
+    pixel_sha256: str
+    phash: str
+    decoder: str
+
+
+def process(raw: bytes, params: ImageParams) -> Processed | Outcome:
+    """Take one encoded image through the rules above. Never raises on bad data, whatever the bytes."""
+    deadline = time.monotonic() + params.limits.max_seconds
+    header = admit(raw, params.limits)
+    if isinstance(header, Outcome):
+        return header
+    if header.animated and params.animated == "drop":
+        return dropped("animated", "it has more than one frame and animated is drop")
+    upright = _upright_size(header)
+    sizes = plan(upright, params)
+    if sizes is None:
+        return dropped("too_small", f"{upright[1]}x{upright[0]} is below {params.size} and upscale is false")
+    name = stored_format(params, header.format)
+    if max(sizes.final) > LONGEST_SIDE[name] or sizes.resized[0] * sizes.resized[1] > params.limits.max_pixels:
+        return failed("too_many_pixels", "policy", f"{sizes.final[1]}x{sizes.final[0]} cannot be stored as {name}")
+    floor = sizes.resized if header.orientation < 5 else (sizes.resized[1], sizes.resized[0])
+    decoded = decode(raw, header, params.alpha_background, floor, params.limits.max_pixels)
+    if isinstance(decoded, Outcome):
+        return decoded
+    if time.monotonic() > deadline:
+        return _too_slow(params.limits)
+    pixels = turn(decoded.pixels, header.orientation)
+    if header.format != "jpeg" and pixels.shape[:2] != upright:
+        # A GIF's first frame may be larger than its screen; the pixels are right and the header was not.
+        upright = (pixels.shape[0], pixels.shape[1])
+        sizes = plan(upright, params) or Plan(upright, upright)
+    look = phash(pixels)
+    untouched = params.format == "keep" and _says_the_same(header, decoded, sizes, upright)
+    pixels = fit(resize(pixels, sizes.resized, params.interpolation), sizes.final, params.pad_value)
+    data = raw if untouched else encode(pixels, name, params)
+    if time.monotonic() > deadline:
+        return _too_slow(params.limits)
+    height, width = sizes.final
+    return Processed(
+        data=data,
+        ext=EXTENSIONS[name],
+        width=width,
+        height=height,
+        src_width=upright[1],
+        src_height=upright[0],
+        src_format=header.format,
+        orientation=header.orientation,
+        pixel_sha256=pixel_sha256(pixels),
+        phash=look,
+        decoder=decoded.decoder,
+    )
+
+
+def decode_rgb(raw: bytes, limits: ImageLimits | None = None) -> Pixels | Outcome:
+    """Upright uint8 (H, W, 3) sRGB pixels of one image, transparency over white; an outcome when that cannot be had."""
+    limits = limits or ImageLimits()
+    header = admit(raw, limits)
+    if isinstance(header, Outcome):
+        return header
+    decoded = decode(raw, header, (255, 255, 255), None, limits.max_pixels)
+    return decoded if isinstance(decoded, Outcome) else turn(decoded.pixels, header.orientation)
+
+
+def admit(raw: bytes, limits: ImageLimits) -> Probe | Outcome:
+    """The header of an image that may be decoded, or why it may not. Costs microseconds, whatever the image claims."""
+    if len(raw) > limits.max_bytes:
+        return failed("too_many_bytes", "policy", f"{len(raw)} bytes, the limit is {limits.max_bytes}")
+    header = probe(raw)
+    if isinstance(header, Outcome):
+        return header
+    size = f"{header.width}x{header.height}"
+    pixels = header.width * header.height
+    if pixels > limits.max_pixels:
+        return failed("too_many_pixels", "policy", f"{size} is {pixels} pixels, the limit is {limits.max_pixels}")
+    if pixels * header.scans > limits.max_scan_pixels:
+        return failed("too_many_scans", "policy", f"{size} in {header.scans} progressive scans is too much work")
+    if min(header.width, header.height) < limits.min_side:
+        return dropped("too_small", f"{size}, the least side is {limits.min_side}")
+    if max(header.width, header.height) > limits.max_aspect * min(header.width, header.height):
+        return dropped("extreme_aspect", f"{size}, the most is {limits.max_aspect:g} to 1")
+    return header
+
+
+def pixel_sha256(pixels: Pixels) -> str:
+    """SHA-256 (hex) over height, width and channels as little-endian uint32, then the uint8 values row by row."""
+    digest = hashlib.sha256(struct.pack("<III", *pixels.shape))
+    digest.update(pixels.data)
+    return digest.hexdigest()
+
+
+def _upright_size(header: Probe) -> tuple[int, int]:
+    return (header.width, header.height) if header.orientation >= 5 else (header.height, header.width)
+
+
+def _says_the_same(header: Probe, decoded: Decoded, sizes: Plan, upright: tuple[int, int]) -> bool:
+    """Whether the original bytes show exactly what would be stored, so that `keep` may keep them."""
+    unchanged = sizes.resized == upright and sizes.final == upright and header.orientation == 1
+    return unchanged and decoded.plain and header.format in EXTENSIONS and not header.animated
+
+
+def _too_slow(limits: ImageLimits) -> Outcome:
+    return failed("too_slow", "transient", f"it took more than {limits.max_seconds:g} s")
