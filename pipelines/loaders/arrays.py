@@ -55,7 +55,9 @@ def load_arrays(dataset: Dataset, keys: Sequence[str] | None = None, threads: in
     if rows.num_rows == 0:
         raise UserError(f"{dataset.storage.url} holds no kept samples")
     if rows["label"].null_count:
-        raise UserError(f"{rows['label'].null_count} samples of {dataset.storage.url} have no label; training needs one")
+        raise UserError(
+            f"{rows['label'].null_count} samples of {dataset.storage.url} have no label; training needs one"
+        )
     sizes = set(zip(rows["height"].to_pylist(), rows["width"].to_pylist(), strict=True))
     if len(sizes) > 1:
         raise UserError(
@@ -64,7 +66,9 @@ def load_arrays(dataset: Dataset, keys: Sequence[str] | None = None, threads: in
         )
     height, width = sizes.pop()
     if rows.num_rows * height * width * 3 > MAX_BYTES:
-        raise UserError(f"{dataset.storage.url} needs over {MAX_BYTES >> 30} GiB decoded; stages read sets that fit memory")
+        raise UserError(
+            f"{dataset.storage.url} needs over {MAX_BYTES >> 30} GiB decoded; stages read sets that fit memory"
+        )
     images = np.empty((rows.num_rows, 3, height, width), np.uint8)
     spans = list(zip(rows["shard"].to_pylist(), rows["members"].to_pylist(), strict=True))
 
@@ -72,7 +76,9 @@ def load_arrays(dataset: Dataset, keys: Sequence[str] | None = None, threads: in
         decoded = decode_rgb(dataset.read_image_bytes(*spans[place]))
         if isinstance(decoded, Outcome):
             key = rows["key"][place]
-            raise UserError(f"sample {key} of {dataset.storage.url} does not decode ({decoded.reason}); try: limbeck lint")
+            raise UserError(
+                f"sample {key} of {dataset.storage.url} does not decode ({decoded.reason}); try: limbeck lint"
+            )
         images[place] = decoded.transpose(2, 0, 1)
 
     with ThreadPoolExecutor(threads) as pool:

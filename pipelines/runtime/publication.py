@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.runtime.units import Marker
-from pipelines.shards.dataset import ShardEntry, publish
+from pipelines.shards.index import ShardEntry
+from pipelines.shards.publish import publish
 from pipelines.storage import Storage
 
 

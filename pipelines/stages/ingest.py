@@ -26,8 +26,8 @@ from pipelines.images.process import Processed, process
 from pipelines.outcomes import Outcome, dropped, failed
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import PLAN_FOLDER
-from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.runtime.publication import publish_datasets
+from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.shards.keys import content_key
 from pipelines.shards.sample import Sample
 from pipelines.sources import Record, Source, SourceParams, open_source

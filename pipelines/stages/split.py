@@ -71,7 +71,7 @@ class Split(Stage[SplitParams]):
                 f"{job.input('ingest').url} holds no kept samples; see limbeck info {job.input('ingest').url}"
             )
         decisions = decide(rows, job.params, job.run.seed)
-        digests = np.array([shard["sha256"] for shard in dataset.index["shards"]])
+        digests = [shard.sha256 for shard in dataset.index.shards]
         units: list[Unit] = []
         groups: list[pa.Table] = []
         for part in PARTS:
@@ -84,7 +84,7 @@ class Split(Stage[SplitParams]):
                     "part": part,
                     "group": len(groups),
                     "content": hashlib.sha256("".join(group["key"].to_pylist()).encode()).hexdigest(),
-                    "shards": [str(digests[shard]) for shard in read],
+                    "shards": [digests[shard] for shard in read],
                 }
                 units.append(Unit(f"{part}/split-{index:06d}", payload))
                 groups.append(group)
