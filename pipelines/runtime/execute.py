@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import __version__
-from pipelines.errors import StageStopped, UserError
+from pipelines.errors import UserError
 from pipelines.runtime.breaker import Breaker
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import CONFIG_FILE, PLAN_FOLDER, STAGE_FILE, Ledger

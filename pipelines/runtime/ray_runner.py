@@ -1,7 +1,7 @@
 """Runs units on Ray: plain tasks for CPU units, a pool of actors that hold models for model units.
 
-Pixels never enter the object store: workers read and write storage themselves and return a marker. `RAY_ADDRESS` names a
-cluster to join, otherwise a local Ray is started, and only here, when there is work. A worker that dies costs one unit,
+Pixels never enter the object store: workers read and write storage themselves and return a marker. `RAY_ADDRESS` names
+a cluster to join, otherwise a local Ray is started, only here and when there is work. A worker that dies costs one unit,
 which Ray runs again; the bytes do not depend on who runs it or when.
 """
 

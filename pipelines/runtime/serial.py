@@ -12,7 +12,6 @@ from pipelines.runtime.execute import UnitError
 from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.units import Marker, Tick, Unit, UnitOutput, no_tick
 
-
 #: No sample is to blame for these, and every further unit would meet them too.
 MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
@@ -27,8 +26,8 @@ def run_unit(stage: Stage[Any], job: Job[Any], worker: Any, unit: Unit, identity
         if error.errno not in MACHINE_ERRORS:
             raise
         raise StageStopped(
-            f"{stage.name} stopped in {unit.name}: {error.strerror} ({job.output.url}). Nothing that was finished is lost: "
-            f"mend it, then limbeck run {stage.name} goes on where it stopped"
+            f"{stage.name} stopped in {unit.name}: {error.strerror} ({job.output.url}). Nothing that was finished is "
+            f"lost: mend it, then limbeck run {stage.name} goes on where it stopped"
         ) from None
     finally:
         output.abandon()

@@ -185,8 +185,7 @@ class ShardOutput:
     def keep(self, sample: Sample) -> None:
         """Write the members and the row."""
         spans = self._writer.add(sample.key, sample.members)
-        members = [{"ext": span.ext, "offset": span.offset, "size": span.size} for span in spans]
-        self._row({**sample.row, "key": sample.key, "outcome": "kept", "members": members})
+        self._row({**sample.row, "key": sample.key, "outcome": "kept", "members": spans})
         self._output.count(Outcome("kept"))
 
     def reject(self, outcome: Outcome, row: dict[str, Any]) -> None:

@@ -1,0 +1,195 @@
+"""The command line: one command, one stage. Words and tables here; the work is elsewhere.
+
+Exit codes: 0 done, 1 a bug, 2 a user error (one clear sentence), 3 a stage that stopped on failures, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pipelines.errors import LimbeckError, UserError
+
+app = typer.Typer(
+    name="limbeck",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Turn web-scale images into small, versioned training sets.\n\n"
+    "[bold]Examples[/bold]\n\n"
+    "  limbeck run ingest                      bring data/ingest up to date\n\n"
+    "  limbeck run cda --set cda.ipc=2         with another parameter\n\n"
+    "  limbeck run ingest --runner ray         on all cores, or on the cluster of RAY_ADDRESS\n\n"
+    "  limbeck status                          what is done, what is left\n\n"
+    "  limbeck lint data/split/train           check any WebDataset",
+)
+console = Console()
+errors = Console(stderr=True)
+
+Params = Annotated[Path, typer.Option("--params", help="Parameter file, one section per stage.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override one parameter: section.key=value.")]
+Data = Annotated[str, typer.Option("--data", help="Folder (or fsspec URL) that holds every stage's output.")]
+StageName = Annotated[str, typer.Argument(help="ingest, split, squeeze, cda, relabel, evaluate or report.")]
+DEFAULT_PARAMS = Path("params.yaml")
+
+
+@app.command()
+def run(
+    stage: StageName,
+    params: Params = DEFAULT_PARAMS,
+    overrides: Overrides = None,
+    data: Data = "data",
+    runner: Annotated[
+        str, typer.Option(help="serial, ray, or auto: ray when RAY_ADDRESS or --workers is given.")
+    ] = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Units at a time (ray).")] = None,
+    verify: Annotated[bool, typer.Option(help="Hash finished files instead of trusting their sizes.")] = False,
+    debug: Annotated[bool, typer.Option(help="Raise the first error with its traceback (serial).")] = False,
+) -> None:
+    """Bring one stage up to date: do the units that are not done, then publish.
+
+    Example: limbeck run cda --params recipes/fashion_mnist_full.yaml --runner ray --workers 4
+    """
+    from pipelines.doors import jobs, runs
+
+    report = runs.run_stage(jobs.make_job(stage, params, overrides or [], data), runner, workers, verify, debug)
+    console.print(report, highlight=False)
+
+
+@app.command()
+def plan(stage: StageName, params: Params = DEFAULT_PARAMS, overrides: Overrides = None, data: Data = "data") -> None:
+    """Show the units of a stage and which of them would run. Changes nothing.
+
+    Example: limbeck plan ingest --set ingest.shard_samples=500
+    """
+    from pipelines.doors import jobs, views
+
+    console.print(views.plan_table(jobs.make_job(stage, params, overrides or [], data)))
+
+
+@app.command()
+def status(data: Data = "data") -> None:
+    """Show every stage: units done, outcomes, size, last run.
+
+    Example: limbeck status --data /scratch/run7
+    """
+    from pipelines.doors import views
+
+    console.print(views.status_table(data))
+
+
+@app.command()
+def retry(
+    stage: StageName,
+    error_class: Annotated[str, typer.Option("--class", help="transient, permanent or policy.")] = "transient",
+    params: Params = DEFAULT_PARAMS,
+    overrides: Overrides = None,
+    data: Data = "data",
+    runner: Annotated[str, typer.Option(help="serial, ray or auto.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Units at a time (ray).")] = None,
+) -> None:
+    """Run again the units that hold samples which failed with an error of one class.
+
+    Example: limbeck retry ingest --class transient
+    """
+    from pipelines.doors import jobs, runs
+
+    job = jobs.make_job(stage, params, overrides or [], data)
+    console.print(runs.retry_stage(job, error_class, runner, workers), highlight=False)
+
+
+@app.command()
+def lint(
+    url: Annotated[str, typer.Argument(help="A dataset folder, a folder of tars, or one tar.")],
+    decode: Annotated[bool, typer.Option(help="Decode every image too.")] = True,
+) -> None:
+    """Check anyone's WebDataset, ours included; exit code 3 if something is wrong.
+
+    Example: limbeck lint data/split/train
+    """
+    from pipelines.doors import views
+
+    table, ok = views.lint_table(url, decode)
+    console.print(table)
+    if not ok:
+        raise typer.Exit(3)
+
+
+@app.command()
+def info(
+    url: Annotated[str, typer.Argument(help="A dataset folder, or a stage name for data/STAGE.")],
+    failed: Annotated[bool, typer.Option("--failed", help="List the samples that were lost, with reasons.")] = False,
+    data: Data = "data",
+) -> None:
+    """Show what a dataset holds: samples, bytes, classes, outcomes.
+
+    Example: limbeck info data/split/train
+    """
+    from pipelines.doors import views
+
+    for part in views.info_tables(url, data, failed):
+        console.print(part)
+
+
+@app.command()
+def show(
+    key: Annotated[str, typer.Argument(help="A sample's key, or its first characters.")],
+    data: Data = "data",
+    out: Annotated[Path | None, typer.Option(help="Write the sample's members into this folder.")] = None,
+) -> None:
+    """Find a sample by key in every dataset under the data folder, with its sidecar row and where its bytes are.
+
+    Example: limbeck show k3vq7 --out /tmp/look
+    """
+    from pipelines.doors import views
+
+    console.print(views.show_key(key, data, out))
+
+
+@app.command()
+def doctor(data: Data = "data") -> None:
+    """Check this machine: decoders, torch, Ray, DVC, disk.
+
+    Example: limbeck doctor
+    """
+    from pipelines.doors import doctor as checks
+
+    table, ok = checks.doctor_table(data)
+    console.print(table)
+    if not ok:
+        raise typer.Exit(3)
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point of the console script: turns errors into sentences and exit codes."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=False)
+    except LimbeckError as error:
+        errors.print(
+            f"[bold red]{'error' if isinstance(error, UserError) else 'stopped'}:[/] ", end="", highlight=False
+        )
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("interrupted; what was finished is kept, the same command goes on from here", highlight=False)
+        sys.stderr.flush()
+        os._exit(130)
+    except typer.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except Exception as error:
+        if type(error).__module__.startswith("click") or hasattr(error, "format_message"):
+            errors.print(f"[bold red]error:[/] {error.format_message()}; see limbeck --help", highlight=False)  # type: ignore[attr-defined]
+            sys.exit(2)
+        raise

@@ -1,0 +1,66 @@
+"""Running a stage from a door: choose the runner, execute, say what happened in one line."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any, get_args
+
+from pipelines.errors import UserError
+from pipelines.outcomes import ErrorClass
+from pipelines.runtime.execute import Runner, execute
+from pipelines.runtime.job import Job
+from pipelines.runtime.ledger import all_markers, forget
+from pipelines.runtime.serial import SerialRunner
+from pipelines.stages import get_stage
+
+
+def choose_runner(name: str, workers: int | None, debug: bool) -> Callable[[], Runner]:
+    """A factory, since Ray is to start only when there is work."""
+    if name not in ("serial", "ray", "auto"):
+        raise UserError(f"--runner takes serial, ray or auto; got {name!r}")
+    if name == "auto":
+        name = "ray" if os.environ.get("RAY_ADDRESS") or (workers or 1) > 1 else "serial"
+    if name == "serial":
+        return lambda: SerialRunner(debug)
+
+    def start_ray() -> Runner:
+        try:
+            import ray  # noqa: F401
+        except ImportError:
+            raise UserError("Ray is not installed; pip install 'limbeck[ray]', or use --runner serial") from None
+        from pipelines.runtime.ray_runner import RayRunner
+
+        return RayRunner(workers)
+
+    return start_ray
+
+
+def run_stage(
+    job: Job[Any], runner: str = "auto", workers: int | None = None, verify: bool = False, debug: bool = False
+) -> str:
+    """Bring a stage up to date; returns the line to print."""
+    started = time.monotonic()
+    done = execute(get_stage(job.stage), job, choose_runner(runner, workers, debug), verify)
+    seconds = time.monotonic() - started
+    if not done["ran"]:
+        return f"{job.stage}: up to date ({done['units']} units, nothing to do) -> {job.output.url}"
+    return f"{job.stage}: {done['ran']} of {done['units']} units ran in {seconds:.1f} s -> {job.output.url}"
+
+
+def retry_stage(job: Job[Any], error_class: str, runner: str = "auto", workers: int | None = None) -> str:
+    """Forget the units that hold failures of one class, then run the stage."""
+    if error_class not in get_args(ErrorClass):
+        raise UserError(f"--class takes {', '.join(get_args(ErrorClass))}; got {error_class!r}")
+    if not job.output.exists():
+        raise UserError(f"{job.output.url} does not exist; run first: limbeck run {job.stage}")
+    prefix = f"failed:{error_class}:"
+    hit = [marker for marker in all_markers(job.output) if any(reason.startswith(prefix) for reason in marker.reasons)]
+    for marker in hit:
+        forget(job.output, marker.name)
+    if not hit:
+        return f"{job.stage}: no sample failed with a {error_class} error"
+    samples = sum(count for marker in hit for reason, count in marker.reasons.items() if reason.startswith(prefix))
+    line = run_stage(job, runner, workers)
+    return f"retried {samples} samples in {len(hit)} units. {line}"

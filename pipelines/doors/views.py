@@ -1,0 +1,183 @@
+"""What the reading commands show: plans, status, datasets, samples. Reads files only; starts nothing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from pipelines.errors import UserError
+from pipelines.runtime.execute import prepare
+from pipelines.runtime.job import Job
+from pipelines.runtime.ledger import PLAN_FOLDER, STAGE_FILE, all_markers
+from pipelines.shards.dataset import Dataset
+from pipelines.shards.index import INDEX_FILE
+from pipelines.shards.lint import lint
+from pipelines.shards.sidecar import read_sidecar
+from pipelines.stages import STAGES, get_stage
+from pipelines.storage import Storage
+
+#: Rows a table shows before it says how many more there are.
+SHOWN = 40
+
+
+def human_bytes(count: float) -> str:
+    """1 536 -> `1.5 KiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def plan_table(job: Job[Any]) -> Table:
+    """The units of a stage with what would run."""
+    prepared = prepare(get_stage(job.stage), job)
+    pending = {unit.name for unit, _ in prepared.pending}
+    table = Table(title=f"{job.stage}: {len(pending)} of {len(prepared.plan.units)} units to run -> {job.output.url}")
+    for name in ("unit", "id", "state", "payload"):
+        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    for unit in list(prepared.plan.units)[:SHOWN]:
+        payload = ", ".join(f"{key}={value}" for key, value in unit.payload.items())
+        state = "[yellow]to run[/]" if unit.name in pending else "[green]done[/]"
+        table.add_row(unit.name, prepared.identities[unit.name][:8], state, payload[:100])
+    if len(prepared.plan.units) > SHOWN:
+        table.caption = f"and {len(prepared.plan.units) - SHOWN} more"
+    return table
+
+
+def status_table(data: str) -> Table:
+    """Every stage under a data folder."""
+    table = Table(title=f"stages under {data}")
+    for name in ("stage", "state", "units", "outcomes", "size", "last run"):
+        table.add_column(name)
+    for stage in STAGES:
+        output = Storage(f"{data}/{stage}")
+        table.add_row(stage, *_status_row(output, Storage(f"{data}/.limbeck"), stage))
+    return table
+
+
+def _status_row(output: Storage, logs: Storage, stage: str) -> tuple[str, str, str, str, str]:
+    if not output.exists(f"{PLAN_FOLDER}/units.json"):
+        return "not started", "", "", "", ""
+    planned = json.loads(output.read_bytes(f"{PLAN_FOLDER}/units.json"))["units"]
+    identities = {unit["id"] for unit in planned}
+    markers = [marker for marker in all_markers(output) if marker.identity in identities]
+    counts: Counter[str] = Counter()
+    for marker in markers:
+        counts.update(marker.counts)
+    finished = output.exists(STAGE_FILE)
+    state = "[green]done[/]" if finished else f"[yellow]unfinished[/]: limbeck run {stage}"
+    size = sum(entry.bytes for marker in markers for entry in marker.files)
+    log = json.loads(logs.read_bytes(f"{stage}.json")) if logs.exists(f"{stage}.json") else {}
+    last = f"{log['started']}, {log['seconds']} s" if log else ""
+    outcomes = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+    return state, f"{len(markers)}/{len(planned)}", outcomes, human_bytes(size), last
+
+
+def lint_table(url: str, decode: bool) -> tuple[Table, bool]:
+    """Findings of `lint` and whether the dataset is sound."""
+    report = lint(url, _decode if decode else None)
+    table = Table(title=f"{url}: {report.samples:,} samples, {human_bytes(report.bytes)}")
+    for name in ("severity", "code", "where", "message"):
+        table.add_column(name)
+    for finding in report.findings[:SHOWN]:
+        colour = "red" if finding.severity == "error" else "yellow"
+        table.add_row(f"[{colour}]{finding.severity}[/]", finding.code, finding.where, finding.message)
+    more = len(report.findings) - SHOWN
+    table.caption = f"and {more} more" if more > 0 else ("no findings" if not report.findings else None)
+    return table, report.ok
+
+
+def _decode(data: bytes) -> None:
+    from pipelines.images.process import decode_rgb
+    from pipelines.outcomes import Outcome
+
+    decoded = decode_rgb(data)
+    if isinstance(decoded, Outcome):
+        raise ValueError(f"{decoded.reason}: {decoded.detail}")
+
+
+def info_tables(url: str, data: str, failed: bool) -> Iterator[Table]:
+    """What one dataset (or every dataset of a stage) holds."""
+    root = Storage(f"{data}/{url}" if url in STAGES else url)
+    folders = sorted(
+        {path[: -len(INDEX_FILE)].rstrip("/") for path in root.list() if path.rsplit("/", 1)[-1] == INDEX_FILE}
+    )
+    if not folders and not failed:
+        hint = f"run: limbeck run {url}" if url in STAGES else "is it a dataset folder? limbeck lint checks plain tars"
+        raise UserError(f"no {INDEX_FILE} under {root.url}: unfinished or not a dataset; {hint}")
+    if failed:
+        yield _failed_table(root)
+        return
+    for folder in folders:
+        yield _info_table(Dataset.open(root.child(folder)), f"{root.url}/{folder}".rstrip("/"))
+
+
+def _info_table(dataset: Dataset, title: str) -> Table:
+    stats = json.loads(dataset.storage.read_bytes("stats.json"))
+    table = Table(title=title)
+    table.add_column("what")
+    table.add_column("value")
+    table.add_row("samples", f"{len(dataset):,} in {len(dataset.index.shards)} shards")
+    table.add_row("bytes", human_bytes(dataset.index.bytes))
+    table.add_row("classes", f"{len(dataset.classes)}: {', '.join(dataset.classes[:12])}")
+    for name, value in stats.items():
+        if isinstance(value, dict):
+            table.add_row(name, ", ".join(f"{key} {count}" for key, count in list(value.items())[:12]))
+    return table
+
+
+def _failed_table(root: Storage) -> Table:
+    """Sidecar rows that are not kept; works on unfinished outputs too."""
+    table = Table(title=f"samples lost under {root.url}")
+    names = ["source", "outcome", "error_class", "reason", "detail"]
+    for name in names:
+        table.add_column(name)
+    lost = 0
+    for path in (path for path in root.list() if "/meta/" in f"/{path}" and path.endswith(".parquet")):
+        for row in read_sidecar(root, path, ["key", *names]).to_pylist():
+            if row["outcome"] != "kept":
+                lost += 1
+                if lost <= SHOWN:
+                    table.add_row(*(str(row[name] or "") for name in names))
+    table.caption = f"{lost} in all" + (f", {SHOWN} shown" if lost > SHOWN else "")
+    return table
+
+
+def show_key(key: str, data: str, out: Path | None) -> Table:
+    """Every sample whose key begins with `key`, in every dataset of a data folder."""
+    root = Storage(data)
+    hits = list(_find(root, key))
+    if not hits:
+        raise UserError(f"no sample with a key that begins with {key!r} in the sidecars under {root.url}")
+    table = Table(title=f"{key}: {len(hits)} found", show_lines=True)
+    for name in ("dataset", "key", "outcome", "what is known", "members"):
+        table.add_column(name)
+    for folder, sidecar, row in hits[:SHOWN]:
+        known = ", ".join(f"{k} {v}" for k, v in row.items() if v not in (None, "", []) and k not in ("key", "members"))
+        shard = sidecar.replace("meta/", "shards/").replace(".parquet", ".tar")
+        spans = row["members"] or []
+        where = "\n".join(f"{shard}[{s['offset']}:{s['offset'] + s['size']}] .{s['ext']}" for s in spans)
+        table.add_row(folder or ".", row["key"], row["outcome"], known, where)
+        if out is not None and spans:
+            out.mkdir(parents=True, exist_ok=True)
+            for span in spans:
+                body = root.pread(f"{folder}/{shard}".lstrip("/"), span["offset"], span["size"])
+                (out / f"{row['key']}.{span['ext']}").write_bytes(body)
+    return table
+
+
+def _find(root: Storage, key: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path in (path for path in root.list() if "/meta/" in f"/{path}" and path.endswith(".parquet")):
+        folder, _, name = path.rpartition("meta/")
+        folder = folder.rstrip("/")
+        keys = read_sidecar(root, path, ["key"])["key"].to_pylist()
+        if any(str(value).startswith(key) for value in keys):
+            for row in read_sidecar(root, path).to_pylist():
+                if row["key"].startswith(key):
+                    yield folder, f"meta/{name}", row

@@ -1,0 +1,1 @@
+"""Reading a dataset folder back: whole into memory, or sample by sample in a trainer's loop."""

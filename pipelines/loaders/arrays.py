@@ -1,0 +1,87 @@
+"""A small dataset whole in memory as one uint8 array: what the distillation stages train and recover from.
+
+For sets that do not fit, use `pipelines.loaders.dataset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.errors import UserError
+from pipelines.images.process import decode_rgb
+from pipelines.outcomes import Outcome
+from pipelines.shards.dataset import Dataset
+
+#: Beyond this a whole set in memory is a mistake more often than a wish.
+MAX_BYTES = 16 << 30
+
+
+@dataclass(frozen=True)
+class ImageArrays:
+    """`images` (N, 3, H, W) uint8 RGB; `labels` (N,) int64; `keys` N sample keys; all in index order."""
+
+    images: np.ndarray[Any, np.dtype[np.uint8]]
+    labels: np.ndarray[Any, np.dtype[np.int64]]
+    keys: list[str]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, places: Sequence[int] | np.ndarray[Any, Any]) -> ImageArrays:
+        """The samples at `places`, in that order."""
+        chosen = np.asarray(places, dtype=np.int64)
+        return ImageArrays(self.images[chosen], self.labels[chosen], [self.keys[index] for index in chosen])
+
+
+def load_arrays(dataset: Dataset, keys: Sequence[str] | None = None, threads: int = 2) -> ImageArrays:
+    """Decode a dataset (or the samples named by `keys`, in that order) into memory.
+
+    Raises `UserError` when a sample has no label, when image sizes differ, or when the set is too large.
+    """
+    rows = dataset.rows(["key", "label", "members", "width", "height"])
+    if keys is not None:
+        places = pc.index_in(pa.array(keys, pa.string()), rows["key"])
+        if places.null_count:
+            missing = keys[places.is_null().to_pylist().index(True)]
+            raise UserError(f"sample {missing} is not in {dataset.storage.url}; run the stage that made the list again")
+        rows = rows.take(places)
+    if rows.num_rows == 0:
+        raise UserError(f"{dataset.storage.url} holds no kept samples")
+    if rows["label"].null_count:
+        raise UserError(
+            f"{rows['label'].null_count} samples of {dataset.storage.url} have no label; training needs one"
+        )
+    sizes = set(zip(rows["height"].to_pylist(), rows["width"].to_pylist(), strict=True))
+    if len(sizes) > 1:
+        raise UserError(
+            f"{dataset.storage.url} holds images of {len(sizes)} sizes, such as {sorted(sizes)[:3]}; ingest them at one "
+            f"size (ingest.image.resize: center_crop, exact or pad)"
+        )
+    height, width = sizes.pop()
+    if rows.num_rows * height * width * 3 > MAX_BYTES:
+        raise UserError(
+            f"{dataset.storage.url} needs over {MAX_BYTES >> 30} GiB decoded; stages read sets that fit memory"
+        )
+    images = np.empty((rows.num_rows, 3, height, width), np.uint8)
+    spans = list(zip(rows["shard"].to_pylist(), rows["members"].to_pylist(), strict=True))
+
+    def decode(place: int) -> None:
+        decoded = decode_rgb(dataset.read_image_bytes(*spans[place]))
+        if isinstance(decoded, Outcome):
+            key = rows["key"][place]
+            raise UserError(
+                f"sample {key} of {dataset.storage.url} does not decode ({decoded.reason}); try: limbeck lint"
+            )
+        images[place] = decoded.transpose(2, 0, 1)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(decode, range(rows.num_rows)):
+            pass
+    return ImageArrays(images, rows["label"].to_numpy().astype(np.int64), rows["key"].to_pylist())

@@ -1,0 +1,126 @@
+"""A dataset folder: shards, sidecars and the files that describe them, seen as one thing.
+
+Opening reads `index.json` only. Rows come from sidecars, bytes from shards by offset. Shuffling, workers and tensors
+are the affair of `pipelines.loaders`; writing the describing files is in `publish`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.errors import UserError
+from pipelines.shards.index import Index, ShardEntry, read_index
+from pipelines.shards.publish import CLASSES_FILE, publish, unpublish
+from pipelines.shards.reader import ShardReader
+from pipelines.shards.sample import IMAGE_EXTENSIONS, MemberSpan, Sample
+from pipelines.shards.sidecar import SCHEMA, read_sidecar
+from pipelines.storage import Storage
+
+__all__ = ["Dataset", "ShardEntry", "publish", "unpublish"]
+
+#: Shards kept open at once; far below the usual limit of 1024 descriptors.
+_OPEN_SHARDS = 128
+_READERS = 8
+
+#: A span as it comes from a writer (`MemberSpan`) or from a row of a sidecar (a mapping).
+Span = MemberSpan | Mapping[str, Any]
+
+
+class Dataset:
+    """A finished dataset. Cheap to open and to pickle; reading is safe from many threads."""
+
+    def __init__(self, storage: Storage, index: Index) -> None:
+        self.storage = storage
+        self.index = index
+        self._readers: OrderedDict[int, ShardReader] = OrderedDict()
+        self._lock = Lock()
+
+    @classmethod
+    def open(cls, location: str | Path | Storage) -> Dataset:
+        """Open the dataset at a URL; raises `UserError` with the next command when it is unfinished."""
+        storage = location if isinstance(location, Storage) else Storage(location)
+        return cls(storage, read_index(storage))
+
+    def __reduce__(self) -> tuple[type[Dataset], tuple[Storage, Index]]:
+        return Dataset, (self.storage, self.index)
+
+    def __len__(self) -> int:
+        """Kept samples."""
+        return self.index.samples
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Class names; the position is the label. Empty for unlabelled data."""
+        try:
+            return [str(name) for name in json.loads(self.storage.read_bytes(CLASSES_FILE))]
+        except (FileNotFoundError, ValueError, TypeError) as error:
+            raise UserError(f"{self.storage.url}/{CLASSES_FILE} cannot be read: {error}") from error
+
+    def rows(self, columns: Iterable[str] | None = None, kept_only: bool = True) -> pa.Table:
+        """Sidecar rows of all shards in index order, plus an int32 column `shard`, the position in `index.shards`."""
+        wanted = list(SCHEMA.names if columns is None else columns)
+        # The filter needs the outcome whether or not the caller does.
+        needed = wanted if not kept_only or "outcome" in wanted else [*wanted, "outcome"]
+
+        def of(place: int) -> pa.Table:
+            table = read_sidecar(self.storage, self.index.shards[place].sidecar, needed)
+            if kept_only:
+                table = table.filter(pc.equal(table["outcome"], "kept"))
+            return table.select(wanted).append_column(_SHARD_FIELD, pa.array([place] * len(table), pa.int32()))
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            tables = list(pool.map(of, range(len(self.index.shards))))
+        if not tables:
+            return pa.schema([*(SCHEMA.field(name) for name in wanted), _SHARD_FIELD]).empty_table()
+        return pa.concat_tables(tables)
+
+    def reader(self, shard: int) -> ShardReader:
+        """The reader of the shard at this position of the index; a bounded number stays open."""
+        with self._lock:
+            reader = self._readers.pop(shard, None) or ShardReader(self.storage, self.index.shards[shard].path)
+            self._readers[shard] = reader
+            if len(self._readers) > _OPEN_SHARDS:
+                self._readers.popitem(last=False)
+            return reader
+
+    def read(self, shard: int, members: Iterable[Span], exts: Iterable[str] | None = None) -> dict[str, bytes]:
+        """{extension: bytes} of one sample: all of `members` (as in its row) or only those in `exts`."""
+        return self.reader(shard).read(_spans(members), exts)
+
+    def read_image_bytes(self, shard: int, members: Iterable[Span]) -> bytes:
+        """The encoded image of one sample; raises `KeyError` when it has none."""
+        for span in _spans(members):
+            if span.ext in IMAGE_EXTENSIONS:
+                return self.reader(shard).pread(span.offset, span.size)
+        raise KeyError("the sample has no image member")
+
+    def samples(self, kept_only: bool = True) -> Iterator[Sample]:
+        """Samples in index order with their rows; those that were not kept have no members."""
+        for place, entry in enumerate(self.index.shards):
+            rows = read_sidecar(self.storage, entry.sidecar)
+            for batch in rows.to_batches(max_chunksize=256):
+                for row in batch.to_pylist():
+                    if row["outcome"] == "kept":
+                        yield Sample(row["key"], tuple(self.read(place, row["members"]).items()), row)
+                    elif not kept_only:
+                        yield Sample(row["key"], (), row)
+
+
+_SHARD_FIELD = pa.field("shard", pa.int32(), nullable=False)
+
+
+def _spans(members: Iterable[Span]) -> list[MemberSpan]:
+    return [
+        span if isinstance(span, MemberSpan) else MemberSpan(span["ext"], span["offset"], span["size"])
+        for span in members
+    ]

@@ -1,0 +1,35 @@
+"""The stages, one file each. A stage has one name everywhere: file, CLI word, params.yaml section, dvc.yaml stage.
+
+Nothing here is imported before it is asked for, so that the command line starts quickly.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+from pipelines.errors import UserError
+from pipelines.runtime.job import Stage
+
+#: In the order of the default pipeline.
+STAGES: dict[str, str] = {
+    "ingest": "Ingest",
+    "split": "Split",
+    "squeeze": "Squeeze",
+    "cda": "Cda",
+    "relabel": "Relabel",
+    "evaluate": "Evaluate",
+    "report": "Report",
+}
+
+
+def get_stage(name: str) -> Stage[Any]:
+    """The stage of this name; an unknown name is a `UserError` with the nearest one."""
+    if name not in STAGES:
+        close = difflib.get_close_matches(name, STAGES, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"valid: {', '.join(STAGES)}"
+        raise UserError(f"unknown stage {name!r}; {hint}")
+    module = importlib.import_module(f"pipelines.stages.{name}")
+    stage: Stage[Any] = getattr(module, STAGES[name])()
+    return stage
