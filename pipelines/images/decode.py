@@ -9,8 +9,8 @@
 | PNG of 16 bits | OpenCV | value / 257, rounded |
 | anything else known: palette, 1 bit, alpha, profiles, GIF, BMP, TIFF, AVIF, odd PNM | Pillow | first frame or page |
 
-Deep Pillow modes: `I;16` and a PNM's `I` are divided by 257; other 16-bit channels are cut to their high byte by Pillow;
-32-bit integers and floats have no known range and are `failed("unsupported_mode")`, as are Lab images.
+Deep Pillow modes: `I;16` and a PNM's `I` are divided by 257; other 16-bit channels are cut to their high byte by
+Pillow; 32-bit integers and floats have no known range and are `failed("unsupported_mode")`, as are Lab images.
 No process-wide switch of Pillow or OpenCV is touched.
 """
 

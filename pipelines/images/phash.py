@@ -20,8 +20,8 @@ _BASIS_T = np.ascontiguousarray(_BASIS.T)
 def phash(pixels: Pixels) -> str:
     """The hash of uint8 (H, W, 3) RGB as 16 hex digits, rows of the frequency block first, highest bit first.
 
-    The picture is averaged (AREA) down to 32 x 32 before anything else, so size hardly matters. Coefficients are rounded
-    before they are compared, which keeps a plain image's hash free of floating-point noise.
+    The picture is averaged (AREA) down to 32 x 32 before anything else, so size hardly matters. Coefficients are
+    rounded before they are compared, which keeps a plain image's hash free of floating-point noise.
     """
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)

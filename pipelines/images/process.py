@@ -5,9 +5,10 @@ The stated rules, in the order in which they act:
 | what | rule | outcome when it bites |
 | --- | --- | --- |
 | no bytes; too many bytes | `limits.max_bytes` | failed `empty`; failed `too_many_bytes` (policy) |
-| format | by its first bytes, never by its name: JPEG, PNG, WebP, GIF, BMP, PNM, TIFF, AVIF | failed `unsupported_format` |
+| format | by its first bytes, not its name: JPEG, PNG, WebP, GIF, BMP, PNM, TIFF, AVIF | failed `unsupported_format` |
 | header | must be whole and make sense | failed `truncated` / `bad_header` |
-| pixels, scans | `limits.max_pixels`, `limits.max_scan_pixels`, from the header | failed `too_many_pixels` / `too_many_scans` (policy) |
+| pixels | `limits.max_pixels`, from the header and of what is to be stored | failed `too_many_pixels` (policy) |
+| scans | `limits.max_scan_pixels`, for progressive JPEG | failed `too_many_scans` (policy) |
 | aspect, side | `limits.max_aspect`, `limits.min_side` | dropped `extreme_aspect` / `too_small` |
 | animation | first frame, or dropped; of several TIFF pages the first | dropped `animated` |
 | pixels | strict decode, see `decode` | failed `truncated` / `corrupt` / `unsupported_mode` / `out_of_memory` |
