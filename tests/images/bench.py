@@ -2,8 +2,9 @@
 
     python -m tests.images.bench FOLDER_WITH_JPEGS
 
-One thread, CPU time (the machine may be shared), the same images in alternating blocks, the median of the block ratios. The bare
-loop is simplejpeg decode, OpenCV AREA resize where the size changes, simplejpeg encode: no probe, no limits, no hashes.
+One thread, CPU time (the machine may be shared), the same images in alternating blocks, the median of the block
+ratios. The bare loop is simplejpeg decode, OpenCV AREA resize where the size changes, simplejpeg encode: no probe, no
+limits, no hashes.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from tests.images.making import closeness
 pytestmark = pytest.mark.shared_data
 
 PARAMS = ImageParams(resize="shorter", size=224)
-#: Files that are no images, whatever they are called, by name. `ukbench09268_corrupt.jpg` has lost its very first bytes:
+#: Files that are no images, whatever they are called. `ukbench09268_corrupt.jpg` has lost its very first bytes:
 #: nothing says that it was a JPEG, so it is unknown and not truncated.
 REFUSED = {
     "SOURCE.txt": "unsupported_format",

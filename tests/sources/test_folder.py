@@ -118,7 +118,7 @@ def test_a_folder_in_memory_storage_reads_like_a_local_one() -> None:
 
 
 def test_mistakes_are_told_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no folder at .*nowhere; check the path"):
+    with pytest.raises(UserError, match=r"no folder at .*nowhere; check the path"):
         facts(tmp_path / "nowhere")
     lay(tmp_path, "1.jpg")
     with pytest.raises(UserError, match="use layout: flat"):
