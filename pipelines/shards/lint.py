@@ -1,7 +1,7 @@
 """Checks a WebDataset, ours or anyone's: a tar, a folder of tars, a dataset folder, or a folder of datasets.
 
 Everything wrong is a finding, never an exception; only a location that cannot be read at all raises. A dataset of ours
-is recognised by its `index.json` (or by `meta/*.parquet`, when it is unfinished) and everything its describing files say
+is recognised by its `index.json` (or by `meta/*.parquet`, when it is unfinished) and all that its describing files say
 is compared with the bytes. What is checked inside a tar is in `lint_shard`.
 """
 

@@ -11,6 +11,7 @@ import io
 import json
 import pickletools
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
@@ -182,7 +183,7 @@ class ShardCheck:
         if sample is None:
             return
         self._facts.samples += 1
-        exts = [span.ext for span in sample.spans]
+        exts = list(dict.fromkeys(span.ext for span in sample.spans))  # repeats have a finding of their own
         problem = member_problem(exts)
         if self._ours and problem:
             self._error("member_order", sample.key, problem)
@@ -216,7 +217,7 @@ class ShardCheck:
     def _array(self, name: str, kind: str, data: bytes) -> None:
         try:
             arrays = [data] if kind == "npy" else list(_zipped(data))
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last: encrypted, odd methods
             self._error("bad_array", name, f"not an .npz: {error}")
             return
         if any(not array.startswith(b"\x93NUMPY") for array in arrays):

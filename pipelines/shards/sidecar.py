@@ -78,6 +78,7 @@ class Sidecar:
         """Append a row; it must not change afterwards. Missing columns are null, `members` are spans."""
         unknown = row.keys() - _COLUMNS
         assert not unknown, f"no such sidecar columns: {sorted(unknown)}"
+        assert row.get("key"), "a row without a key"
         assert row.get("outcome") in OUTCOMES, f"{row.get('key')} has the outcome {row.get('outcome')!r}"
         self._rows.append(row)
 
