@@ -5,7 +5,7 @@ in the page cache, so the numbers are those of the code, not of a disk. Rates ar
 and the kernel included, so that other jobs on the machine matter little; `--wall` takes the clock instead. Rows take
 turns within each repeat; a figure is the median over repeats and its interquartile range.
 
-Ours hashes what it writes, always; the row without it replaces the digest by one that does nothing, for this bench only.
+Ours always hashes what it writes; the row without replaces the digest by one that does nothing, for this bench only.
 Rows with "+ sha256" do the same job with another writer; "sha256 alone" is the floor that no hashing writer gets under.
 """
 
