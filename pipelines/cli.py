@@ -154,6 +154,18 @@ def show(
 
 
 @app.command()
+def results(data: Data = "data") -> None:
+    """Show the accuracy table with its controls, and where the report is.
+
+    Example: limbeck results
+    """
+    from pipelines.doors.results import results_tables
+
+    for part in results_tables(data):
+        console.print(part)
+
+
+@app.command()
 def doctor(data: Data = "data") -> None:
     """Check this machine: decoders, torch, Ray, DVC, disk.
 

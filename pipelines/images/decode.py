@@ -9,8 +9,8 @@
 | PNG of 16 bits | OpenCV | value / 257, rounded |
 | anything else known: palette, 1 bit, alpha, profiles, GIF, BMP, TIFF, AVIF, odd PNM | Pillow | first frame or page |
 
-Deep Pillow modes: `I;16` and a PNM's `I` are divided by 257; other 16-bit channels are cut to their high byte by Pillow;
-32-bit integers and floats have no known range and are `failed("unsupported_mode")`, as are Lab images.
+Deep Pillow modes: `I;16` and a PNM's `I` are divided by 257; other 16-bit channels are cut to their high byte by
+Pillow; 32-bit integers and floats have no known range and are `failed("unsupported_mode")`, as are Lab images.
 No process-wide switch of Pillow or OpenCV is touched.
 """
 
@@ -42,7 +42,11 @@ class Decoded:
 
 
 def decode(
-    raw: bytes, header: Probe, background: tuple[int, int, int], floor: tuple[int, int] | None, max_pixels: int
+    raw: bytes,
+    header: Probe,
+    background: tuple[int, int, int],
+    floor: tuple[int, int] | None,
+    max_pixels: int,
 ) -> Decoded | Outcome:
     """Decode the first frame. `floor` is the (height, width) below which a JPEG must not be scaled, None for full size.
 
@@ -79,19 +83,24 @@ def scale_for(header: Probe, floor: tuple[int, int] | None) -> int:
 
 
 def _jpeg(
-    raw: bytes, header: Probe, background: tuple[int, int, int], floor: tuple[int, int] | None, max_pixels: int
+    raw: bytes,
+    header: Probe,
+    background: tuple[int, int, int],
+    floor: tuple[int, int] | None,
+    max_pixels: int,
 ) -> Decoded | Outcome:
     if header.bits != 8 or header.colour == "other":
         return _pillow(raw, header, background, max_pixels)
     factor = scale_for(header, floor)
+    size = (-(-header.height // factor), -(-header.width // factor))
     space = "CMYK" if header.colour == "cmyk" else "RGB"
     try:
         pixels = simplejpeg.decode_jpeg(
             raw,
             colorspace=space,
             min_factor=factor,
-            min_height=-(-header.height // factor),
-            min_width=-(-header.width // factor),
+            min_height=size[0],
+            min_width=size[1],
         )
     except ValueError as error:
         text = str(error)

@@ -1,4 +1,4 @@
-"""RGB pixels to JPEG, PNG or WebP bytes. The same pixels and options give the same bytes with the same library versions."""
+"""RGB pixels to JPEG, PNG or WebP bytes: the same bytes for the same pixels, options and library versions."""
 
 from __future__ import annotations
 

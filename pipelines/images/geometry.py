@@ -48,7 +48,7 @@ def plan(size: Size, params: ImageParams) -> Plan | None:
 
 
 def turn(pixels: Pixels, orientation: int) -> Pixels:
-    """Apply an EXIF orientation (CIPA DC-008, tag 0x0112): 2 mirrored, 3 turned by 180, 6 to be turned clockwise, ..."""
+    """Apply an EXIF orientation (CIPA DC-008, tag 0x0112): 1 is upright, 3 upside down, 6 to be turned clockwise."""
     if orientation in _TURNS:
         return np.asarray(cv2.rotate(pixels, _TURNS[orientation]), np.uint8)
     if orientation in _FLIPS:
@@ -76,7 +76,7 @@ def resize(pixels: Pixels, size: Size, interpolation: str) -> Pixels:
 
 
 def fit(pixels: Pixels, size: Size, pad_value: tuple[int, int, int]) -> Pixels:
-    """Centre on `size`: cut what is too much, fill what is missing with `pad_value`. An odd pixel goes below or right."""
+    """Centre on `size`: cut what is too much, fill what is missing; an odd pixel goes below or right."""
     for axis in (0, 1):
         surplus = pixels.shape[axis] - size[axis]
         if surplus > 0:

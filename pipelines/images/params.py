@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from pipelines.config import Section
 
 Level = Annotated[int, Field(ge=0, le=255)]
 Colour = tuple[Level, Level, Level]
 ResizeMode = Literal["none", "shorter", "longer", "exact", "center_crop", "pad"]
 
 
-class ImageLimits(BaseModel):
+class ImageLimits(Section):
     """What is refused before (or, for time, soon after) it can do harm. All are read from the header first.
 
-    `max_bytes` of the encoded file; `max_pixels` = width x height; `max_scan_pixels` = pixels x progressive JPEG scans, which
-    bounds the work of a small file that repeats its scans; `max_aspect` = longer / shorter side; `min_side` in pixels;
-    `max_seconds` of wall time for one image. The last one cannot stop a running decoder: it is looked at between the
-    steps, and a slow image ends as `failed("too_slow", "transient")`. With the other limits in force it is only met
-    on an overloaded machine, so results do not depend on speed. Formats that Pillow decodes (see `decode`) are
-    also held to Pillow's own ceiling of about 179 million pixels.
+    `max_bytes` of the encoded file; `max_pixels` = width x height; `max_scan_pixels` = pixels x progressive JPEG
+    scans, which bounds the work of a small file that repeats its scans; `max_aspect` = longer / shorter side;
+    `min_side` in pixels; `max_seconds` of wall time for one image. The last one cannot stop a running decoder: it is
+    looked at between the steps, and a slow image ends as `failed("too_slow", "transient")`. With the other limits in
+    force it is only met on an overloaded machine, so results do not depend on speed. Formats that Pillow decodes (see
+    `decode`) are also held to Pillow's own ceiling of about 179 million pixels.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_bytes: int = Field(default=64 * 2**20, ge=1)
     max_pixels: int = Field(default=80_000_000, ge=1)
@@ -32,7 +32,7 @@ class ImageLimits(BaseModel):
     max_seconds: float = Field(default=60.0, gt=0)
 
 
-class ImageParams(BaseModel):
+class ImageParams(Section):
     """How every image of a run is treated.
 
     `resize` with `size` (pixels):
@@ -52,8 +52,6 @@ class ImageParams(BaseModel):
     `subsampling` for JPEG. `animated` images give their first frame or are dropped. Transparent parts show
     `alpha_background`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     resize: ResizeMode = "none"
     size: int | None = Field(default=None, ge=1, le=16_384)

@@ -1,7 +1,7 @@
 """What an image's header says, read without decoding a pixel. Formats are told by their bytes, never by a name.
 
-JPEG, PNG, WebP, GIF, BMP and PNM headers are parsed here in a few microseconds; TIFF and AVIF are opened (not loaded) by
-Pillow. What a header claims is not yet true: `decode` finds that out. Limits are applied in `process`.
+JPEG, PNG, WebP, GIF, BMP and PNM headers are parsed here in a few microseconds; TIFF and AVIF are opened (not loaded)
+by Pillow. What a header claims is not yet true: `decode` finds that out. Limits are applied in `process`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class HeaderError(ValueError):
 
 
 def probe(raw: bytes) -> Probe | Outcome:
-    """Read the header of `raw`; an outcome `failed` with `empty`, `unsupported_format`, `truncated` or `bad_header` otherwise."""
+    """Read the header of `raw`, or fail as `empty`, `unsupported_format`, `truncated` or `bad_header`."""
     if not raw:
         return failed("empty", detail="the file has no bytes")
     try:

@@ -5,9 +5,10 @@ The stated rules, in the order in which they act:
 | what | rule | outcome when it bites |
 | --- | --- | --- |
 | no bytes; too many bytes | `limits.max_bytes` | failed `empty`; failed `too_many_bytes` (policy) |
-| format | by its first bytes, never by its name: JPEG, PNG, WebP, GIF, BMP, PNM, TIFF, AVIF | failed `unsupported_format` |
+| format | by its first bytes, not its name: JPEG, PNG, WebP, GIF, BMP, PNM, TIFF, AVIF | failed `unsupported_format` |
 | header | must be whole and make sense | failed `truncated` / `bad_header` |
-| pixels, scans | `limits.max_pixels`, `limits.max_scan_pixels`, from the header | failed `too_many_pixels` / `too_many_scans` (policy) |
+| pixels | `limits.max_pixels`, from the header and of what is to be stored | failed `too_many_pixels` (policy) |
+| scans | `limits.max_scan_pixels`, for progressive JPEG | failed `too_many_scans` (policy) |
 | aspect, side | `limits.max_aspect`, `limits.min_side` | dropped `extreme_aspect` / `too_small` |
 | animation | first frame, or dropped; of several TIFF pages the first | dropped `animated` |
 | pixels | strict decode, see `decode` | failed `truncated` / `corrupt` / `unsupported_mode` / `out_of_memory` |
@@ -42,8 +43,8 @@ class Processed:
 
     `data` with file ending `ext` shows `width` x `height`; the upright source had `src_width` x `src_height`.
     `pixel_sha256` (hex) is over the stored shape and uint8 RGB pixels as given to the encoder; `phash` (16 hex digits)
-    is of the whole upright picture before it is resized, cropped or padded, so that it finds the same photograph under
-    other parameters. `orientation` is the EXIF value that was applied, `decoder` who decoded.
+    is of the whole upright picture before it is cropped or padded, so that it finds the same photograph under other
+    parameters. `orientation` is the EXIF value that was applied, `decoder` who decoded.
     """
 
     data: bytes
@@ -85,9 +86,10 @@ def process(raw: bytes, params: ImageParams) -> Processed | Outcome:
         # A GIF's first frame may be larger than its screen; the pixels are right and the header was not.
         upright = (pixels.shape[0], pixels.shape[1])
         sizes = plan(upright, params) or Plan(upright, upright)
-    look = phash(pixels)
     untouched = params.format == "keep" and _says_the_same(header, decoded, sizes, upright)
-    pixels = fit(resize(pixels, sizes.resized, params.interpolation), sizes.final, params.pad_value)
+    whole = resize(pixels, sizes.resized, params.interpolation)
+    look = phash(whole if whole.size < pixels.size else pixels)
+    pixels = fit(whole, sizes.final, params.pad_value)
     data = raw if untouched else encode(pixels, name, params)
     if time.monotonic() > deadline:
         return _too_slow(params.limits)

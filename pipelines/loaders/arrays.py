@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,9 @@ from pipelines.errors import UserError
 from pipelines.images.process import decode_rgb
 from pipelines.outcomes import Outcome
 from pipelines.shards.dataset import Dataset
+
+if TYPE_CHECKING:
+    import torch
 
 #: Beyond this a whole set in memory is a mistake more often than a wish.
 MAX_BYTES = 16 << 30
@@ -33,6 +36,12 @@ class ImageArrays:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def tensors(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images (N, 3, H, W) uint8 and labels (N,) int64 on `device`."""
+        import torch
+
+        return torch.from_numpy(self.images).to(device), torch.from_numpy(self.labels).to(device)
 
     def take(self, places: Sequence[int] | np.ndarray[Any, Any]) -> ImageArrays:
         """The samples at `places`, in that order."""

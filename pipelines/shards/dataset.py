@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import UserError
-from pipelines.shards.index import Index, ShardEntry, read_index
+from pipelines.shards.index import INDEX, Index, ShardEntry, read_index
 from pipelines.shards.publish import CLASSES_FILE, publish, unpublish
 from pipelines.shards.reader import ShardReader
 from pipelines.shards.sample import IMAGE_EXTENSIONS, MemberSpan, Sample
 from pipelines.shards.sidecar import SCHEMA, read_sidecar
 from pipelines.storage import Storage
 
-__all__ = ["Dataset", "ShardEntry", "publish", "unpublish"]
+__all__ = ["INDEX", "Dataset", "ShardEntry", "publish", "unpublish"]
 
 #: Shards kept open at once; far below the usual limit of 1024 descriptors.
 _OPEN_SHARDS = 128
@@ -41,7 +41,8 @@ class Dataset:
 
     def __init__(self, storage: Storage, index: Index) -> None:
         self.storage = storage
-        self.index = index
+        self.shards = index.shards
+        self._index = index
         self._readers: OrderedDict[int, ShardReader] = OrderedDict()
         self._lock = Lock()
 
@@ -52,11 +53,16 @@ class Dataset:
         return cls(storage, read_index(storage))
 
     def __reduce__(self) -> tuple[type[Dataset], tuple[Storage, Index]]:
-        return Dataset, (self.storage, self.index)
+        return Dataset, (self.storage, self._index)
 
     def __len__(self) -> int:
         """Kept samples."""
-        return self.index.samples
+        return self._index.samples
+
+    @cached_property
+    def index(self) -> dict[str, Any]:
+        """The document `index.json`; the attribute `shards` has its entries as typed values."""
+        return self._index.to_json()
 
     @cached_property
     def classes(self) -> list[str]:
@@ -67,19 +73,19 @@ class Dataset:
             raise UserError(f"{self.storage.url}/{CLASSES_FILE} cannot be read: {error}") from error
 
     def rows(self, columns: Iterable[str] | None = None, kept_only: bool = True) -> pa.Table:
-        """Sidecar rows of all shards in index order, plus an int32 column `shard`, the position in `index.shards`."""
+        """Sidecar rows of all shards in index order, plus an int32 column `shard`, the position in `shards`."""
         wanted = list(SCHEMA.names if columns is None else columns)
         # The filter needs the outcome whether or not the caller does.
         needed = wanted if not kept_only or "outcome" in wanted else [*wanted, "outcome"]
 
         def of(place: int) -> pa.Table:
-            table = read_sidecar(self.storage, self.index.shards[place].sidecar, needed)
+            table = read_sidecar(self.storage, self.shards[place].sidecar, needed)
             if kept_only:
                 table = table.filter(pc.equal(table["outcome"], "kept"))
             return table.select(wanted).append_column(_SHARD_FIELD, pa.array([place] * len(table), pa.int32()))
 
         with ThreadPoolExecutor(_READERS) as pool:
-            tables = list(pool.map(of, range(len(self.index.shards))))
+            tables = list(pool.map(of, range(len(self.shards))))
         if not tables:
             return pa.schema([*(SCHEMA.field(name) for name in wanted), _SHARD_FIELD]).empty_table()
         return pa.concat_tables(tables)
@@ -87,7 +93,7 @@ class Dataset:
     def reader(self, shard: int) -> ShardReader:
         """The reader of the shard at this position of the index; a bounded number stays open."""
         with self._lock:
-            reader = self._readers.pop(shard, None) or ShardReader(self.storage, self.index.shards[shard].path)
+            reader = self._readers.pop(shard, None) or ShardReader(self.storage, self.shards[shard].path)
             self._readers[shard] = reader
             if len(self._readers) > _OPEN_SHARDS:
                 self._readers.popitem(last=False)
@@ -106,7 +112,7 @@ class Dataset:
 
     def samples(self, kept_only: bool = True) -> Iterator[Sample]:
         """Samples in index order with their rows; those that were not kept have no members."""
-        for place, entry in enumerate(self.index.shards):
+        for place, entry in enumerate(self.shards):
             rows = read_sidecar(self.storage, entry.sidecar)
             for batch in rows.to_batches(max_chunksize=256):
                 for row in batch.to_pylist():

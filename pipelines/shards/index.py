@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.storage import Storage
 
-INDEX_FILE = "index.json"
+INDEX = "index.json"
 SCHEMA_VERSION = 1
 
 
@@ -54,13 +54,13 @@ class Index:
 
 def read_index(storage: Storage) -> Index:
     """Read and check `index.json`. Raises `UserError` when the folder is unfinished or the file is not an index."""
-    where = f"{storage.url}/{INDEX_FILE}"
+    where = f"{storage.url}/{INDEX}"
     try:
-        raw = storage.read_bytes(INDEX_FILE)
+        raw = storage.read_bytes(INDEX)
     except (FileNotFoundError, NotADirectoryError):
         state = "an unfinished dataset" if storage.exists() else "not there"
         raise UserError(
-            f"{storage.url} is {state}: it has no {INDEX_FILE}; `limbeck status` shows what is missing "
+            f"{storage.url} is {state}: it has no {INDEX}; `limbeck status` shows what is missing "
             "and `limbeck run STAGE` finishes it"
         ) from None
     try:
@@ -94,4 +94,4 @@ def _entry(shard: dict[str, Any]) -> ShardEntry:
 def escapes(path: str) -> bool:
     """Whether a path from data could point outside the folder it is meant to lie in."""
     pure = PurePosixPath(path)
-    return pure.is_absolute() or ".." in pure.parts or "\\" in path or "\0" in path or "://" in path or not pure.parts
+    return pure.is_absolute() or ".." in pure.parts or "\\" in path or "\0" in path or not pure.parts

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipelines.shards.croissant import croissant
-from pipelines.shards.index import INDEX_FILE, Index, ShardEntry
+from pipelines.shards.index import INDEX, Index, ShardEntry
 from pipelines.shards.sidecar import read_sidecar
 from pipelines.shards.stats import STATS_COLUMNS, DatasetStats, merged
 from pipelines.storage import Storage, pretty_json
@@ -26,8 +26,8 @@ _READERS = 8
 
 def unpublish(storage: Storage) -> None:
     """Mark a dataset as unfinished before its shards change: readers refuse a folder without an index."""
-    if storage.exists(INDEX_FILE):
-        storage.remove(INDEX_FILE)
+    if storage.exists(INDEX):
+        storage.remove(INDEX)
 
 
 def publish(storage: Storage, shards: Sequence[ShardEntry], classes: Sequence[str], extra: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ def publish(storage: Storage, shards: Sequence[ShardEntry], classes: Sequence[st
     storage.write_bytes(CLASSES_FILE, pretty_json(list(classes)))
     storage.write_bytes(STATS_FILE, pretty_json(stats.to_json(list(classes))))
     storage.write_bytes(CROISSANT_FILE, pretty_json(croissant(index, list(classes))))
-    storage.write_bytes(INDEX_FILE, pretty_json(index.to_json()))
+    storage.write_bytes(INDEX, pretty_json(index.to_json()))
 
 
 def dataset_stats(storage: Storage, shards: Sequence[ShardEntry]) -> DatasetStats:

@@ -57,7 +57,6 @@ SCHEMA = pa.schema(
 OUTCOMES = ("kept", "dropped", "failed")
 
 _COLUMNS = frozenset(SCHEMA.names)
-_SPAN_FIELDS = MemberSpan._fields
 # Columns whose values never repeat would only waste a dictionary page. Nested columns are named by their leaf.
 _UNIQUE_COLUMNS = {"key", "source", "raw_sha256", "pixel_sha256", "phash"}
 _DICTIONARY_COLUMNS = [
@@ -76,9 +75,10 @@ class Sidecar:
         return len(self._rows)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append a row; it must not change afterwards. Missing columns are null, `members` holds `MemberSpan`s."""
+        """Append a row; it must not change afterwards. Missing columns are null, `members` are spans."""
         unknown = row.keys() - _COLUMNS
         assert not unknown, f"no such sidecar columns: {sorted(unknown)}"
+        assert row.get("key"), "a row without a key"
         assert row.get("outcome") in OUTCOMES, f"{row.get('key')} has the outcome {row.get('outcome')!r}"
         self._rows.append(row)
 
@@ -88,7 +88,7 @@ class Sidecar:
         for field in SCHEMA:
             values: list[Any] = [row.get(field.name) for row in self._rows]
             if field.name == "members":
-                values = [spans and [dict(zip(_SPAN_FIELDS, span, strict=True)) for span in spans] for spans in values]
+                values = [spans and [_span(span) for span in spans] for spans in values]
             columns.append(pa.array(values, field.type))
         return pa.Table.from_arrays(columns, schema=SCHEMA)
 
@@ -105,6 +105,10 @@ class Sidecar:
             data_page_size=1 << 20,
             write_statistics=True,
         )
+
+
+def _span(span: MemberSpan | Mapping[str, Any]) -> Mapping[str, Any]:
+    return span._asdict() if isinstance(span, MemberSpan) else span
 
 
 def read_sidecar(storage: Storage, path: str, columns: Iterable[str] | None = None) -> pa.Table:

@@ -90,7 +90,7 @@ def write_shard(storage: Storage, name: str, content: list[Sample], failures: in
         sidecar.add(failed_row(number))
     with storage.replacing(sidecar_path) as temporary:
         sidecar.write(temporary)
-    return ShardEntry(name, path, sidecar_path, info.samples, info.bytes, info.sha256)
+    return ShardEntry(f"{name}.tar", path, sidecar_path, info.samples, info.bytes, info.sha256)
 
 
 def write_dataset(folder: Path, shards: int = 3, per_shard: int = 8) -> Storage:

@@ -1,0 +1,84 @@
+"""How a user names a source in `params.yaml`: a `type`, a `path`, and what that type needs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipelines.config import Section
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Common(Section):
+    path: str = Field(min_length=1, description="fsspec URL or local path; sample:NAME for an embedded sample")
+    split: str | None = Field(default=None, description="split of every record (train, val, test)")
+    classes: list[str] | None = Field(
+        default=None, description="class names by label; else what the source itself says"
+    )
+
+    @model_validator(mode="after")
+    def _class_names_are_distinct(self) -> Self:
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise ValueError("the class names are not distinct")
+        return self
+
+
+class FolderParams(_Common):
+    """A folder of image files. Hidden files are passed over; every other file is an attempted image.
+
+    `layout`: `class` is CLASS/.../FILE, `split_class` is SPLIT/CLASS/.../FILE (`split` then picks one of the splits),
+    `flat` is any depth without labels. Classes are the folders' names, sorted, unless `classes` gives their order.
+    """
+
+    type: Literal["folder"] = "folder"
+    layout: Literal["class", "split_class", "flat"] = "class"
+
+
+class TarParams(_Common):
+    """One tar or a folder of tars, WebDataset style: members that share a name up to the first dot are a sample.
+
+    The label is a `.cls` member (number or class name) or `label_key` of `.json`; the caption `.txt` or `caption_key`.
+    Class names come from `classes`, else from a `classes.json` beside the tars.
+    """
+
+    type: Literal["tar"] = "tar"
+    label_key: str = "label"
+    caption_key: str = "caption"
+
+
+class ParquetParams(_Common):
+    """One parquet file or a folder of them, with image bytes in a column or paths to image files.
+
+    `image_column` holds bytes, or Hugging Face's struct of `bytes` and `path`; `path_column` paths relative to the
+    parquet file. Exactly one is given. Labels are numbers or names; names from Hugging Face's metadata are used.
+    """
+
+    type: Literal["parquet"] = "parquet"
+    image_column: str | None = None
+    path_column: str | None = None
+    label_column: str | None = None
+    caption_column: str | None = None
+
+    @model_validator(mode="after")
+    def _one_image_column(self) -> Self:
+        if (self.image_column is None) == (self.path_column is None):
+            raise ValueError("give exactly one of image_column and path_column")
+        return self
+
+
+class IdxParams(_Common):
+    """The MNIST family: `images` and `labels` are IDX files in the folder `path`, plain or gzipped.
+
+    Class names come from `classes`, else from a `classes.json` in the folder. `sha256` (hex, by file name) is checked
+    before anything is read from a file.
+    """
+
+    type: Literal["idx"] = "idx"
+    images: str
+    labels: str | None = None
+    sha256: dict[str, Sha256] = Field(default={})
+
+
+SourceParams = Annotated[FolderParams | TarParams | ParquetParams | IdxParams, Field(discriminator="type")]

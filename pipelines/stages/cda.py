@@ -1,0 +1,197 @@
+"""`cda`: a teacher -> distilled images, by batch-norm matching under a crop curriculum (SRe2L, CDA).
+
+A unit is a block of IPC slots for a chunk of classes: every slot of the block is one group of images, one per class,
+recovered in the same step as the other groups but with statistics, crops and noise of its own. Blocks are fixed by the
+plan, so the bytes do not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from distill.config import RecoverConfig
+from pipelines.config import Section
+from pipelines.images.encode import EXTENSIONS, encode
+from pipelines.images.params import ImageParams
+from pipelines.images.phash import phash
+from pipelines.images.process import pixel_sha256
+from pipelines.loaders.arrays import ImageArrays, load_arrays
+from pipelines.runtime.job import Job, Plan, Stage
+from pipelines.runtime.publication import publish_datasets
+from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.shards.keys import slot_key
+from pipelines.shards.sample import Sample
+from pipelines.stages.common import (
+    Teacher,
+    csv_bytes,
+    dataset_digest,
+    load_teacher,
+    open_part,
+    require_classes,
+    stage_digest,
+    torch_device,
+)
+from pipelines.storage import canonical_json
+
+LOSSES = "losses.csv"
+#: Images in one step by side length: small images fill a machine only in company.
+IMAGES_PER_STEP = {32: 1000, 64: 400}
+
+
+class CdaParams(Section):
+    """Parameters of `cda`."""
+
+    ipc: int = Field(10, ge=1, le=10_000, description="distilled images per class")
+    recover: RecoverConfig = RecoverConfig()
+    class_chunk: int = Field(100, ge=1, description="classes of one group; BN statistics couple its images")
+    slots_per_unit: int | Literal["auto"] = Field("auto", description="IPC slots recovered in one step; auto by size")
+    init: Literal["noise", "real"] = Field("real", description="where recovery starts")
+    image: ImageParams = ImageParams(format="png")
+
+
+class Cda(Stage[CdaParams]):
+    """Recovers images from a teacher."""
+
+    name = "cda"
+    version = 1
+    summary = "teacher -> distilled images (SRe2L, CDA)"
+    Params = CdaParams
+    upstream = ("split", "squeeze")
+    workers = "actors"
+    computes = True
+
+    def plan(self, job: Job[CdaParams]) -> Plan:
+        train = open_part(job, "split", "train")
+        params, classes = job.params, train.classes
+        inputs = {"squeeze": stage_digest(job, "squeeze"), "train": dataset_digest(train)}
+        block = self._slots_per_unit(job, min(len(classes), params.class_chunk))
+        units = []
+        for first in range(0, params.ipc, block):
+            slots = list(range(first, min(first + block, params.ipc)))
+            for start in range(0, len(classes), params.class_chunk):
+                chunk = list(range(start, min(start + params.class_chunk, len(classes))))
+                payload = {"slots": slots, "classes": chunk, "inputs": inputs}
+                units.append(Unit(f"cda-{len(units):06d}", payload))
+        return Plan(units, facts={"classes": classes, "ipc": params.ipc})
+
+    def _slots_per_unit(self, job: Job[CdaParams], group: int) -> int:
+        if job.params.slots_per_unit != "auto":
+            return job.params.slots_per_unit
+        size = json.loads(job.input("squeeze").read_bytes("teacher.json"))["image_size"]
+        budget = next((count for side, count in sorted(IMAGES_PER_STEP.items()) if size <= side), group)
+        return max(1, budget // group)
+
+    def open(self, job: Job[CdaParams]) -> tuple[Teacher, ImageArrays | None]:
+        teacher = load_teacher(job, torch_device(job))
+        train = open_part(job, "split", "train")
+        require_classes(train.classes, teacher.classes, train.storage.url)
+        return teacher, load_arrays(train) if job.params.init == "real" else None
+
+    def run(
+        self, unit: Unit, worker: tuple[Teacher, ImageArrays | None], output: UnitOutput, job: Job[CdaParams]
+    ) -> None:
+        import torch
+
+        from distill.cda import recover
+
+        teacher, train = worker
+        device = torch_device(job)
+        slots, classes = unit.payload["slots"], unit.payload["classes"]
+        losses: list[dict[str, Any]] = []
+
+        def watch(step: int, loss: float | None) -> None:
+            output.tick(step, job.params.recover.iterations, "" if loss is None else f"loss {loss:.3f}")
+            if loss is not None:
+                losses.append({"unit": unit.name, "step": step, "loss": loss})
+
+        parents = _starts(job, train, slots, classes)
+        init = None
+        if train is not None:
+            flat = [place for slot in parents for place in slot]
+            init = torch.from_numpy(train.images[flat]).to(device)
+            init = init.reshape(len(slots), len(classes), *init.shape[1:])
+        result = recover(
+            teacher.model,
+            torch.tensor(classes, device=device),
+            job.params.recover,
+            seeds=[job.seed(f"slot {slot} classes {classes[0]}-{classes[-1]}", "recover") for slot in slots],
+            mean=teacher.mean,
+            std=teacher.std,
+            image_size=teacher.image_size,
+            init=init,
+            on_progress=watch,
+        )
+        images = result.images.cpu().numpy().transpose(0, 1, 3, 4, 2)
+        with output.shard() as shard:
+            for row, slot in enumerate(slots):
+                for column, label in enumerate(classes):
+                    parent = train.keys[parents[row][column]] if train is not None else None
+                    shard.keep(_sample(images[row, column], slot, label, teacher, parent, job))
+        output.write(f"losses/{unit.name}.csv", csv_bytes(losses, ("unit", "step", "loss")))
+        output.summary = {"loss": losses[-1]["loss"] if losses else None}
+
+    def finish(self, job: Job[CdaParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
+        tables = [job.output.read_bytes(f"losses/{marker.name}.csv").decode() for marker in markers]
+        header = tables[0].split("\n", 1)[0]
+        body = "".join(table.split("\n", 1)[1] for table in tables)
+        job.output.write_bytes(LOSSES, f"{header}\n{body}".encode())
+        extra = {"name": "cda", "description": f"distilled images, {plan.facts['ipc']} per class"}
+        return publish_datasets(job.output, markers, plan.facts["classes"], extra)
+
+    def keeps(self, job: Job[CdaParams]) -> set[str]:
+        return {LOSSES}
+
+    def identity_params(self, job: Job[CdaParams]) -> dict[str, Any]:
+        """Without what only shapes the plan: raising ipc adds units and keeps those that are done."""
+        whole = super().identity_params(job)
+        for name in ("ipc", "class_chunk", "slots_per_unit"):
+            whole["own"].pop(name)
+        return whole
+
+
+def _starts(
+    job: Job[CdaParams], train: ImageArrays | None, slots: Sequence[int], classes: Sequence[int]
+) -> list[list[int]]:
+    """Places in train of the real images that each slot starts from: one per class, no image twice over the slots."""
+    if train is None:
+        return []
+    pools = {}
+    for label in classes:
+        pool = np.flatnonzero(train.labels == label)
+        rng = np.random.Generator(np.random.PCG64(job.seed(f"class {label}", "init")))
+        pools[label] = pool[rng.permutation(len(pool))]
+    return [[int(pools[label][slot % len(pools[label])]) for label in classes] for slot in slots]
+
+
+def _sample(
+    pixels: np.ndarray[Any, Any], slot: int, label: int, teacher: Teacher, parent: str | None, job: Job[CdaParams]
+) -> Sample:
+    pixels = np.ascontiguousarray(pixels)
+    height, width = pixels.shape[:2]
+    key, name = slot_key("cda", label, slot), teacher.classes[label]
+    data = encode(pixels, job.params.image.format, job.params.image)
+    ext = EXTENSIONS[job.params.image.format]
+    described = {"key": key, "label": label, "label_name": name, "slot": slot, "width": width, "height": height}
+    described |= {"parent": parent} if parent else {}
+    row = {
+        "source": f"slot {slot}",
+        "split": "train",
+        "label": label,
+        "label_name": name,
+        "width": width,
+        "height": height,
+        "bytes": len(data),
+        "pixel_sha256": pixel_sha256(pixels),
+        "phash": phash(pixels),
+        "parents": [parent] if parent else [],
+        "op": "cda",
+        "params": canonical_json({"slot": slot}).decode(),
+        "model_id": teacher.network,
+    }
+    members = ((ext, data), ("json", canonical_json(described)), ("cls", str(label).encode()))
+    return Sample(key, members, row)

@@ -1,0 +1,112 @@
+"""What several stages do alike: name an input by content, settle the device, write tables, read the teacher."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import UserError
+from pipelines.runtime.execute import require_finished
+from pipelines.runtime.job import Job
+from pipelines.runtime.ledger import STAGE_FILE
+from pipelines.shards.dataset import Dataset
+from pipelines.shards.index import INDEX
+from pipelines.storage import Storage
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+TEACHER_FILE = "teacher.json"
+TEACHER_WEIGHTS = "teacher.safetensors"
+METRICS_FILE = "metrics.json"
+
+
+def file_digest(storage: Storage, path: str) -> str:
+    """SHA-256 (hex) of a file; the identity of whatever it indexes."""
+    return hashlib.sha256(storage.read_bytes(path)).hexdigest()
+
+
+def open_part(job: Job[Any], stage: str, part: str = "") -> Dataset:
+    """The finished dataset that an earlier stage left, or a sentence that names the command which makes it."""
+    require_finished(job.input(stage), stage)
+    storage = job.input(stage).child(part)
+    if not storage.exists(INDEX):
+        have = sorted(path.split("/")[0] for path in job.input(stage).list() if path.endswith(f"/{INDEX}"))
+        raise UserError(f"{stage} made no {part} dataset (it made: {', '.join(have) or 'none'}); see {stage} in params.yaml")
+    return Dataset.open(storage)
+
+
+def dataset_digest(dataset: Dataset) -> str:
+    """The identity of a dataset: the hash of its index, which holds the hash of every shard."""
+    return file_digest(dataset.storage, INDEX)
+
+
+def stage_digest(job: Job[Any], stage: str) -> str:
+    """The identity of an earlier stage's whole output."""
+    require_finished(job.input(stage), stage)
+    return file_digest(job.input(stage), STAGE_FILE)
+
+
+def torch_device(job: Job[Any]) -> torch.device:
+    """The device of this worker, with its thread count set."""
+    import torch
+
+    torch.set_num_threads(job.run.threads)
+    if job.run.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("run.device is cuda but torch sees no CUDA device; use run.device: auto or cpu")
+    use_cuda = job.run.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def csv_bytes(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
+    """A table for plots: a header, then one line per row; floats with nine significant digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        values = (row[name] for name in columns)
+        writer.writerow([f"{value:.9g}" if isinstance(value, float) else value for value in values])
+    return text.getvalue().encode()
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The network that `squeeze` left, in eval mode and frozen, and what it expects of its input."""
+
+    model: nn.Module
+    network: str
+    classes: list[str]
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def load_teacher(job: Job[Any], device: torch.device) -> Teacher:
+    """Read the teacher of the `squeeze` stage."""
+    import safetensors.torch
+
+    from distill.networks import build
+
+    require_finished(job.input("squeeze"), "squeeze")
+    storage = job.input("squeeze")
+    facts = json.loads(storage.read_bytes(TEACHER_FILE))
+    model = build(facts["network"], len(facts["classes"]), facts["image_size"])
+    model.load_state_dict(safetensors.torch.load(storage.read_bytes(TEACHER_WEIGHTS)))
+    model.to(device).eval().requires_grad_(False)
+    mean, std = tuple(facts["mean"]), tuple(facts["std"])
+    return Teacher(model, facts["network"], facts["classes"], facts["image_size"], mean, std)
+
+
+def require_classes(found: Sequence[str], teacher: Sequence[str], where: str) -> None:
+    """A wrong class order is the commonest reason for a result that cannot be reproduced."""
+    if list(found) != list(teacher):
+        raise UserError(
+            f"the classes of {where} are not the teacher's, or not in its order: {list(found)[:5]}... against "
+            f"{list(teacher)[:5]}...; run squeeze again on this data"
+        )

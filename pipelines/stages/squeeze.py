@@ -1,0 +1,132 @@
+"""`squeeze`: the training set -> a teacher, a classifier with batch normalisation, and its honest held-out accuracy.
+
+One unit. It checkpoints after every epoch into its scratch folder, so a killed run goes on at the epoch it had reached
+and ends with the same bytes. `weights` names a local file to start from, or, with `epochs: 0`, to take as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from distill.config import TrainConfig
+from pipelines.config import Section
+from pipelines.errors import UserError
+from pipelines.loaders.arrays import load_arrays
+from pipelines.runtime.job import Job, Plan, Stage
+from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.stages.common import (
+    METRICS_FILE,
+    TEACHER_FILE,
+    TEACHER_WEIGHTS,
+    csv_bytes,
+    dataset_digest,
+    open_part,
+    torch_device,
+)
+from pipelines.storage import pretty_json
+
+HISTORY = "history.csv"
+HISTORY_COLUMNS = ("epoch", "learning_rate", "train_loss", "val_loss", "val_top1")
+
+
+class SqueezeParams(Section):
+    """Parameters of `squeeze`."""
+
+    network: str = Field("convnet3_w128", description="a name of distill.networks: limbeck doctor --networks lists them")
+    training: TrainConfig = TrainConfig()
+    weights: str | None = Field(None, description="local .safetensors or .pt/.th state dict to start from")
+    mean: tuple[float, float, float] = Field((0.5, 0.5, 0.5), description="per channel, of images in [0, 1]")
+    std: tuple[float, float, float] = Field((0.25, 0.25, 0.25), description="per channel, of images in [0, 1]")
+
+
+class Squeeze(Stage[SqueezeParams]):
+    """Trains the teacher."""
+
+    name = "squeeze"
+    version = 1
+    summary = "train -> a teacher with batch normalisation and its held-out accuracy"
+    Params = SqueezeParams
+    upstream = ("split",)
+    workers = "actors"
+    computes = True
+
+    def plan(self, job: Job[SqueezeParams]) -> Plan:
+        train = open_part(job, "split", "train")
+        payload: dict[str, Any] = {"train": dataset_digest(train)}
+        for part in ("val", "test"):
+            payload[part] = dataset_digest(open_part(job, "split", part))
+        if job.params.weights is not None:
+            payload["weights"] = hashlib.sha256(_weights_file(job.params.weights).read_bytes()).hexdigest()
+        return Plan([Unit("teacher", payload)], facts={"classes": train.classes})
+
+    def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[SqueezeParams]) -> None:
+        import safetensors.torch
+
+        from distill.networks import build
+        from distill.training import Trainer, evaluate
+        from pipelines.stages.checkpoints import run_with_checkpoints
+
+        device, params = torch_device(job), job.params
+        parts = {part: load_arrays(open_part(job, "split", part)) for part in ("train", "val", "test")}
+        classes, size = open_part(job, "split", "train").classes, parts["train"].images.shape[-1]
+        model = build(params.network, len(classes), size, seed=job.seed("teacher", "init"))
+        if params.weights is not None:
+            model.load_state_dict(read_weights(params.weights))
+        trainer = Trainer(
+            model.to(device),
+            parts["train"].tensors(device),
+            params.training,
+            mean=params.mean,
+            std=params.std,
+            seed=job.seed("teacher", "training"),
+            validation=parts["val"].tensors(device),
+        )
+        history = run_with_checkpoints(trainer, output)
+        final = trainer.model
+        test_top1, _ = evaluate(final, *parts["test"].tensors(device), mean=params.mean, std=params.std)
+        val_top1, _ = evaluate(final, *parts["val"].tensors(device), mean=params.mean, std=params.std)
+        output.write(TEACHER_WEIGHTS, safetensors.torch.save(_plain_state(final)))
+        facts = {"network": params.network, "image_size": size, "classes": classes, "mean": params.mean, "std": params.std}
+        output.write(TEACHER_FILE, pretty_json(facts))
+        output.write(HISTORY, csv_bytes(history, HISTORY_COLUMNS))
+        metrics = {
+            "val_top1": val_top1,
+            "test_top1": test_top1,
+            "parameters": sum(weight.numel() for weight in final.parameters()),
+            "epochs": params.training.epochs,
+        }
+        output.write(METRICS_FILE, pretty_json(metrics))
+        output.summary = {"val_top1": val_top1, "test_top1": test_top1}
+
+    def finish(self, job: Job[SqueezeParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
+        return dict(markers[0].summary)
+
+
+def _weights_file(name: str) -> Path:
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"squeeze.weights: no file {path}; give a local .safetensors, .pt or .th state dict")
+    return path
+
+
+def read_weights(name: str) -> dict[str, Any]:
+    """A state dict from a local file; `module.` prefixes of DataParallel are removed. Never unpickles code."""
+    import safetensors.torch
+    import torch
+
+    path = _weights_file(name)
+    if path.suffix == ".safetensors":
+        state = safetensors.torch.load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _plain_state(model: Any) -> dict[str, Any]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
