@@ -1,4 +1,5 @@
-"""`report`: all outputs -> `report.html`, one file that can be mailed, opened on a phone and read without a network.
+"""`report`: all outputs -> `report.html`, one file that can be mailed, opened on a phone and read without a network,
+and `distilled.md`, the card of the distilled dataset.
 
 One unit. Its payload holds the plan and a content hash of every finished stage that it reads, and a hash of the
 template, so it is up to date exactly when they are; stages that have not run are allowed and told. Times and machines
@@ -14,13 +15,14 @@ from pydantic import Field
 
 from pipelines.config import Section
 from pipelines.errors import UserError
+from pipelines.report.card import distilled_card
 from pipelines.report.page import render, template_digest
 from pipelines.report.reading import READS, Outputs, content_digest
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import STAGE_FILE
 from pipelines.runtime.units import Unit, UnitOutput
 
-REPORT_FILE = "report.html"
+REPORT_FILE, CARD_FILE = "report.html", "distilled.md"
 
 
 class ReportParams(Section):
@@ -55,6 +57,9 @@ class Report(Stage[ReportParams]):
         outputs = Outputs({stage: job.input(stage) for stage in self.upstream}, job.logs)
         page = render(outputs, job.params.title, job.params.samples_per_class)
         output.write(REPORT_FILE, page)
+        card = distilled_card(outputs, job.params.title)
+        if card is not None:
+            output.write(CARD_FILE, card)
         output.summary = {"stages": sorted(unit.payload["inputs"]), "problems": len(outputs.problems)}
 
     def identity_params(self, job: Job[ReportParams]) -> dict[str, Any]:

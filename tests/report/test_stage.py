@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -37,6 +38,25 @@ def test_the_report_is_made_once(folder: DataFolder) -> None:
     assert run(folder) == 1
     assert (folder.root / "report" / "report.html").read_text().startswith("<!doctype html>")
     assert run(folder) == 0
+
+
+def test_the_distilled_set_gets_a_card_that_names_its_controls(folder: DataFolder) -> None:
+    run(folder)
+    card = (folder.root / "report" / "distilled.md").read_text()
+    assert "12 images in 3 classes" in card
+    assert "| IPC 10: distilled, soft labels | 84.1 ± 0.4 | +1.1 | 3 | 30 |" in card
+    assert "| IPC 10: random real, soft labels | 83.0 ± 0.4 |" in card
+    assert 'wds.WebDataset("shards/cda-000000.tar"' in card
+    assert "1. dog" in card
+
+
+def test_the_card_escapes_what_comes_from_data(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path, classes=["<script>|*x*", "b", "c"])
+    folder.cda()
+    run(folder)
+    card = (tmp_path / "report" / "distilled.md").read_text()
+    assert "0. \\<script\\>\\|\\*x\\*" in card
+    assert "Not measured yet" in card
 
 
 def test_a_changed_input_or_parameter_makes_it_again(folder: DataFolder) -> None:
@@ -78,7 +98,7 @@ def test_samples_per_class_has_limits(count: int) -> None:
 
 
 def printed(data: Path) -> str:
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console = Console(width=100, record=True, file=io.StringIO())
     for part in results_table(str(data)):
         console.print(part)
     return console.export_text()
@@ -108,6 +128,9 @@ def test_brackets_in_names_are_not_console_markup(folder: DataFolder) -> None:
 
 
 def test_the_report_imports_neither_torch_nor_matplotlib(repository: Path) -> None:
-    code = "import sys, pipelines.stages.report, pipelines.doors.results as _; print(sorted({'torch', 'ray', 'timm', 'matplotlib'} & set(sys.modules)))"
+    heavy = "{'torch', 'ray', 'timm', 'matplotlib'}"
+    code = (
+        f"import sys, pipelines.stages.report, pipelines.doors.results as _; print(sorted({heavy} & set(sys.modules)))"
+    )
     made = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
     assert made.stdout.strip() == "[]"
