@@ -12,7 +12,7 @@ import re
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 #: Up to this side ResNets keep full resolution in the stem.
 SMALL_IMAGE = 64

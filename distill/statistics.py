@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 
 class BatchNormMatcher:
@@ -40,7 +40,9 @@ class BatchNormMatcher:
                 self._handles.append(layer.register_forward_pre_hook(self._hook(place)))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for layer in self._layers:
             layer.__dict__.pop("forward", None)
         for handle in self._handles:
@@ -110,7 +112,9 @@ class _NormAndDistance(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         grouped = images.unflatten(0, (groups, -1))
         with torch.autocast(images.device.type, enabled=False):
-            var, mean = torch.var_mean(grouped.float() if images.dtype != torch.float64 else grouped, (1, 3, 4), correction=0)
+            var, mean = torch.var_mean(
+                grouped.float() if images.dtype != torch.float64 else grouped, (1, 3, 4), correction=0
+            )
             off_var, off_mean = var - running_var, mean - running_mean
             norm_var, norm_mean = off_var.norm(dim=1), off_mean.norm(dim=1)
             count = images.numel() // (images.shape[1] * groups)

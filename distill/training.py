@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from distill.config import TrainConfig
 from distill.views import Views, apply_views, draw_views
@@ -29,13 +29,13 @@ def kl_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float, t_
 
     SRe2L and CDA leave out the factor T^2 of Hinton et al. 2015, except on Tiny-ImageNet.
     """
-    loss = F.kl_div(
-        F.log_softmax(student / temperature, 1), F.softmax(teacher / temperature, 1), reduction="batchmean"
-    )
+    loss = F.kl_div(F.log_softmax(student / temperature, 1), F.softmax(teacher / temperature, 1), reduction="batchmean")
     return loss * temperature**2 if t_squared else loss
 
 
-def mse_gt_loss(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, weight: float = 0.025) -> torch.Tensor:
+def mse_gt_loss(
+    student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, weight: float = 0.025
+) -> torch.Tensor:
     """EDC's loss: MSE of logits (B, C) plus `weight` times cross-entropy with the true labels (B,)."""
     return F.mse_loss(student, teacher) + weight * F.cross_entropy(student, labels)
 
@@ -100,7 +100,8 @@ def teacher_labels(teacher: nn.Module, images: torch.Tensor, mean: Sequence[floa
 class Trainer:
     """Trains `model` on `data` (images (N, 3, S, S) uint8, labels (N,) int64), on soft labels if given.
 
-    `validation` is (images, labels) of the same kind, looked at every `evaluate_every` epochs and after the last. With
+    `seed` decides the views only (weights come initialised), and after `view_epochs` epochs they begin again: that is how
+    fewer epochs of labels than of training are stored (LPLD). `validation` is (images, labels) of the same kind, looked at every `evaluate_every` epochs and after the last. With
     `config.ema` the averaged weights are what is evaluated and returned as `final`.
     """
 
@@ -115,6 +116,7 @@ class Trainer:
         seed: int,
         validation: tuple[torch.Tensor, torch.Tensor] | None = None,
         soft_labels: SoftLabels | None = None,
+        view_epochs: int | None = None,
     ) -> None:
         images = data[0]
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[2] != images.shape[3]:
@@ -124,6 +126,7 @@ class Trainer:
         self._images, self._labels = data
         self._mean, self._std = tuple(mean), tuple(std)
         self._validation, self._soft = validation, soft_labels
+        self._view_epochs = view_epochs or max(config.epochs, 1)
         self._optimizer = _optimizer(model, config)
         self._average = copy.deepcopy(model).requires_grad_(False) if config.ema else None
         self.epoch = 0
@@ -144,7 +147,8 @@ class Trainer:
         rate = learning_rate(config, epoch)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        views = draw_views(len(self._images), self._images.shape[-1], config.views, self.seed, epoch, config.batch_size)
+        drawn = epoch % self._view_epochs
+        views = draw_views(len(self._images), self._images.shape[-1], config.views, self.seed, drawn, config.batch_size)
         self.model.train()
         total = torch.zeros((), device=self._images.device)
         for start in range(0, len(views), config.batch_size):
@@ -172,7 +176,7 @@ class Trainer:
         logits = self.model(batch)
         labels = self._labels[chunk.order.to(self._labels.device)]
         if self._soft is not None:
-            teacher = self._soft(epoch, views, batch, slice(start, stop)).to(logits.device)
+            teacher = self._soft(epoch % self._view_epochs, views, batch, slice(start, stop)).to(logits.device)
             if config.soft_loss == "mse_gt":
                 return mse_gt_loss(logits, teacher, labels)
             return kl_loss(logits, teacher, config.temperature, config.t_squared)

@@ -38,7 +38,9 @@ def open_part(job: Job[Any], stage: str, part: str = "") -> Dataset:
     storage = job.input(stage).child(part)
     if not storage.exists(INDEX):
         have = sorted(path.split("/")[0] for path in job.input(stage).list() if path.endswith(f"/{INDEX}"))
-        raise UserError(f"{stage} made no {part} dataset (it made: {', '.join(have) or 'none'}); see {stage} in params.yaml")
+        raise UserError(
+            f"{stage} made no {part} dataset (it made: {', '.join(have) or 'none'}); see {stage} in params.yaml"
+        )
     return Dataset.open(storage)
 
 

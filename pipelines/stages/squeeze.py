@@ -89,10 +89,17 @@ class Squeeze(Stage[SqueezeParams]):
         history = train_resumably(trainer, output)
         final = trainer.model
         test_top1, val_top1 = (
-            evaluate(final, *parts[part].tensors(device), mean=params.mean, std=params.std)[0] for part in ("test", "val")
+            evaluate(final, *parts[part].tensors(device), mean=params.mean, std=params.std)[0]
+            for part in ("test", "val")
         )
         output.write(TEACHER_WEIGHTS, safetensors.torch.save(_plain_state(final)))
-        facts = {"network": params.network, "image_size": size, "classes": classes, "mean": params.mean, "std": params.std}
+        facts = {
+            "network": params.network,
+            "image_size": size,
+            "classes": classes,
+            "mean": params.mean,
+            "std": params.std,
+        }
         output.write(TEACHER_FILE, pretty_json(facts))
         output.write(HISTORY, csv_bytes(history, HISTORY_COLUMNS))
         metrics = {

@@ -33,7 +33,11 @@ def wave(shape: tuple[int, ...], function: Callable[[torch.Tensor], torch.Tensor
 
 def tiny_network() -> nn.Module:
     """The network of F5."""
-    first, second, last = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Conv2d(4, 8, 3, 2, 1, bias=False), nn.Linear(8, 5)
+    first, second, last = (
+        nn.Conv2d(3, 4, 3, padding=1, bias=False),
+        nn.Conv2d(4, 8, 3, 2, 1, bias=False),
+        nn.Linear(8, 5),
+    )
     norms = [nn.BatchNorm2d(4), nn.BatchNorm2d(8)]
     model = nn.Sequential(
         first, norms[0], nn.ReLU(), second, norms[1], nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last
@@ -70,7 +74,12 @@ def tiny_network() -> nn.Module:
 def test_f1_schedule_of_4000_steps(
     step: int, cosine: float, linear: float, cosine_half: float, linear_half: float, rate: float
 ) -> None:
-    expected = {("cosine", 1.0): cosine, ("linear", 1.0): linear, ("cosine", 0.5): cosine_half, ("linear", 0.5): linear_half}
+    expected = {
+        ("cosine", 1.0): cosine,
+        ("linear", 1.0): linear,
+        ("cosine", 0.5): cosine_half,
+        ("linear", 0.5): linear_half,
+    }
     for (curriculum, milestone), value in expected.items():
         config = RecoverConfig(iterations=4000, curriculum=curriculum, milestone=milestone)  # type: ignore[arg-type]
         assert close(min_scale(step, config), value, 5e-7)
@@ -94,7 +103,9 @@ def test_f2_schedule_of_1000_steps() -> None:
         (CIFAR, [(-2.42907, 2.51409), (-2.41825, 2.59679), (-2.22139, 2.75373)]),
     ],
 )
-def test_f3_clamp_bounds(statistics: tuple[tuple[float, ...], tuple[float, ...]], bounds: list[tuple[float, float]]) -> None:
+def test_f3_clamp_bounds(
+    statistics: tuple[tuple[float, ...], tuple[float, ...]], bounds: list[tuple[float, float]]
+) -> None:
     low, high = pixel_bounds(*statistics)
     for channel, (least, most) in enumerate(bounds):
         assert close(float(low[channel]), least, 5e-6)
@@ -157,7 +168,9 @@ def plain(rate: float, r_bn: float, mode: str) -> RecoverConfig:
     )
 
 
-def trajectory(config: RecoverConfig, monkeypatch: pytest.MonkeyPatch) -> tuple[list[torch.Tensor], list[float], torch.Tensor]:
+def trajectory(
+    config: RecoverConfig, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[torch.Tensor], list[float], torch.Tensor]:
     """Run F6: no augmentation, from the wave of F5."""
     states: list[torch.Tensor] = []
     losses: list[float] = []
