@@ -15,7 +15,7 @@ from pipelines.runtime.execute import prepare
 from pipelines.runtime.job import Job
 from pipelines.runtime.ledger import PLAN_FOLDER, STAGE_FILE, all_markers
 from pipelines.shards.dataset import Dataset
-from pipelines.shards.index import INDEX_FILE
+from pipelines.shards.index import INDEX
 from pipelines.shards.lint import lint
 from pipelines.shards.sidecar import read_sidecar
 from pipelines.stages import STAGES, get_stage
@@ -106,11 +106,11 @@ def info_tables(url: str, data: str, failed: bool) -> Iterator[Table]:
     """What one dataset (or every dataset of a stage) holds."""
     root = Storage(f"{data}/{url}" if url in STAGES else url)
     folders = sorted(
-        {path[: -len(INDEX_FILE)].rstrip("/") for path in root.list() if path.rsplit("/", 1)[-1] == INDEX_FILE}
+        {path[: -len(INDEX)].rstrip("/") for path in root.list() if path.rsplit("/", 1)[-1] == INDEX}
     )
     if not folders and not failed:
         hint = f"run: limbeck run {url}" if url in STAGES else "is it a dataset folder? limbeck lint checks plain tars"
-        raise UserError(f"no {INDEX_FILE} under {root.url}: unfinished or not a dataset; {hint}")
+        raise UserError(f"no {INDEX} under {root.url}: unfinished or not a dataset; {hint}")
     if failed:
         yield _failed_table(root)
         return
@@ -123,8 +123,8 @@ def _info_table(dataset: Dataset, title: str) -> Table:
     table = Table(title=title)
     table.add_column("what")
     table.add_column("value")
-    table.add_row("samples", f"{len(dataset):,} in {len(dataset.index.shards)} shards")
-    table.add_row("bytes", human_bytes(dataset.index.bytes))
+    table.add_row("samples", f"{len(dataset):,} in {len(dataset.shards)} shards")
+    table.add_row("bytes", human_bytes(sum(shard.bytes for shard in dataset.shards)))
     table.add_row("classes", f"{len(dataset.classes)}: {', '.join(dataset.classes[:12])}")
     for name, value in stats.items():
         if isinstance(value, dict):

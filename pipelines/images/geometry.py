@@ -76,7 +76,7 @@ def resize(pixels: Pixels, size: Size, interpolation: str) -> Pixels:
 
 
 def fit(pixels: Pixels, size: Size, pad_value: tuple[int, int, int]) -> Pixels:
-    """Centre on `size`: cut what is too much, fill what is missing with `pad_value`; an odd pixel goes below or right."""
+    """Centre on `size`: cut what is too much, fill what is missing; an odd pixel goes below or right."""
     for axis in (0, 1):
         surplus = pixels.shape[axis] - size[axis]
         if surplus > 0:

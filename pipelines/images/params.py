@@ -16,12 +16,12 @@ ResizeMode = Literal["none", "shorter", "longer", "exact", "center_crop", "pad"]
 class ImageLimits(Section):
     """What is refused before (or, for time, soon after) it can do harm. All are read from the header first.
 
-    `max_bytes` of the encoded file; `max_pixels` = width x height; `max_scan_pixels` = pixels x progressive JPEG scans,
-    which bounds the work of a small file that repeats its scans; `max_aspect` = longer / shorter side; `min_side` in pixels;
-    `max_seconds` of wall time for one image. The last one cannot stop a running decoder: it is looked at between the
-    steps, and a slow image ends as `failed("too_slow", "transient")`. With the other limits in force it is only met
-    on an overloaded machine, so results do not depend on speed. Formats that Pillow decodes (see `decode`) are
-    also held to Pillow's own ceiling of about 179 million pixels.
+    `max_bytes` of the encoded file; `max_pixels` = width x height; `max_scan_pixels` = pixels x progressive JPEG
+    scans, which bounds the work of a small file that repeats its scans; `max_aspect` = longer / shorter side;
+    `min_side` in pixels; `max_seconds` of wall time for one image. The last one cannot stop a running decoder: it is
+    looked at between the steps, and a slow image ends as `failed("too_slow", "transient")`. With the other limits in
+    force it is only met on an overloaded machine, so results do not depend on speed. Formats that Pillow decodes (see
+    `decode`) are also held to Pillow's own ceiling of about 179 million pixels.
     """
 
     max_bytes: int = Field(default=64 * 2**20, ge=1)

@@ -12,6 +12,7 @@ import argparse
 import gzip
 import hashlib
 import io
+import json
 import struct
 from pathlib import Path
 
@@ -22,7 +23,18 @@ from pipelines.storage import Storage
 
 SEED = 20170828
 PER_CLASS = {"t10k": 200, "train": 1000}
-CLASSES = 10
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 #: The originals, so that a sample made from anything else is noticed.
 ORIGINALS = {
     "train-images-idx3-ubyte.gz": "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
@@ -53,8 +65,8 @@ OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR
 README = f"""\
 # Fashion-MNIST, a balanced subset
 
-{PER_CLASS["train"] * CLASSES} training and {PER_CLASS["t10k"] * CLASSES} test images, 28 x 28 grey, 10 classes, each
-class equally often; IDX files, gzipped.
+{PER_CLASS["train"] * len(CLASSES)} training and {PER_CLASS["t10k"] * len(CLASSES)} test images, 28 x 28 grey,
+{len(CLASSES)} classes, each class equally often; IDX files, gzipped; class names by label in `classes.json`.
 
 - Data: Fashion-MNIST by Zalando Research (Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747), MIT licence (`LICENSE`).
 - From: the four original files, as in Debian's package `dataset-fashion-mnist`.
@@ -62,7 +74,6 @@ class equally often; IDX files, gzipped.
   and {PER_CLASS["t10k"]} test images are drawn without replacement (seed {SEED}); the order of the originals is kept.
 - `SHA256SUMS` holds the checksums of the IDX files.
 
-Classes by label: T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot.
 Figures measured on this subset are not Fashion-MNIST results.
 """
 
@@ -87,7 +98,7 @@ def make(source: Path, out: Path) -> None:
         labels = as_array(originals[f"{part}-labels-idx1-ubyte.gz"])
         drawn = [
             generator.choice(np.flatnonzero(labels == label), PER_CLASS[part], replace=False)
-            for label in range(CLASSES)
+            for label in range(len(CLASSES))
         ]
         rows = np.sort(np.concatenate(drawn))
         for name, values in ((f"{part}-images-idx3-ubyte.gz", images), (f"{part}-labels-idx1-ubyte.gz", labels)):
@@ -95,6 +106,7 @@ def make(source: Path, out: Path) -> None:
             (out / name).write_bytes(data)
             sums.append(f"{hashlib.sha256(data).hexdigest()}  {name}\n")
     (out / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
+    (out / "classes.json").write_text(json.dumps(CLASSES, indent=2) + "\n", encoding="utf-8")
     (out / "LICENSE").write_text(LICENCE, encoding="utf-8")
     (out / "README.md").write_text(README, encoding="utf-8")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,8 +28,8 @@ class Record:
     """One encoded image and where to find it again.
 
     `source` is a stable locator for people, relative to the source's path. `file` (relative), `offset`, `length`
-    (bytes) and `row` (-1 where there are no rows) are what `Source.read` needs. `label` indexes `Source.classes()` when there
-    are class names; it may be absent. `sha256` (32 bytes) is of exactly the bytes that `read` returns.
+    (bytes) and `row` (-1 where there are no rows) are what `Source.read` needs. `label` indexes `Source.classes()`
+    when there are class names; it may be absent. `sha256` (32 bytes) is of exactly the bytes that `read` returns.
     """
 
     source: str
@@ -80,6 +81,19 @@ def open_files(path: str, endings: tuple[str, ...], what: str) -> tuple[Storage,
     if not files:
         raise UserError(f"no {what} ({' or '.join(endings)}) at {path}; check the path of this source")
     return storage, files
+
+
+def classes_beside(storage: Storage) -> list[str]:
+    """The names in a `classes.json` in the source's folder; empty when there is none."""
+    if not storage.exists("classes.json"):
+        return []
+    try:
+        names = json.loads(storage.read_bytes("classes.json"))
+    except ValueError:
+        names = None
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise UserError(f"{storage.url}/classes.json is not a list of names; repair it or give `classes`")
+    return names
 
 
 def is_hidden(path: str) -> bool:

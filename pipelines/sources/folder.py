@@ -27,10 +27,9 @@ class FolderSource:
 
     def scan(self) -> Iterator[Record]:
         """Files sorted by their relative path."""
-        classes = self.classes()
-        label_of = {name: label for label, name in enumerate(classes)}
         files = self._files()
-        for file, length, sha256 in hash_in_order(files, self._hash):
+        label_of = {name: label for label, name in enumerate(self._class_names(files))}
+        for file, length, sha256 in hash_in_order(self._chosen(files), self._hash):
             split, name = self._place(file)
             label = None if name is None else label_of[name]
             yield Record(file, file, 0, length, -1, label, name, split, None, sha256)
@@ -39,9 +38,11 @@ class FolderSource:
         return self._storage.read_bytes(record.file)
 
     def classes(self) -> list[str]:
-        if self._params.layout == "flat":
-            return []
-        found = sorted({name for file in self._files() if (name := self._place(file)[1]) is not None})
+        """Of all splits, so that a class keeps its label whichever split is picked."""
+        return [] if self._params.layout == "flat" else self._class_names(self._files())
+
+    def _class_names(self, files: list[str]) -> list[str]:
+        found = sorted({name for file in files if (name := self._place(file)[1]) is not None})
         if self._params.classes is None:
             return found
         unknown = [name for name in found if name not in self._params.classes]
@@ -64,7 +65,7 @@ class FolderSource:
         if not self._storage.exists():
             raise UserError(f"no folder at {self._params.path}; check the path of this source")
         names = self._local_files() if self._storage.is_local else self._storage.list()
-        layout, split = self._params.layout, self._params.split
+        layout = self._params.layout
         seen = [name for name in sorted(names) if not is_hidden(name)]
         depth = _LABELLED_DEPTH[layout]
         files = [name for name in seen if name.count("/") + 1 >= depth]
@@ -73,16 +74,21 @@ class FolderSource:
             log.warning("%s: %d files lie above the %s folders: passed over", self._params.path, above, layout)
         if seen and not files:
             raise UserError(
-                f"{self._params.path} has files but none at the depth of layout {layout}; use layout: flat, or sort them "
-                "into one folder per class"
+                f"{self._params.path} has files but none at the depth of layout {layout}; use layout: flat, or sort "
+                "them into one folder per class"
             )
-        if layout == "split_class" and split is not None:
-            chosen = [name for name in files if name.startswith(split + "/")]
-            if not chosen and files:
-                there = sorted({name.split("/")[0] for name in files})
-                raise UserError(f"{self._params.path} has no split {split!r}; there is {', '.join(there)}")
-            return chosen
         return files
+
+    def _chosen(self, files: list[str]) -> list[str]:
+        """The files of the wanted split."""
+        split = self._params.split
+        if self._params.layout != "split_class" or split is None:
+            return files
+        chosen = [name for name in files if name.startswith(split + "/")]
+        if files and not chosen:
+            there = sorted({name.split("/")[0] for name in files})
+            raise UserError(f"{self._params.path} has no split {split!r}; there is {', '.join(there)}")
+        return chosen
 
     def _local_files(self) -> list[str]:
         """Relative paths of all regular files, not leaving the folder through links."""
@@ -108,7 +114,7 @@ class FolderSource:
                 elif entry.is_symlink():
                     refused += 1
         if refused:
-            log.warning("%s: %d links lead out of the folder or to folders: not followed", self._params.path, refused)
+            log.warning("%s: %d links lead elsewhere or to folders: not followed", self._params.path, refused)
         return found
 
     def _hash(self, file: str) -> tuple[int, bytes]:

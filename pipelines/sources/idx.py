@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipelines.errors import UserError
-from pipelines.sources.base import Record, hash_in_order, label_from, resolve
+from pipelines.sources.base import Record, classes_beside, hash_in_order, label_from, resolve
 from pipelines.sources.base import digest as digest_of
 from pipelines.sources.params import IdxParams
 from pipelines.storage import Storage
@@ -61,7 +61,7 @@ class IdxSource:
         return self._image(record.row)
 
     def classes(self) -> list[str]:
-        return list(self._params.classes or [])
+        return list(self._params.classes or classes_beside(self._storage))
 
     def _image(self, row: int) -> bytes:
         images = self._images()
@@ -97,7 +97,7 @@ class IdxSource:
 
 
 def read_idx(storage: Storage, name: str, sha256: str | None = None) -> IdxArray:
-    """Read and check one IDX file of unsigned bytes. `UserError` with file, value and remedy when it is not as it says."""
+    """Read and check one IDX file of unsigned bytes. `UserError` when it is not what it says it is."""
     try:
         raw = storage.read_bytes(name)
     except FileNotFoundError:
@@ -118,9 +118,7 @@ def read_idx(storage: Storage, name: str, sha256: str | None = None) -> IdxArray
     shape = struct.unpack_from(f">{dimensions}I", head, 4)
     expected = start + _size(shape)
     if expected > _MAX_BYTES:
-        raise UserError(
-            f"{where} claims values {shape}, {expected} bytes, more than {_MAX_BYTES}; the file is not sound"
-        )
+        raise UserError(f"{where} claims values {shape}, more than {_MAX_BYTES} bytes; fetch the file again")
     # One byte more than expected is asked for, so that a longer file is noticed and a gzip bomb is not unpacked.
     data = head
     if inflate and len(head) <= expected:

@@ -71,7 +71,8 @@ class ParquetParams(_Common):
 class IdxParams(_Common):
     """The MNIST family: `images` and `labels` are IDX files in the folder `path`, plain or gzipped.
 
-    `sha256` (hex, by file name) is checked before anything is read from a file.
+    Class names come from `classes`, else from a `classes.json` in the folder. `sha256` (hex, by file name) is checked
+    before anything is read from a file.
     """
 
     type: Literal["idx"] = "idx"

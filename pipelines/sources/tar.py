@@ -9,7 +9,16 @@ from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.shards.reader import TarDamage, TarMember, TarWalker, split_name
-from pipelines.sources.base import IMAGE_ENDINGS, Record, digest, escapes, hash_in_order, label_from, open_files
+from pipelines.sources.base import (
+    IMAGE_ENDINGS,
+    Record,
+    classes_beside,
+    digest,
+    escapes,
+    hash_in_order,
+    label_from,
+    open_files,
+)
 from pipelines.sources.params import TarParams
 
 #: A label or caption larger than this is no label or caption.
@@ -28,7 +37,7 @@ class _Group:
 
 
 class TarSource:
-    """See `TarParams`. A sample's image is its first member with an image ending; samples without one are passed over."""
+    """See `TarParams`. A sample's image is its first member with an image ending; without one it is passed over."""
 
     def __init__(self, params: TarParams) -> None:
         self._params = params
@@ -48,14 +57,7 @@ class TarSource:
         return self._storage.pread(record.file, record.offset, record.length)
 
     def classes(self) -> list[str]:
-        if self._params.classes is not None:
-            return list(self._params.classes)
-        if not self._storage.exists("classes.json"):
-            return []
-        names = json.loads(self._storage.read_bytes("classes.json"))
-        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-            raise UserError(f"{self._storage.url}/classes.json is not a list of names; give `classes` instead")
-        return names
+        return list(self._params.classes or classes_beside(self._storage))
 
     def _groups(self) -> Iterator[_Group]:
         for file in self._files:
@@ -63,7 +65,7 @@ class TarSource:
                 try:
                     yield from self._groups_of(file, TarWalker(stream))
                 except TarDamage as error:
-                    raise UserError(f"{file} in {self._storage.url}: {error}; replace or remove it") from error
+                    raise UserError(f"{file} in {self._storage.url}: {error}; replace it") from error
 
     def _groups_of(self, file: str, walker: TarWalker) -> Iterator[_Group]:
         group = _Group(file, "")

@@ -15,7 +15,7 @@ from pipelines.runtime.execute import require_finished
 from pipelines.runtime.job import Job
 from pipelines.runtime.ledger import STAGE_FILE
 from pipelines.shards.dataset import Dataset
-from pipelines.shards.index import INDEX_FILE
+from pipelines.shards.index import INDEX
 from pipelines.storage import Storage
 
 if TYPE_CHECKING:
@@ -36,15 +36,15 @@ def open_part(job: Job[Any], stage: str, part: str = "") -> Dataset:
     """The finished dataset that an earlier stage left, or a sentence that names the command which makes it."""
     require_finished(job.input(stage), stage)
     storage = job.input(stage).child(part)
-    if not storage.exists(INDEX_FILE):
-        have = sorted(path.split("/")[0] for path in job.input(stage).list() if path.endswith(f"/{INDEX_FILE}"))
+    if not storage.exists(INDEX):
+        have = sorted(path.split("/")[0] for path in job.input(stage).list() if path.endswith(f"/{INDEX}"))
         raise UserError(f"{stage} made no {part} dataset (it made: {', '.join(have) or 'none'}); see {stage} in params.yaml")
     return Dataset.open(storage)
 
 
 def dataset_digest(dataset: Dataset) -> str:
     """The identity of a dataset: the hash of its index, which holds the hash of every shard."""
-    return file_digest(dataset.storage, INDEX_FILE)
+    return file_digest(dataset.storage, INDEX)
 
 
 def stage_digest(job: Job[Any], stage: str) -> str:

@@ -71,7 +71,7 @@ class Split(Stage[SplitParams]):
                 f"{job.input('ingest').url} holds no kept samples; see limbeck info {job.input('ingest').url}"
             )
         decisions = decide(rows, job.params, job.run.seed)
-        digests = [shard.sha256 for shard in dataset.index.shards]
+        digests = [shard.sha256 for shard in dataset.shards]
         units: list[Unit] = []
         groups: list[pa.Table] = []
         for part in PARTS:
