@@ -1,0 +1,113 @@
+"""The same plan gives the same folder, whoever does the work and in whatever order it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pipelines.runtime.execute import execute
+from pipelines.runtime.job import Job
+from pipelines.runtime.ray_runner import RayRunner
+from pipelines.runtime.serial import SerialRunner
+from pipelines.shards.lint import lint
+from pipelines.storage import Storage
+from tests.contract.folders import Workplace, assert_same, no_runner
+from tests.contract.toy import Toy, ToyOnActors, ToyParams
+
+
+def test_two_serial_runs_leave_equal_folders(workplace: Workplace, clean: dict[str, bytes]) -> None:
+    workplace.run()
+    assert_same(workplace.tree(), clean)
+
+
+def test_the_folder_is_a_sound_dataset(workplace: Workplace) -> None:
+    workplace.run()
+    report = lint(str(workplace.output))
+    assert report.ok, report.findings
+    assert report.samples == workplace.stage_file()["facts"]["dataset"]["samples"] > 0
+
+
+def test_the_folder_says_nothing_of_where_it_was_made(workplace: Workplace, clean: dict[str, bytes]) -> None:
+    workplace.run()
+    for name, content in workplace.tree().items():
+        assert str(workplace.root).encode() not in content, name
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_ray_leaves_the_folder_that_serial_leaves(workplace: Workplace, clean: dict[str, bytes], workers: int) -> None:
+    workplace.delay(0.01)
+    assert workplace.run(lambda: RayRunner(workers))["ran"] == 8
+    assert_same(workplace.tree(), clean)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_pool_of_actors_leaves_the_folder_that_serial_leaves(
+    workplace: Workplace, clean: dict[str, bytes], workers: int
+) -> None:
+    workplace.delay(0.01)
+    assert workplace.run(lambda: RayRunner(workers), stage=ToyOnActors())["ran"] == 8
+    assert_same(workplace.tree(), clean)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_more_actors_than_there_is_room_for_do_not_wait_for_ever(
+    workplace: Workplace, clean: dict[str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    workplace.run(lambda: RayRunner(50), stage=ToyOnActors())
+    assert_same(workplace.tree(), clean)
+    assert "50 workers wanted, there is room for 5" in caplog.text
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_worker_process_opens_the_stage_anew_in_every_run(workplace: Workplace) -> None:
+    """A process outlives a run in a long session; what it had opened may have changed on disk since."""
+    from pipelines.runtime import ray_runner
+
+    workplace.run(lambda: RayRunner(1))
+    workplace.edit(0, "0.0", "changed")
+    assert workplace.run(lambda: RayRunner(1))["ran"] == 1
+    # In this process, where the worker function can be watched: a new token opens anew, the same one does not.
+    opened: list[str] = []
+
+    class Watched(Toy):
+        def open(self, job: Job[ToyParams]) -> dict[str, int]:
+            opened.append(job.token)
+            return super().open(job)
+
+    job = workplace.job()
+    ray_runner._open_workers.clear()
+    for _ in range(2):
+        workplace.edit(0, "1.", "2.") if opened else None
+        execute(Watched(), job, lambda: _InThisProcess(), again=["toy-000000", "toy-000001"])
+    ray_runner._open_workers.clear()
+    assert len(opened) == len(set(opened)) == 2
+
+
+class _InThisProcess:
+    """Calls the worker function directly."""
+
+    def run(self, stage, job, units, tick):  # type: ignore[no-untyped-def]
+        from pipelines.runtime.ray_runner import run_unit_in_worker
+
+        for unit, identity in units:
+            yield run_unit_in_worker(stage, job, unit, identity)
+
+
+def test_an_output_in_an_object_store_holds_the_same_bytes(
+    workplaces: Callable[[], Workplace], clean: dict[str, bytes]
+) -> None:
+    place = workplaces()
+    bucket = f"memory://contract-{place.root.name}-{id(place)}"
+    job = Job("toy", ToyParams(), place.job().run, bucket, {"source": str(place.source)})
+    assert execute(Toy(), job, SerialRunner)["ran"] == 8
+    found = {name: job.output.read_bytes(name) for name in job.output.list()}
+    assert_same(found, {name: content for name, content in clean.items() if not name.endswith("/")})
+    assert execute(Toy(), job, no_runner)["ran"] == 0
+    Storage(bucket).remove("")
