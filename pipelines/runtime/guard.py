@@ -3,8 +3,8 @@
 A run holds a file lock, which dies with its process. That is not enough with workers in other processes: when a driver
 is killed, its last units may go on for a moment, and what they write must not land in the output of the next run. So
 every run has a token, and a unit holds a shared lock while it works and begins only if the token is still its run's.
-A new run takes that lock alone, which waits for the stragglers, and then changes the token. On storage without locks
-(object stores, some network disks) only the token is looked at, again just before a unit commits.
+A new run takes that lock alone, which waits for the stragglers, and then changes the token. A unit looks at the token
+again before it commits, which on storage without locks (object stores, some network disks) is all the protection.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import fcntl
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,8 @@ from pipelines.runtime.job import Job
 
 ParamsT = TypeVar("ParamsT", bound=Section)
 
+#: Seconds to wait for a driver that is just dying.
+PATIENCE = 2.0
 #: Seconds to wait for units of a run that was killed; their processes notice within a few.
 GRACE = 60.0
 
@@ -44,7 +46,7 @@ def only_run(job: Job[ParamsT]) -> Iterator[Job[ParamsT]]:
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --data") from None
     try:
-        if not _lock(handle, fcntl.LOCK_EX, wait=0):
+        if not _lock(handle, fcntl.LOCK_EX, PATIENCE):
             owner = os.pread(handle, 32, 0).decode(errors="replace") or "unknown"
             raise UserError(
                 f"another run of {job.stage} (process {owner}) is writing {job.output.url}; wait for it or stop it"
@@ -69,21 +71,27 @@ def admit_units(job: Job[ParamsT], token: str) -> None:
 
 
 def no_units(job: Job[ParamsT]) -> None:
-    """Nothing that is still under way anywhere may write any more."""
+    """Wait until no unit is at work, and let none begin: the output is this process's alone."""
     admit_units(job, "none")
 
 
+def stop_units(job: Job[ParamsT]) -> None:
+    """Ask units of this run that are still at work to give up; does not wait for them."""
+    job.logs.write_bytes(_token_path(job), b"stopped")
+
+
 @contextmanager
-def unit_at_work(job: Job[ParamsT]) -> Iterator[Callable[[], None]]:
-    """Held while a unit writes. Yields a check to call before the commit; raises `StageStopped` if the run is over."""
+def unit_at_work(job: Job[ParamsT]) -> Iterator[None]:
+    """Held while a unit writes; `StageStopped` if its run is over."""
     with _units_lock(job, fcntl.LOCK_SH):
-        _check(job)
-        yield (lambda: None) if job.logs.is_local else (lambda: _check(job))
+        require_current(job)
+        yield
 
 
-def _check(job: Job[ParamsT]) -> None:
+def require_current(job: Job[ParamsT]) -> None:
+    """Called by units at work now and then, and before they commit: raises `StageStopped` if their run is over."""
     if job.token and job.logs.read_bytes(_token_path(job)).decode() != job.token:
-        raise StageStopped(f"another run of {job.stage} has taken over {job.output.url}; this one gives way")
+        raise StageStopped(f"this run of {job.stage} was stopped or replaced; the unit gives way")
 
 
 def _token_path(job: Job[ParamsT]) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from pipelines.errors import LimbeckError
 from pipelines.runtime.execute import TickOf, UnitError
+from pipelines.runtime.guard import require_current, stop_units
 from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.ray_session import RETRIES, session
 from pipelines.runtime.serial import describe, run_unit
@@ -25,8 +26,6 @@ from pipelines.runtime.units import Marker, Unit
 Result = Marker | UnitError | LimbeckError
 #: Seconds between looks at the ticks of running units.
 POLL = 2.0
-#: Seconds that running units have to tidy up when a run is stopped.
-GOODBYE = 5.0
 
 _open_workers: dict[str, Any] = {}
 _log = logging.getLogger(__name__)
@@ -44,6 +43,7 @@ def run_unit_in_worker(stage: Stage[Any], job: Job[Any], unit: Unit, identity: s
             nonlocal last
             if time.monotonic() - last >= POLL:
                 last = time.monotonic()
+                require_current(job)
                 job.logs.write_bytes(_tick_path(stage, unit.name), json.dumps([done, total, note]).encode())
 
         return run_unit(stage, job, _open_workers[job.token], unit, identity, tick)
@@ -93,7 +93,10 @@ class RayRunner:
                     if not ready:
                         _relay_ticks(stage, job, [unit.name for unit in running.values()], tick)
             finally:
-                crew.dismiss(list(running))
+                if running:
+                    # Not by ray.cancel, which now and then brings the driver down when a task ends just then.
+                    stop_units(job)
+                crew.dismiss()
                 _remove_ticks(stage, job)
 
 
@@ -122,8 +125,8 @@ class _Crew(Protocol):
 
     def release(self, reference: Any) -> None: ...
 
-    def dismiss(self, running: Sequence[Any]) -> None:
-        """Stop what is running and let go of processes."""
+    def dismiss(self) -> None:
+        """Let go of processes."""
 
 
 class _Tasks:
@@ -144,15 +147,7 @@ class _Tasks:
 
     def release(self, reference: Any) -> None: ...
 
-    def dismiss(self, running: Sequence[Any]) -> None:
-        import ray
-
-        for reference in running:
-            ray.cancel(reference)
-        if running:
-            _, stubborn = ray.wait(list(running), num_returns=len(running), timeout=GOODBYE)
-            for reference in stubborn:
-                ray.cancel(reference, force=True)
+    def dismiss(self) -> None: ...
 
 
 class _Actors:
@@ -188,7 +183,7 @@ class _Actors:
     def release(self, reference: Any) -> None:
         self._idle.append(self._busy.pop(reference))
 
-    def dismiss(self, running: Sequence[Any]) -> None:
+    def dismiss(self) -> None:
         import ray
 
         for actor in self._actors:

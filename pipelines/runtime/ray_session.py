@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -31,7 +32,7 @@ def session(workers: int | None, cpus_per_worker: int, threads: int) -> Iterator
     with _own_sigterm():
         if address := os.environ.get("RAY_ADDRESS"):
             try:
-                ray.init(runtime_env=environment, log_to_driver=False)
+                ray.init(runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
             except ConnectionError as error:
                 reason = str(error).splitlines()[0]
                 raise UserError(
@@ -43,6 +44,7 @@ def session(workers: int | None, cpus_per_worker: int, threads: int) -> Iterator
                 num_cpus=workers and workers * cpus_per_worker,
                 include_dashboard=False,
                 log_to_driver=False,
+                logging_level=logging.ERROR,
                 object_store_memory=OBJECT_STORE_BYTES,
                 runtime_env=environment,
             )

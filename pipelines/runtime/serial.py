@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.errors import LimbeckError
 from pipelines.runtime.execute import TickOf, UnitError
-from pipelines.runtime.guard import unit_at_work
+from pipelines.runtime.guard import require_current, unit_at_work
 from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.machine import machine_errors
 from pipelines.runtime.units import Marker, Tick, Unit, UnitOutput, no_tick
@@ -16,11 +16,11 @@ from pipelines.runtime.units import Marker, Tick, Unit, UnitOutput, no_tick
 
 def run_unit(stage: Stage[Any], job: Job[Any], worker: Any, unit: Unit, identity: str, tick: Tick = no_tick) -> Marker:
     """Do and commit one unit; what it built is removed if it raises. Every runner ends here."""
-    with machine_errors(stage.name, unit.name, job.output.url), unit_at_work(job) as still_ours:
+    with machine_errors(stage.name, unit.name, job.output.url), unit_at_work(job):
         output = UnitOutput(job.output, unit, identity, tick)
         try:
             stage.run(unit, worker, output, job)
-            still_ours()
+            require_current(job)
             return output.commit()
         finally:
             output.abandon()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -83,6 +86,20 @@ def assert_same(found: dict[str, bytes], expected: dict[str, bytes]) -> None:
     assert sorted(found) == sorted(expected)
     differing = [name for name in expected if found[name] != expected[name]]
     assert not differing, f"these files differ: {differing}"
+
+
+def start_driver(place: Workplace, *more: str) -> subprocess.Popen[bytes]:
+    """`limbeck run toy` in a process of its own."""
+    parameters = place.root / "params.yaml"
+    parameters.write_text("ingest: {sources: [{type: folder, path: unused}]}\n")
+    words = ["run", "toy", "--params", str(parameters), "--data", str(place.root), *more]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.contract.limbeck_toy", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
 
 
 def no_runner() -> Runner:

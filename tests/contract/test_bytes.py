@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from pipelines.runtime import ray_runner
 from pipelines.runtime.execute import execute
 from pipelines.runtime.job import Job
 from pipelines.runtime.ray_runner import RayRunner
 from pipelines.runtime.serial import SerialRunner
+from pipelines.runtime.units import Unit
 from pipelines.shards.lint import lint
 from pipelines.storage import Storage
 from tests.contract.folders import Workplace, assert_same, no_runner
@@ -64,40 +67,15 @@ def test_more_actors_than_there_is_room_for_do_not_wait_for_ever(
     assert "50 workers wanted, there is room for 5" in caplog.text
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
-def test_a_worker_process_opens_the_stage_anew_in_every_run(workplace: Workplace) -> None:
+def test_a_worker_process_opens_the_stage_anew_in_every_run(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process outlives a run in a long session; what it had opened may have changed on disk since."""
-    from pipelines.runtime import ray_runner
-
-    workplace.run(lambda: RayRunner(1))
-    workplace.edit(0, "0.0", "changed")
-    assert workplace.run(lambda: RayRunner(1))["ran"] == 1
-    # In this process, where the worker function can be watched: a new token opens anew, the same one does not.
-    opened: list[str] = []
-
-    class Watched(Toy):
-        def open(self, job: Job[ToyParams]) -> dict[str, int]:
-            opened.append(job.token)
-            return super().open(job)
-
-    job = workplace.job()
-    ray_runner._open_workers.clear()
-    for _ in range(2):
-        workplace.edit(0, "1.", "2.") if opened else None
-        execute(Watched(), job, lambda: _InThisProcess(), again=["toy-000000", "toy-000001"])
-    ray_runner._open_workers.clear()
-    assert len(opened) == len(set(opened)) == 2
-
-
-class _InThisProcess:
-    """Calls the worker function directly."""
-
-    def run(self, stage, job, units, tick):  # type: ignore[no-untyped-def]
-        from pipelines.runtime.ray_runner import run_unit_in_worker
-
-        for unit, identity in units:
-            yield run_unit_in_worker(stage, job, unit, identity)
+    monkeypatch.setattr(ray_runner, "_open_workers", {})
+    monkeypatch.setattr(ray_runner, "run_unit", lambda stage, job, worker, *rest: worker)
+    jobs = [replace(workplace.job(), token=token) for token in ("first", "first", "second")]
+    opened = [ray_runner.run_unit_in_worker(Toy(), job, Unit("toy-000000", {}), "") for job in jobs]
+    assert opened[0] is opened[1] is not opened[2]
 
 
 def test_an_output_in_an_object_store_holds_the_same_bytes(

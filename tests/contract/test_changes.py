@@ -140,7 +140,16 @@ def test_damage_that_shows_in_no_size_is_found_when_asked_to_verify(done: Workpl
 
 @pytest.mark.parametrize(
     "marker",
-    ["", "{}", "[]", "null", '"text"', '{"unit": 1}', '{"unit":"toy-000004","id":"x","files":[],"counts":[]}', "[" * 99999],
+    [
+        "",
+        "{}",
+        "[]",
+        "null",
+        '"text"',
+        '{"unit": 1}',
+        '{"unit":"toy-000004","id":"x","files":[],"counts":[]}',
+        "[" * 99999,
+    ],
 )
 def test_a_damaged_marker_means_not_done(done: Workplace, clean: dict[str, bytes], marker: str) -> None:
     (done.output / "ledger" / "toy-000004.json").write_text(marker)
@@ -157,7 +166,9 @@ def test_a_marker_under_another_units_name_counts_for_nobody(done: Workplace, cl
     assert_same(done.tree(), clean)
 
 
-@pytest.mark.parametrize("name", ["index.json", "stats.json", "shards/sizes.json", "summary.json", "plan/lines.parquet"])
+@pytest.mark.parametrize(
+    "name", ["index.json", "stats.json", "shards/sizes.json", "summary.json", "plan/lines.parquet"]
+)
 @pytest.mark.parametrize("removed", [True, False])
 def test_a_lost_or_cut_description_is_made_again_without_running_units(
     done: Workplace, clean: dict[str, bytes], name: str, removed: bool

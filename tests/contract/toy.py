@@ -1,7 +1,7 @@
 """A small but real stage: one unit per text file, one sample per line, and every way in which a unit can go wrong.
 
 A line is `WORD NAME`; the word says what becomes of the sample (`keep`, `drop`, `transient`, `permanent`, `policy`) or
-that the unit raises (`raise`) or waits for ever (`hang`). Speed and spying go through `data/controls`, which decides no
+that the unit raises (`raise`) or kills its process (`die`). Speed and spying go through `data/controls`, which decides no
 byte: `delay` holds the longest pause before a sample, units append their names to `ran`, and leave a file named after
 their process in `at_work` while they run. Workers import this module, hence no test lives here.
 """
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import random
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -83,8 +84,8 @@ class Toy(Stage[ToyParams]):
                     shard.reject(dropped("unwanted", name), row)
                 elif word == "raise":
                     raise RuntimeError(f"no such sample: {name}")
-                elif word == "hang":
-                    time.sleep(600)
+                elif word == "die":
+                    os.kill(os.getpid(), signal.SIGKILL)
                 else:
                     shard.reject(failed(f"{word}_trouble", word, name), row)  # type: ignore[arg-type]
                 output.tick(place, len(lines), "")
