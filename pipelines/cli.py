@@ -160,9 +160,9 @@ def results(data: Data = "data") -> None:
 
     Example: limbeck results
     """
-    from pipelines.doors.results import results_tables
+    from pipelines.doors.results import results_table
 
-    for part in results_tables(data):
+    for part in results_table(data):
         console.print(part)
 
 

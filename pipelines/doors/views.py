@@ -105,9 +105,7 @@ def _decode(data: bytes) -> None:
 def info_tables(url: str, data: str, failed: bool) -> Iterator[Table]:
     """What one dataset (or every dataset of a stage) holds."""
     root = Storage(f"{data}/{url}" if url in STAGES else url)
-    folders = sorted(
-        {path[: -len(INDEX)].rstrip("/") for path in root.list() if path.rsplit("/", 1)[-1] == INDEX}
-    )
+    folders = sorted({path[: -len(INDEX)].rstrip("/") for path in root.list() if path.rsplit("/", 1)[-1] == INDEX})
     if not folders and not failed:
         hint = f"run: limbeck run {url}" if url in STAGES else "is it a dataset folder? limbeck lint checks plain tars"
         raise UserError(f"no {INDEX} under {root.url}: unfinished or not a dataset; {hint}")

@@ -240,20 +240,15 @@ class _KeyHashes:
 
     def __init__(self) -> None:
         self._shards: list[tuple[str, bytearray]] = []
-        self._here: set[bytes] = set()
 
     def begin(self, path: str) -> None:
         self._shards.append((path, bytearray()))
-        self._here = set()
 
     def add(self, key: str) -> None:
-        digest = _key_hash(key)
-        if digest not in self._here:  # repeats within one shard are reported where they are met
-            self._here.add(digest)
-            self._shards[-1][1].extend(digest)
+        self._shards[-1][1].extend(_key_hash(key))
 
     def repeated(self) -> set[bytes]:
-        """Hashes that two shards or more have."""
+        """Hashes that occur twice or more, be it in one shard (`ShardCheck` has reported those) or in several."""
         joined = np.concatenate([np.zeros(0, np.uint64), *(self._array(raw) for _, raw in self._shards)])
         joined.sort()
         again = np.unique(joined[1:][joined[1:] == joined[:-1]])

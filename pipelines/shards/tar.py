@@ -1,9 +1,10 @@
 """Writes tar shards whose bytes depend on nothing but the members: ustar, owner 0, mtime 0, mode 0644.
 
 Only what WebDataset needs is written, from a header template into which name, size and checksum are patched. Headers
-and data go to the kernel as one gather write per mebibyte, so no byte of an image is copied in Python, and each batch
-is hashed just before it is written. `tests/bench/shards.py` measures this against stdlib `tarfile` and `webdataset`.
-Atomicity and fsync belong to `Storage.publish`: the writer builds a temporary file. Reading is in `reader`.
+and images go to the kernel as one gather write per mebibyte, so no byte of an image is copied in Python; headers and
+small members are glued together first, since every piece costs a call. Each batch is hashed just before it is written.
+`tests/bench/shards.py` measures this against stdlib `tarfile` and `webdataset`. Atomicity and fsync belong to
+`Storage.publish`: the writer builds a temporary file. Reading is in `reader`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _TAIL = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"\0" * 16 + bytes(155 
 _CONSTANT_SUM = sum(_MODE_OWNER) + sum(_MTIME) + sum(_TAIL) + 8 * ord(" ")
 
 _BATCH_BYTES = 1 << 20
-_BATCH_PARTS = 1000  # the kernel takes at most 1024 pieces per gather write
+_MAX_GATHER = 1024  # pieces the kernel takes per gather write
+_SMALL = 4096  # copying fewer bytes than this is cheaper than a piece of their own
 
 
 class ShardInfo(NamedTuple):
@@ -70,7 +72,8 @@ class ShardWriter:
         self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         self._digest = hashlib.sha256()
         self._keys: set[str] = set()
-        self._parts: list[bytes] = []
+        self._parts: list[bytes] = []  # what goes out next
+        self._glue: list[bytes] = []  # small pieces behind `_parts`, not joined yet
         self._flushed = 0  # bytes handed to the kernel
         self._end = 0  # bytes added so far, flushed or not, without the padding that is still owed
         self._owed = b""  # padding of the last member; goes out in front of the next header
@@ -79,17 +82,20 @@ class ShardWriter:
         """Append a sample; returns where each member's data will lie. The bytes must not change afterwards."""
         assert sample_key not in self._keys, f"{sample_key} is already in this shard"
         self._keys.add(sample_key)
-        spans = []
+        spans, glue = [], self._glue
         for ext, data in members:
             size = len(data)
-            header = ustar_header(f"{sample_key}.{ext}", size)
-            self._parts.append(self._owed + header if self._owed else header)
-            self._parts.append(data)
+            glue += self._owed, ustar_header(f"{sample_key}.{ext}", size)
+            if size < _SMALL:
+                glue.append(data)
+            else:
+                self._parts += b"".join(glue), data
+                glue.clear()
             offset = self._end + len(self._owed) + BLOCK
             self._end = offset + size
             self._owed = _PADDING[-size % BLOCK]
             spans.append(MemberSpan(ext, offset, size))
-        if self._end - self._flushed >= _BATCH_BYTES or len(self._parts) >= _BATCH_PARTS:
+        if self._end - self._flushed >= _BATCH_BYTES:
             self._flush()
         return spans
 
@@ -101,21 +107,27 @@ class ShardWriter:
     def close(self) -> ShardInfo:
         """Write the end of the archive and close the file."""
         assert self.info is None, f"{self.path} is closed"
-        self._parts.append(self._owed + END_OF_ARCHIVE)
+        self._glue += self._owed, END_OF_ARCHIVE
         self._end = self.bytes_written
         self._flush()
-        os.close(self._handle)
+        self._release()
         self.info = ShardInfo(len(self._keys), self._end, self._digest.hexdigest())
         return self.info
 
     def _flush(self) -> None:
+        self._parts.append(b"".join(self._glue))
+        self._glue.clear()
         update = self._digest.update
         for part in self._parts:
             update(part)
-        for start in range(0, len(self._parts), _BATCH_PARTS):
-            _write_all(self._handle, self._parts[start : start + _BATCH_PARTS])
+        _write_all(self._handle, self._parts)
         self._parts.clear()
         self._flushed = self._end
+
+    def _release(self) -> None:
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -123,19 +135,21 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            if self.info is None:
+        try:
+            if kind is None and self.info is None:
                 self.close()
-            return
-        if self.info is None:
-            os.close(self._handle)
-        self.path.unlink(missing_ok=True)
+        finally:
+            self._release()
+            if kind is not None or self.info is None:
+                self.path.unlink(missing_ok=True)
 
 
 def _write_all(handle: int, parts: list[bytes]) -> None:
     """Gather-write every part; the kernel may take less than it is given (signals, 2 GiB per call)."""
-    missing = sum(map(len, parts)) - os.writev(handle, parts)
-    if missing:
-        rest = memoryview(b"".join(parts))[-missing:]
-        while rest:
-            rest = rest[os.write(handle, rest) :]
+    for start in range(0, len(parts), _MAX_GATHER):
+        batch = parts[start : start + _MAX_GATHER]
+        missing = sum(map(len, batch)) - os.writev(handle, batch)
+        if missing:
+            rest = memoryview(b"".join(batch))[-missing:]
+            while rest:
+                rest = rest[os.write(handle, rest) :]

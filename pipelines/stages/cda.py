@@ -102,12 +102,9 @@ class Cda(Stage[CdaParams]):
         teacher, train = worker
         device = torch_device(job)
         slots, classes = unit.payload["slots"], unit.payload["classes"]
-        losses: list[dict[str, Any]] = []
 
         def watch(step: int, loss: float | None) -> None:
             output.tick(step, job.params.recover.iterations, "" if loss is None else f"loss {loss:.3f}")
-            if loss is not None:
-                losses.append({"unit": unit.name, "step": step, "loss": loss})
 
         parents = _starts(job, train, slots, classes)
         init = None
@@ -126,6 +123,7 @@ class Cda(Stage[CdaParams]):
             init=init,
             on_progress=watch,
         )
+        losses = [{"unit": unit.name, "step": step, "loss": loss} for step, loss in result.losses]
         images = result.images.cpu().numpy().transpose(0, 1, 3, 4, 2)
         with output.shard() as shard:
             for row, slot in enumerate(slots):
@@ -133,7 +131,7 @@ class Cda(Stage[CdaParams]):
                     parent = train.keys[parents[row][column]] if train is not None else None
                     shard.keep(_sample(images[row, column], slot, label, teacher, parent, job))
         output.write(f"losses/{unit.name}.csv", csv_bytes(losses, ("unit", "step", "loss")))
-        output.summary = {"loss": losses[-1]["loss"] if losses else None}
+        output.summary = {"loss": result.losses[-1][1]}
 
     def finish(self, job: Job[CdaParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         tables = [job.output.read_bytes(f"losses/{marker.name}.csv").decode() for marker in markers]

@@ -38,7 +38,9 @@ def open_part(job: Job[Any], stage: str, part: str = "") -> Dataset:
     storage = job.input(stage).child(part)
     if not storage.exists(INDEX):
         have = sorted(path.split("/")[0] for path in job.input(stage).list() if path.endswith(f"/{INDEX}"))
-        raise UserError(f"{stage} made no {part} dataset (it made: {', '.join(have) or 'none'}); see {stage} in params.yaml")
+        raise UserError(
+            f"{stage} made no {part} dataset (it made: {', '.join(have) or 'none'}); see {stage} in params.yaml"
+        )
     return Dataset.open(storage)
 
 
@@ -70,9 +72,19 @@ def csv_bytes(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> byte
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        values = (row[name] for name in columns)
+        values = (row.get(name, "") for name in columns)
         writer.writerow([f"{value:.9g}" if isinstance(value, float) else value for value in values])
     return text.getvalue().encode()
+
+
+def build_network(name: str, classes: int, image_size: int, seed: int, key: str) -> nn.Module:
+    """A network by name; a wrong name is an error of the parameter `key`."""
+    from distill.networks import build
+
+    try:
+        return build(name, classes, image_size, seed)
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -91,12 +103,10 @@ def load_teacher(job: Job[Any], device: torch.device) -> Teacher:
     """Read the teacher of the `squeeze` stage."""
     import safetensors.torch
 
-    from distill.networks import build
-
     require_finished(job.input("squeeze"), "squeeze")
     storage = job.input("squeeze")
     facts = json.loads(storage.read_bytes(TEACHER_FILE))
-    model = build(facts["network"], len(facts["classes"]), facts["image_size"])
+    model = build_network(facts["network"], len(facts["classes"]), facts["image_size"], 0, "squeeze.network")
     model.load_state_dict(safetensors.torch.load(storage.read_bytes(TEACHER_WEIGHTS)))
     model.to(device).eval().requires_grad_(False)
     mean, std = tuple(facts["mean"]), tuple(facts["std"])

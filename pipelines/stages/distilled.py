@@ -47,4 +47,6 @@ def stored_image_bytes(dataset: Dataset, keys: list[str]) -> int:
     """Bytes of the encoded images of `keys`, as stored."""
     wanted = set(keys)
     rows = dataset.rows(["key", "bytes"])
-    return sum(size for key, size in zip(rows["key"].to_pylist(), rows["bytes"].to_pylist(), strict=True) if key in wanted)
+    return sum(
+        size for key, size in zip(rows["key"].to_pylist(), rows["bytes"].to_pylist(), strict=True) if key in wanted
+    )

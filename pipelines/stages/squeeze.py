@@ -19,10 +19,12 @@ from pipelines.errors import UserError
 from pipelines.loaders.arrays import load_arrays
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.stages.checkpoints import train_resumably
 from pipelines.stages.common import (
     METRICS_FILE,
     TEACHER_FILE,
     TEACHER_WEIGHTS,
+    build_network,
     csv_bytes,
     dataset_digest,
     open_part,
@@ -37,7 +39,7 @@ HISTORY_COLUMNS = ("epoch", "learning_rate", "train_loss", "val_loss", "val_top1
 class SqueezeParams(Section):
     """Parameters of `squeeze`."""
 
-    network: str = Field("convnet3_w128", description="a name of distill.networks: limbeck doctor --networks lists them")
+    network: str = Field("convnet3_w128", description="convnet{D}_w{W}, resnet20, resnet56 or any timm name")
     training: TrainConfig = TrainConfig()
     weights: str | None = Field(None, description="local .safetensors or .pt/.th state dict to start from")
     mean: tuple[float, float, float] = Field((0.5, 0.5, 0.5), description="per channel, of images in [0, 1]")
@@ -67,16 +69,14 @@ class Squeeze(Stage[SqueezeParams]):
     def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[SqueezeParams]) -> None:
         import safetensors.torch
 
-        from distill.networks import build
         from distill.training import Trainer, evaluate
-        from pipelines.stages.checkpoints import run_with_checkpoints
 
         device, params = torch_device(job), job.params
         parts = {part: load_arrays(open_part(job, "split", part)) for part in ("train", "val", "test")}
         classes, size = open_part(job, "split", "train").classes, parts["train"].images.shape[-1]
-        model = build(params.network, len(classes), size, seed=job.seed("teacher", "init"))
+        model = build_network(params.network, len(classes), size, job.seed("teacher", "init"), "squeeze.network")
         if params.weights is not None:
-            model.load_state_dict(read_weights(params.weights))
+            load_weights(model, params)
         trainer = Trainer(
             model.to(device),
             parts["train"].tensors(device),
@@ -86,12 +86,20 @@ class Squeeze(Stage[SqueezeParams]):
             seed=job.seed("teacher", "training"),
             validation=parts["val"].tensors(device),
         )
-        history = run_with_checkpoints(trainer, output)
+        history = train_resumably(trainer, output)
         final = trainer.model
-        test_top1, _ = evaluate(final, *parts["test"].tensors(device), mean=params.mean, std=params.std)
-        val_top1, _ = evaluate(final, *parts["val"].tensors(device), mean=params.mean, std=params.std)
+        test_top1, val_top1 = (
+            evaluate(final, *parts[part].tensors(device), mean=params.mean, std=params.std)[0]
+            for part in ("test", "val")
+        )
         output.write(TEACHER_WEIGHTS, safetensors.torch.save(_plain_state(final)))
-        facts = {"network": params.network, "image_size": size, "classes": classes, "mean": params.mean, "std": params.std}
+        facts = {
+            "network": params.network,
+            "image_size": size,
+            "classes": classes,
+            "mean": params.mean,
+            "std": params.std,
+        }
         output.write(TEACHER_FILE, pretty_json(facts))
         output.write(HISTORY, csv_bytes(history, HISTORY_COLUMNS))
         metrics = {
@@ -126,6 +134,16 @@ def read_weights(name: str) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
     return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def load_weights(model: Any, params: SqueezeParams) -> None:
+    """Put the given weights into the network, or say in one sentence why they do not fit."""
+    assert params.weights is not None
+    try:
+        model.load_state_dict(read_weights(params.weights))
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:300]
+        raise UserError(f"squeeze.weights: {params.weights} does not fit {params.network}: {problem}") from None
 
 
 def _plain_state(model: Any) -> dict[str, Any]:

@@ -167,6 +167,17 @@ def test_statistics_count_outcomes_classes_and_sizes(dataset: Dataset) -> None:
     assert sum(stats["histograms"]["bytes"]["counts"]) == 24
 
 
+def test_a_value_on_the_edge_of_a_bin_counts_above_it(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    content = samples(3)
+    for sample, width in zip(content, (31, 32, 9000), strict=True):
+        sample.row["width"] = width
+    publish(storage, [write_shard(storage, "x-000000", content)], CLASSES, {})
+    width = json.loads(storage.read_bytes("stats.json"))["histograms"]["width"]
+    counts = dict(zip(width["edges"], width["counts"], strict=True))
+    assert {edge: count for edge, count in counts.items() if count} == {16: 1, 32: 1, 8192: 1}
+
+
 def test_statistics_read_only_what_they_count(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: set[str] = set()
     from pipelines.shards import publish as module

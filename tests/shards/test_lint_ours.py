@@ -156,6 +156,16 @@ def test_a_sidecar_that_lies_has_its_finding(
     assert {code for _, code in found(lint(str(tmp_path)))} == expected
 
 
+def test_a_label_that_only_the_sidecar_has_is_held_against_the_classes(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    content = [Sample(s.key, s.members[:2], s.row) for s in samples(3)]
+    publish(storage, [write_shard(storage, "x-000000", content)], CLASSES, {})
+    (tmp_path / "classes.json").write_text('["cat", "dog"]')
+    assert [(f.code, f.where) for f in lint(str(tmp_path)).findings] == [
+        ("label_out_of_range", f"meta/x-000000.parquet:{content[2].key}")
+    ]
+
+
 def test_a_row_that_was_not_kept_must_not_claim_members(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     content = samples(3)

@@ -41,6 +41,18 @@ def foreign(form: int, names: list[str], size: int = 700) -> bytes:
     return out.getvalue()
 
 
+class Watched(io.BytesIO):
+    """Remembers how much was asked for in each read."""
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__(raw)
+        self.asked: list[int] = []
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.asked.append(-1 if size is None else size)
+        return super().read(size)
+
+
 def test_sequential_reading_gives_back_what_was_written(shard: Path) -> None:
     expected = [(sample.key, dict(sample.members)) for sample in samples(6)]
     assert list(iterate_tar(shard)) == expected
@@ -82,8 +94,10 @@ def test_a_header_that_claims_a_huge_size_costs_no_memory() -> None:
     entry = tarfile.TarInfo("a.jpg")
     entry.size = 1 << 60
     raw = entry.tobuf(tarfile.GNU_FORMAT) + bytes(4096)
+    stream = Watched(raw)
     with pytest.raises(TarDamage, match="ends inside"):
-        list(iterate_tar(io.BytesIO(raw)))
+        list(iterate_tar(stream))
+    assert max(stream.asked) <= 1 << 20  # a file would allocate what it is asked for
 
 
 def test_an_extension_header_that_claims_a_huge_size_is_refused() -> None:
@@ -195,6 +209,19 @@ def test_members_that_lie_far_apart_are_read_apart(tmp_path: Path) -> None:
         writer.add("b", [("jpg", bytes(1 << 18))])
         last = writer.add("c", [("json", b"two")])
     assert ShardReader(Storage(tmp_path), "a.tar").read([*first, *last]) == {"jpg": b"one", "json": b"two"}
+
+
+def test_a_sample_costs_one_read_and_an_index_reads_headers_only(shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spans, lengths = spans_of(shard), list[int]()
+    pread = ShardReader.pread
+    monkeypatch.setattr(ShardReader, "pread", lambda self, at, size: lengths.append(size) or pread(self, at, size))
+    reader = ShardReader(Storage(shard.parent), shard.name)
+    for members in spans.values():
+        reader.read(members)
+    assert len(lengths) == len(spans)
+    stream = Watched(shard.read_bytes())
+    assert len(list(TarWalker(stream))) == sum(map(len, spans.values()))
+    assert max(stream.asked) == 512
 
 
 def test_reading_past_the_end_is_damage(shard: Path) -> None:

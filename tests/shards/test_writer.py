@@ -122,7 +122,8 @@ def test_spans_say_where_the_data_lies(tmp_path: Path) -> None:
 def test_batches_do_not_show_in_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = write(tmp_path / "a.tar", samples(40))
     monkeypatch.setattr(tar, "_BATCH_BYTES", 700)
-    monkeypatch.setattr(tar, "_BATCH_PARTS", 3)
+    monkeypatch.setattr(tar, "_MAX_GATHER", 3)
+    monkeypatch.setattr(tar, "_SMALL", 600)
     assert write(tmp_path / "b.tar", samples(40)) == whole
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
 

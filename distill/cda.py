@@ -1,0 +1,172 @@
+"""Recovering images from a teacher: cross-entropy and batch-norm matching under a curriculum of crops.
+
+`milestone: 0` is SRe2L (Yin et al., NeurIPS 2023), `milestone: 1` CDA (Yin and Shen, TMLR 2024). Pure: tensors in, tensors
+out, every random draw from a seed of the group it belongs to, so a group does not know its neighbours in the batch.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from augment.crops import Box, apply_matrices, axis_matrices, draw_resized_crop
+from distill.config import RecoverConfig
+from distill.statistics import BatchNormMatcher, cross_entropy_by_group
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """`images` (G, B, 3, S, S) uint8; `losses`: (step, mean loss over groups) at every logged step."""
+
+    images: torch.Tensor
+    losses: list[tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One group's augmentation of one step: crop box, mirror, roll down and right in pixels."""
+
+    box: Box
+    flip: bool
+    roll: tuple[int, int]
+
+
+def min_scale(step: int, config: RecoverConfig) -> float:
+    """Lower bound of the crop area at `step`: the curriculum of CDA section 3."""
+    end = config.milestone * config.iterations
+    if step >= end:
+        return config.min_scale
+    if config.curriculum == "step":
+        return 1.0
+    fraction = step / end
+    fall = 1 - fraction if config.curriculum == "linear" else 0.5 * (1 + math.cos(math.pi * fraction))
+    return config.min_scale + (1 - config.min_scale) * fall
+
+
+def learning_rate(step: int, config: RecoverConfig) -> float:
+    """Cosine to zero, no warm-up; set before the step."""
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / config.iterations))
+
+
+def pixel_bounds(mean: Sequence[float], std: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lowest and highest normalised value of a valid pixel per channel, (C,) float64."""
+    centre, spread = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+    return -centre / spread, (1 - centre) / spread
+
+
+def to_uint8(images: torch.Tensor, mean: Sequence[float], std: Sequence[float], floor: bool) -> torch.Tensor:
+    """Normalised images (..., C, S, S) as uint8; the published code floors, which darkens by half a level."""
+    shape = (-1, 1, 1)
+    spread, centre = images.new_tensor(std).view(shape), images.new_tensor(mean).view(shape)
+    levels = (images * spread + centre).clamp(0, 1) * 255
+    return (levels if floor else levels.round()).to(torch.uint8)
+
+
+def draw(step: int, size: int, config: RecoverConfig, torch_rng: torch.Generator, roll_rng: random.Random) -> Draw:
+    """One group's augmentation, in the published order: box, mirror (torch stream), roll (Python stream)."""
+    box = Box(0, 0, size, size)
+    if config.crop:
+        box = draw_resized_crop(size, size, (min_scale(step, config), 1.0), torch_rng)
+    flip = config.flip and bool(torch.rand(1, generator=torch_rng).item() < 0.5)
+    low = -config.jitter if config.jitter_symmetric else 0
+    return Draw(box, flip, (roll_rng.randint(low, config.jitter), roll_rng.randint(low, config.jitter)))
+
+
+def augment(images: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+    """Crop, stretch back, mirror and roll groups of images (G, B, C, S, S), one draw per group."""
+    size = images.shape[-1]
+    boxes = torch.tensor([one.box for one in draws])
+    flip = torch.tensor([one.flip for one in draws])
+    roll = torch.tensor([one.roll for one in draws])
+    rows = axis_matrices(boxes[:, 0], boxes[:, 2], size, roll=roll[:, 0]).to(images)
+    columns = axis_matrices(boxes[:, 1], boxes[:, 3], size, flip, roll[:, 1]).to(images)
+    return apply_matrices(images, rows, columns)
+
+
+def recover(
+    teacher: nn.Module,
+    targets: torch.Tensor,
+    config: RecoverConfig,
+    *,
+    seeds: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    image_size: int,
+    init: torch.Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    on_progress: Callable[[int, float | None], None] | None = None,
+    on_step: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None,
+) -> Recovered:
+    """Recover one group of images per seed, all groups in the same steps; group g is what it would be alone (F21).
+
+    `teacher` in eval mode with frozen weights; `targets` (B,) classes of a group's images; `init` (G, B, 3, S, S) uint8 real
+    images to start from, noise if None. `on_progress(step, loss)` is called every step, with the mean loss at every
+    `log_every`-th (each costs a device sync). `on_step(step, images, losses (G,))` sees the state after each step, for tests.
+    """
+    groups, reference = len(seeds), config.mode == "reference"
+    torch_rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
+    roll_rngs = [random.Random(seed) for seed in seeds]
+    low, high = (bound.to(targets.device, dtype).view(-1, 1, 1) for bound in pixel_bounds(mean, std))
+    images, start = _start(targets, torch_rngs, init, mean, std, image_size, dtype)
+    flat_targets = targets.repeat(groups)
+    optimizer = _adam(images, config)
+    losses: list[tuple[int, float]] = []
+    with BatchNormMatcher(teacher, groups, config.first_multiplier, closed_form=not reference) as matcher:
+        for step in range(config.iterations):
+            if config.residual_every and step and step % config.residual_every == 0 and start is not None:
+                with torch.no_grad():
+                    images.lerp_(start, 1 - config.residual_alpha)
+                optimizer = _adam(images, config)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, config)
+            pairs = zip(torch_rngs, roll_rngs, strict=True)
+            views = augment(images, [draw(step, image_size, config, a, b) for a, b in pairs]).flatten(0, 1)
+            if not reference:
+                views = views.contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cuda", torch.bfloat16, enabled=not reference and views.is_cuda):
+                logits = teacher(views)
+            loss = cross_entropy_by_group(logits.to(dtype), flat_targets, groups) + config.r_bn * matcher.loss()
+            optimizer.zero_grad(set_to_none=True)
+            (images.grad,) = torch.autograd.grad(loss.sum(), images)
+            optimizer.step()
+            with torch.no_grad():
+                torch.clamp(images, low, high, out=images)
+            logged = (step + 1) % config.log_every == 0 or step + 1 == config.iterations
+            if logged:
+                losses.append((step + 1, float(loss.detach().mean())))
+            if on_progress is not None:
+                on_progress(step + 1, losses[-1][1] if logged else None)
+            if on_step is not None:
+                on_step(step, images.detach(), loss.detach())
+    return Recovered(to_uint8(images.detach(), mean, std, floor=reference), losses)
+
+
+def _start(
+    targets: torch.Tensor,
+    torch_rngs: Sequence[torch.Generator],
+    init: torch.Tensor | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    size: int,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Where the images begin, (G, B, 3, S, S) with gradient, and the real images they began as."""
+    shape = (len(targets), len(mean), size, size)
+    if init is None:
+        noise = torch.stack([torch.randn(shape, generator=rng) for rng in torch_rngs])
+        return noise.to(targets.device, dtype).requires_grad_(True), None
+    if init.shape != (len(torch_rngs), *shape):
+        raise ValueError(f"init must have shape {(len(torch_rngs), *shape)}, got {tuple(init.shape)}")
+    pixels = init.to(targets.device, dtype) / 255
+    real = (pixels - pixels.new_tensor(mean).view(-1, 1, 1)) / pixels.new_tensor(std).view(-1, 1, 1)
+    return real.clone().requires_grad_(True), real
+
+
+def _adam(images: torch.Tensor, config: RecoverConfig) -> torch.optim.Optimizer:
+    fused = config.mode != "reference"
+    return torch.optim.Adam([images], lr=config.learning_rate, betas=config.betas, eps=1e-8, fused=fused)

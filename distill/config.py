@@ -1,0 +1,127 @@
+"""What a user can choose about training and labels, as plain frozen dataclasses. No torch: parameter files need them too.
+
+A wrong value raises `ValueError` when the object is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewConfig:
+    """Random views of an image, drawn per image and epoch. The published recipes are in specs sections 1, 3 and 4.
+
+    `crop`: `none`; `pad` (shift by up to `padding` pixels, black beyond the border: CIFAR's RandomCrop(32, 4)); `resized`
+    (RandomResizedCrop with area in `scale` and aspect in 3/4..4/3). `flip` mirrors half of the views. `mix`: `cutmix`
+    (Yun et al. 2019, Beta(1, 1)) or `mixup` (Zhang et al. 2018, Beta(0.8, 0.8)) with a partner from the same set.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    crop: Literal["none", "pad", "resized"] = "pad"
+    padding: int = 4
+    scale: tuple[float, float] = (0.08, 1.0)
+    flip: bool = True
+    mix: Literal["none", "cutmix", "mixup"] = "none"
+    mix_alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale takes 0 < low <= high <= 1, got {self.scale}")
+        if self.padding < 0:
+            raise ValueError(f"padding takes pixels from 0 on, got {self.padding}")
+        if self.mix_alpha is not None and self.mix_alpha <= 0:
+            raise ValueError(f"mix_alpha takes a number above 0, got {self.mix_alpha}")
+
+    @property
+    def alpha(self) -> float:
+        """Parameter of the symmetric Beta that lambda is drawn from; FKD's values unless set."""
+        return self.mix_alpha or {"cutmix": 1.0, "mixup": 0.8, "none": 1.0}[self.mix]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a network is trained, teacher or student.
+
+    `schedule`: `cosine` to zero, `half_cosine` (RDED, EDC: 0.5(1 + cos(pi e / 2E)), ends at one half) or `constant`, stepped
+    per epoch, after `warmup_epochs` of linear growth. `decay`: weight decay on `all` parameters or on `matrices` only
+    (SRe2L on ImageNet). `temperature` and `t_squared` are for soft labels: SRe2L and CDA use KL without the factor T^2
+    on ImageNet and CIFAR, with it on Tiny-ImageNet. `soft_loss` `mse_gt` is EDC's MSE + 0.025 CE.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    epochs: int = 30
+    batch_size: int = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay: Literal["all", "matrices"] = "all"
+    schedule: Literal["cosine", "half_cosine", "constant"] = "cosine"
+    warmup_epochs: int = 0
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    views: ViewConfig = ViewConfig()
+    soft_loss: Literal["kl", "mse_gt"] = "kl"
+    temperature: float = 20.0
+    t_squared: bool = False
+    evaluate_every: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "learning_rate", "temperature", "evaluate_every"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} takes a number above 0, got {getattr(self, name)}")
+        for name in ("epochs", "warmup_epochs", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} takes a number from 0 on, got {getattr(self, name)}")
+        for name in ("momentum", "label_smoothing", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} takes 0 <= value < 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoverConfig:
+    """How images are recovered from a teacher (SRe2L, Yin et al. 2023; CDA, Yin and Shen 2023).
+
+    `mode: reference` is the published arithmetic: its random streams, plain autograd through the statistics, floor at
+    the end. `mode: improved` computes the same loss with a closed-form backward and crops as matrices, and rounds.
+    `milestone` m: the lower bound of the crop area falls from 1 to `min_scale` over the first m * iterations steps along
+    `curriculum`; 0 is SRe2L (no curriculum), 1 is CDA. `r_bn` weighs the statistics, the first layer `first_multiplier`
+    times. `jitter` rolls by 0..jitter pixels, or by -jitter..jitter if `jitter_symmetric`. `residual_every` steps X becomes
+    `residual_alpha` X + (1 - `residual_alpha`) X_0 and Adam starts anew (FADRM, 2025; 0: never; needs a real start).
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    mode: Literal["improved", "reference"] = "improved"
+    iterations: int = 1000
+    learning_rate: float = 0.25
+    betas: tuple[float, float] = (0.5, 0.9)
+    r_bn: float = 0.01
+    first_multiplier: float = 10.0
+    milestone: float = 1.0
+    curriculum: Literal["cosine", "linear", "step"] = "cosine"
+    min_scale: float = 0.08
+    crop: bool = True
+    flip: bool = True
+    jitter: int = 4
+    jitter_symmetric: bool = False
+    residual_every: int = 0
+    residual_alpha: float = 0.5
+    log_every: int = 100
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or self.log_every < 1:
+            raise ValueError(f"iterations and log_every take 1 or more, got {self.iterations} and {self.log_every}")
+        for name in ("milestone", "residual_alpha"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} takes 0 to 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "min_scale"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} takes a number above 0, got {getattr(self, name)}")
+        for name in ("r_bn", "jitter", "residual_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} takes a number from 0 on, got {getattr(self, name)}")

@@ -1,0 +1,48 @@
+"""Soft labels (FKD): the teacher's logits for every view of every image, made once and replayed to any student.
+
+Views come from `distill.views`, so a label belongs to the pixels that the student sees, to the bit. Files are the affair
+of `pipelines.loaders.soft_labels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from distill.config import ViewConfig
+from distill.training import SoftLabels, normalise
+from distill.views import Views, apply_views, draw_views
+
+
+@torch.no_grad()
+def label_epoch(
+    teacher: nn.Module,
+    images: torch.Tensor,
+    config: ViewConfig,
+    *,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> tuple[Views, torch.Tensor]:
+    """One epoch's views of `images` (N, 3, S, S) uint8 and the teacher's logits (N, C) float32 for them, by position."""
+    views = draw_views(len(images), images.shape[-1], config, seed, epoch, batch_size)
+    logits = []
+    for start in range(0, len(views), batch_size):
+        chunk = views.slice(start, min(start + batch_size, len(views)))
+        logits.append(teacher(normalise(apply_views(images, views, chunk), mean, std)).float())
+    return views, torch.cat(logits)
+
+
+def replay(tables: Mapping[int, tuple[Views, torch.Tensor]]) -> SoftLabels:
+    """Stored labels as the trainer takes them; give it `view_epochs=len(tables)`."""
+
+    def of(epoch: int, views: Views, _batch: torch.Tensor, where: slice) -> torch.Tensor:
+        known, logits = tables[epoch]
+        assert torch.equal(known.order[where], views.order[where]), "the labels belong to another order of images"
+        return logits[where]
+
+    return of

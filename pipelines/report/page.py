@@ -1,0 +1,323 @@
+"""Puts the page together: outputs -> view models -> one HTML file with its styles, charts and pictures inside.
+
+The page needs no network and no JavaScript, and its own content policy forbids both. Everything that comes from data or
+parameters is escaped by the template; only charts drawn in `svg` are markup.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from pipelines.report.curves import accuracy_figure, recover_figures, student_figures, teacher_figures
+from pipelines.report.grids import Gallery, gallery
+from pipelines.report.reading import Outputs, StageRecord
+from pipelines.report.results import Arm, Results, compare, headline, read_results, verdict
+from pipelines.report.svg import Figure, Series, line_chart
+from pipelines.report.words import UNKNOWN, grouped, human_bytes, human_seconds, number, percent, share, signed
+
+#: What a stage would add to the report, for the sentence about its absence.
+ADDS = {
+    "ingest": "the data and what became of each image",
+    "split": "the training images and the class balance",
+    "squeeze": "the teacher and its curves",
+    "cda": "the distilled images",
+    "relabel": "the size of the soft labels",
+    "evaluate": "the accuracies, the one thing that shows whether distillation paid",
+}
+#: Bars of the class balance at the most; more classes are drawn as a line over their rank.
+BARS = 40
+#: Packages whose release decides numbers or bytes.
+PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "simplejpeg", "pillow", "pyarrow")
+
+Row = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text. The first column names the row; `numbers` are the columns of figures, None for all others."""
+
+    title: str
+    head: Row
+    rows: Sequence[Row]
+    numbers: Sequence[int] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A class in the balance: counts per part and their widths in percent of the largest class."""
+
+    name: str
+    parts: Sequence[tuple[str, float, int]]
+    total: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the template shows; it decides nothing but looks."""
+
+    title: str
+    results: Results
+    headline: str
+    verdict: str
+    missing: Sequence[tuple[str, str, str]]
+    problems: Sequence[str]
+    accuracy: Figure | None
+    accuracy_rows: Sequence[tuple[str, Sequence[tuple[str, Row]]]]
+    protocol: Sequence[tuple[str, str]]
+    gallery: Gallery | None
+    curves: Sequence[Figure]
+    facts: Sequence[Table]
+    bars: Sequence[Bar]
+    parts: Sequence[str]
+    balance: Figure | None
+    ran: Table
+    packages: str
+    parameters: Sequence[tuple[str, str]]
+
+
+@cache
+def template_digest() -> str:
+    """A hash of the files that make the page, so that a report is remade when its maker changed."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.iterdir()):
+        if path.suffix in (".py", ".j2", ".css"):
+            digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:32]
+
+
+def render(outputs: Outputs, title: str, samples_per_class: int) -> bytes:
+    """The page as UTF-8. Deterministic: equal outputs and logs give equal bytes."""
+    import jinja2
+
+    folder = Path(__file__).parent
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = build(outputs, title, samples_per_class)
+    css = Markup((folder / "report.css").read_text(encoding="utf-8"))
+    return environment.get_template("report.html.j2").render(page=page, css=css, heads=ACCURACY_HEAD).encode()
+
+
+def build(outputs: Outputs, title: str, samples_per_class: int) -> Page:
+    """Read everything and decide what is shown."""
+    results = read_results(outputs.json("evaluate", "metrics.json"))
+    part = "split/train" if outputs.dataset("split", "train") is not None else "ingest"
+    real = outputs.dataset("split", "train") or outputs.dataset("ingest")
+    pictures = gallery(real, part, outputs.dataset("cda"), samples_per_class)
+    curves = [
+        *student_figures(outputs.csv("evaluate", "curves.csv")),
+        *recover_figures(outputs.csv("cda", "losses.csv")),
+        *teacher_figures(outputs.csv("squeeze", "history.csv")),
+    ]
+    bars, parts, balance = _balance(outputs)
+    found = [*_data_tables(outputs), *_teacher_table(outputs), *_label_table(outputs)]
+    return Page(
+        title=title,
+        results=results,
+        headline=headline(results) if results else "Nothing is proved yet: the accuracies are not measured.",
+        verdict=" ".join(verdict(results)),
+        missing=[(name, stage.state, ADDS[name]) for name, stage in outputs.stages.items() if not stage.done],
+        accuracy=accuracy_figure(results),
+        accuracy_rows=accuracy_rows(results),
+        protocol=[(key.replace("_", " "), _text(value)) for key, value in results.protocol.items() if key != "note"],
+        gallery=pictures,
+        curves=curves,
+        facts=found,
+        bars=bars,
+        parts=parts,
+        balance=balance,
+        ran=_ran(list(outputs.stages.values())),
+        packages=", ".join(f"{name} {version}" for name, version in _installed()),
+        parameters=[
+            (name, json.dumps(stage.config, indent=2, ensure_ascii=False, sort_keys=True))
+            for name, stage in outputs.stages.items()
+            if stage.config
+        ],
+        problems=outputs.problems,  # last: reading the rest may have added to it
+    )
+
+
+#: Columns of the accuracy table, after the name of the arm.
+ACCURACY_HEAD = (
+    "last epoch, %",
+    "against random",
+    "best epoch, %",
+    "seeds",
+    "images",
+    "image bytes",
+    "label bytes",
+    "together",
+    "of full set",
+)
+
+
+def accuracy_rows(results: Results) -> list[tuple[str, list[tuple[str, Row]]]]:
+    """Groups (IPC n, full set) of rows (arm, cells under `ACCURACY_HEAD`)."""
+    full_bytes = results.full.bytes if results.full is not None else None
+    groups: list[tuple[str, list[tuple[str, Row]]]] = []
+    for ipc, arms in results.by_ipc.items():
+        rows = []
+        for arm in arms.values():
+            comparison = compare(arms, arm.labels) if arm.images_from == "distilled" else None
+            gap = signed(comparison.gap) if comparison is not None else ""
+            rows.append((f"{arm.images_from}, {arm.labels} labels", _cells(arm, gap, full_bytes)))
+        groups.append((f"IPC {ipc}", rows))
+    whole: list[tuple[str, Row]] = []
+    if results.full is not None:
+        whole.append(("all real, hard labels", _cells(results.full, "", full_bytes)))
+    if results.teacher_accuracy is not None:
+        name = f"teacher {results.teacher_network}".strip()
+        whole.append((name, (percent(results.teacher_accuracy, False), *[""] * (len(ACCURACY_HEAD) - 1))))
+    return [*groups, ("Full set", whole)] if whole else groups
+
+
+def _cells(arm: Arm, gap: str, full_bytes: float | None) -> Row:
+    mean = percent(arm.mean, False)
+    if arm.std is not None and (arm.seeds or 1) > 1:
+        mean += f" ± {percent(arm.std, False)}"
+    seeds = str(arm.seeds) if arm.seeds else UNKNOWN
+    sizes = (human_bytes(arm.image_bytes), human_bytes(arm.label_bytes), human_bytes(arm.bytes))
+    return mean, gap, percent(arm.best, False), seeds, grouped(arm.images), *sizes, share(arm.bytes, full_bytes)
+
+
+def _data_tables(outputs: Outputs) -> list[Table]:
+    counted = [stage for stage in outputs.stages.values() if stage.counts]
+    rows = []
+    for stage in counted:
+        counts = [stage.counts.get(name, 0) for name in ("kept", "dropped", "failed")]
+        rows.append([stage.name, grouped(sum(stage.counts.values())), *map(grouped, counts)])
+    tables = [Table("Outcomes", ("stage", "attempted", "kept", "dropped", "failed"), rows)] if rows else []
+    reasons = []
+    for stage in counted:
+        for label, count in sorted(stage.reasons.items(), key=lambda item: (-item[1], item[0])):
+            outcome, _, rest = label.partition(":")
+            kind, _, reason = rest.rpartition(":")
+            reasons.append([reason.replace("_", " "), grouped(count), stage.name, outcome, kind or "policy"])
+    if reasons:
+        note = "transient: trying again may help (limbeck retry); permanent: the data is bad; policy: a rule forbids it"
+        tables.append(
+            Table("Why samples were lost", ("reason", "samples", "stage", "outcome", "class"), reasons, (1,), note)
+        )
+    elif counted:
+        tables[-1] = Table("Outcomes", tables[-1].head, rows, note="No sample was lost.")
+    places = [("ingest", ""), *(("split", part) for part in ("train", "val", "test")), ("cda", "")]
+    sizes = []
+    for stage_name, part in places:
+        stats = outputs.stats(stage_name, part)
+        if stats:
+            kept = number((stats.get("outcomes") or {}).get("kept"))
+            size = number(stats.get("image_bytes"))
+            each = human_bytes(size / kept) if size is not None and kept else UNKNOWN
+            name = f"{stage_name}/{part}".rstrip("/")
+            sizes.append([name, grouped(kept), str(len(stats.get("classes") or [])), human_bytes(size), each])
+    if sizes:
+        tables.append(Table("Datasets", ("dataset", "images", "classes", "image bytes", "per image"), sizes))
+    return tables
+
+
+def _teacher_table(outputs: Outputs) -> list[Table]:
+    metrics, teacher = outputs.json("squeeze", "metrics.json"), outputs.json("squeeze", "teacher.json")
+    if not metrics:
+        return []
+    cells = [percent(number(metrics.get(name))) for name in ("val_top1", "test_top1")]
+    cells += [grouped(number(metrics.get("parameters"))), grouped(number(metrics.get("epochs")))]
+    head = ("teacher", "validation", "test", "parameters", "epochs")
+    return [Table("Teacher", head, [[str(teacher.get("network", UNKNOWN)), *cells]])]
+
+
+def _label_table(outputs: Outputs) -> list[Table]:
+    rows = []
+    for key, form in outputs.json("relabel", "metrics.json").items():
+        if isinstance(form, dict):
+            epochs, samples, size = (number(form.get(name)) for name in ("epochs", "samples", "bytes"))
+            name = key.replace("ipc_", "IPC ")
+            rows.append([name, _text(form.get("format")), grouped(epochs), grouped(samples), human_bytes(size)])
+    return [Table("Soft labels", ("set", "format", "epochs", "samples", "bytes"), rows, (2, 3, 4))] if rows else []
+
+
+def _balance(outputs: Outputs) -> tuple[list[Bar], list[str], Figure | None]:
+    """Counts per class and part: bars for few classes, a line over the rank for many."""
+    parts = {name: outputs.stats("split", name) for name in ("train", "val", "test")}
+    if not any(parts.values()):
+        parts = {"kept": outputs.stats("ingest")}
+    counts: dict[str, dict[str, int]] = {}
+    for part, stats in parts.items():
+        for place, form in enumerate(stats.get("classes") or []):
+            name = str(form.get("name", place))
+            counts.setdefault(name, {})[part] = int(number(form.get("kept")) or 0)
+    named = [part for part, stats in parts.items() if stats]
+    totals = {name: sum(by_part.values()) for name, by_part in counts.items()}
+    largest = max(totals.values(), default=0)
+    if not largest:
+        return [], [], None
+    if len(counts) > BARS:
+        ranked = sorted(totals.values(), reverse=True)
+        line = [(float(rank), float(count)) for rank, count in enumerate(ranked, 1)]
+        figure = line_chart(
+            "Images per class, largest first", [Series("images", line, "other")], "rank of class", zero=True, log=False
+        )
+        return [], [], figure
+    bars = [
+        Bar(
+            name,
+            [(part, round(100 * by_part.get(part, 0) / largest, 2), by_part.get(part, 0)) for part in named],
+            grouped(totals[name]),
+        )
+        for name, by_part in counts.items()
+    ]
+    return bars, named, None
+
+
+def _ran(stages: Sequence[StageRecord]) -> Table:
+    rows = []
+    total = 0.0
+    for stage in (stage for stage in stages if stage.done):
+        log = stage.log
+        seconds = number(log.get("seconds"))
+        total += seconds or 0
+        units = grouped(number(stage.form.get("units")))
+        ran, planned = number(log.get("ran")), number(log.get("units"))
+        took = human_seconds(seconds) + (f" for {grouped(ran)} units" if ran is not None and ran != planned else "")
+        began = _text(log.get("started")).replace("T", " ").replace("Z", " UTC")
+        versions = (_text(stage.form.get("version")), _text(log.get("limbeck")), _text(log.get("python")))
+        rows.append([stage.name, took, units, began, _text(log.get("machine")), *versions])
+    head = ("stage", "took", "units", "started", "machine", "version", "limbeck", "Python")
+    note = (
+        f"{human_seconds(total)} in all, counting the last run of each stage." if total else "No run times were kept."
+    )
+    return Table("Stages", head, rows, (2,), note)
+
+
+def _installed() -> list[tuple[str, str]]:
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append((name, importlib.metadata.version(name)))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _text(value: Any) -> str:
+    """A value from JSON as one line."""
+    if value is None or value == "":
+        return UNKNOWN
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    return str(value)

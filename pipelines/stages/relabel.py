@@ -1,0 +1,137 @@
+"""`relabel`: distilled images + teacher -> soft labels for every epoch of a student's training (FKD).
+
+A unit is a block of epochs of one subset (the first n slots of every class). The labels of a subset are its own, since
+images are mixed within it. Bytes are reported: labels are part of a distilled set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from distill.config import ViewConfig
+from pipelines.config import Section
+from pipelines.loaders.soft_labels import write_soft_labels
+from pipelines.runtime.job import Job, Plan, Stage
+from pipelines.runtime.seeds import seed_for
+from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.stages.common import (
+    METRICS_FILE,
+    Teacher,
+    dataset_digest,
+    load_teacher,
+    open_part,
+    require_classes,
+    stage_digest,
+    torch_device,
+)
+from pipelines.stages.distilled import load_distilled
+from pipelines.storage import pretty_json
+
+
+class RelabelParams(Section):
+    """Parameters of `relabel`."""
+
+    ipc: tuple[int, ...] = Field(
+        (1, 10), min_length=1, description="subsets to label: the first n slots of every class"
+    )
+    epochs: int = Field(300, ge=1, description="epochs of labels; a longer training uses them in turn")
+    batch_size: int = Field(100, ge=2, description="images are mixed within a batch of this size")
+    views: ViewConfig = ViewConfig(crop="resized", mix="cutmix")
+    format: Literal["fp16", "int8", "top_k"] = "fp16"
+    top_k: int = Field(5, ge=1)
+    epochs_per_unit: int = Field(100, ge=1)
+
+    @field_validator("ipc")
+    @classmethod
+    def _ascending(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(count < 1 for count in value) or len(set(value)) != len(value):
+            raise ValueError("ipc takes distinct counts from 1 on")
+        return tuple(sorted(value))
+
+
+class Relabel(Stage[RelabelParams]):
+    """Stores what the teacher says of every view."""
+
+    name = "relabel"
+    version = 1
+    summary = "distilled images + teacher -> soft labels per view (Arrow)"
+    Params = RelabelParams
+    upstream = ("squeeze", "cda")
+    workers = "actors"
+    computes = True
+
+    def plan(self, job: Job[RelabelParams]) -> Plan:
+        distilled, params = open_part(job, "cda"), job.params
+        inputs = {"cda": dataset_digest(distilled), "squeeze": stage_digest(job, "squeeze")}
+        units = []
+        for ipc in params.ipc:
+            for first in range(0, params.epochs, params.epochs_per_unit):
+                epochs = [first, min(first + params.epochs_per_unit, params.epochs)]
+                payload = {"ipc": ipc, "epochs": epochs, "inputs": inputs}
+                units.append(Unit(f"ipc_{ipc:03d}/relabel-{first // params.epochs_per_unit:06d}", payload))
+        return Plan(units, facts={"classes": distilled.classes})
+
+    def open(self, job: Job[RelabelParams]) -> Teacher:
+        return load_teacher(job, torch_device(job))
+
+    def run(self, unit: Unit, worker: Teacher, output: UnitOutput, job: Job[RelabelParams]) -> None:
+        from distill.compression import pack
+        from distill.labels import label_epoch
+
+        params = job.params
+        require_classes(open_part(job, "cda").classes, worker.classes, job.input("cda").url)
+        subset = load_distilled(job, unit.payload["ipc"])
+        images, _ = subset.tensors(torch_device(job))
+        first, stop = unit.payload["epochs"]
+
+        def epochs() -> Any:
+            for epoch in range(first, stop):
+                views, logits = label_epoch(
+                    worker.model,
+                    images,
+                    params.views,
+                    seed=view_seed(job, unit.payload["ipc"]),
+                    epoch=epoch,
+                    batch_size=params.batch_size,
+                    mean=worker.mean,
+                    std=worker.std,
+                )
+                output.tick(epoch - first, stop - first, f"{unit.payload['ipc']} per class")
+                yield epoch, views, pack(logits.cpu(), params.format, params.top_k)
+
+        facts = {"format": params.format, "classes": len(worker.classes), "teacher": worker.network}
+        with output.file(f"labels/{unit.name}.arrow") as path:
+            size = write_soft_labels(path, epochs(), subset.keys, facts)
+        output.summary = {"bytes": size, "samples": len(subset), "ipc": unit.payload["ipc"]}
+
+    def finish(self, job: Job[RelabelParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
+        metrics = {}
+        for ipc in job.params.ipc:
+            mine = [marker.summary for marker in markers if marker.summary["ipc"] == ipc]
+            metrics[f"ipc_{ipc}"] = {
+                "bytes": sum(one["bytes"] for one in mine),
+                "epochs": job.params.epochs,
+                "samples": mine[0]["samples"],
+                "format": job.params.format,
+            }
+        job.output.write_bytes(METRICS_FILE, pretty_json(metrics))
+        return metrics
+
+    def keeps(self, job: Job[RelabelParams]) -> set[str]:
+        return {METRICS_FILE}
+
+    def identity_params(self, job: Job[RelabelParams]) -> dict[str, Any]:
+        """Without what only shapes the plan: more epochs or subsets add units and keep those that are done."""
+        whole = super().identity_params(job)
+        for name in ("ipc", "epochs", "epochs_per_unit"):
+            whole["own"].pop(name)
+        return whole
+
+
+def view_seed(job: Job[Any], ipc: int) -> int:
+    """The seed of a subset's views; the students of `evaluate` replay the same views."""
+
+    return seed_for(job.run.seed, "relabel", f"ipc {ipc}", "views")

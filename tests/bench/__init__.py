@@ -1,0 +1,1 @@
+"""Benchmarks: each is a module that prints its table. None is a test; none asserts a time."""

@@ -1,0 +1,220 @@
+"""The page: complete from a whole folder, honest from a part of one, safe with hostile names, alone in its file."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.report.grids import BUDGET
+from pipelines.report.page import build, render
+from pipelines.report.reading import Outputs
+from tests.report.folders import CLASSES, DataFolder, metrics
+
+
+class Tags(HTMLParser):
+    """Collects tags with attributes and checks that they are closed in order."""
+
+    VOID = frozenset({"meta", "img", "line", "circle"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+
+def tags(html: str) -> list[tuple[str, dict[str, str]]]:
+    parser = Tags()
+    parser.feed(html)
+    parser.close()
+    assert parser.open == []
+    return parser.found
+
+
+def page(folder: DataFolder, title: str = "Limbeck report", per_class: int = 10) -> str:
+    return render(Outputs.under(str(folder.root)), title, per_class).decode()
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> DataFolder:
+    return DataFolder(tmp_path).everything()
+
+
+def test_every_section_is_there_when_everything_ran(whole: DataFolder) -> None:
+    html = page(whole)
+    sections = [attributes["id"] for tag, attributes in tags(html) if tag == "section"]
+    assert sections == ["accuracy", "images", "curves", "data", "runs"]
+    assert "Not in this report" not in html
+    assert "Could not be read" not in html
+
+
+def test_the_page_needs_nothing_outside_itself(whole: DataFolder) -> None:
+    html = page(whole)
+    for tag, attributes in tags(html):
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form")
+        for name, value in attributes.items():
+            assert not name.startswith("on"), f"<{tag} {name}>"
+            if name in ("src", "href", "xlink:href", "srcset", "action"):
+                assert value.startswith("data:image/"), value[:60]
+    assert not re.search(r"https?://|url\(|@import", html)
+    assert "default-src 'none'" in html
+
+
+def test_hostile_names_from_data_and_parameters_stay_text(tmp_path: Path) -> None:
+    bad = "<script>alert(1)</script>"
+    folder = DataFolder(tmp_path, classes=[bad, '"><img src=x onerror=y>', "eel"])
+    folder.ingest()
+    folder.split()
+    folder.cda()
+    form = metrics()
+    form["protocol"] |= {"note": bad, bad: bad}
+    form["teacher"]["network"] = bad
+    folder.evaluate(form)
+    folder.finish("relabel", 1, {"format": "</pre>" + bad})
+    html = page(folder, title=bad)
+    assert "<script" not in html
+    assert all("onerror" not in attributes for _, attributes in tags(html))
+    assert html.count("&lt;script&gt;alert(1)") > 8
+
+
+def test_pictures_are_the_first_by_key_and_the_stored_bytes(whole: DataFolder) -> None:
+    outputs = Outputs.under(str(whole.root))
+    gallery = build(outputs, "t", 2).gallery
+    assert gallery is not None
+    assert gallery.part == "split/train"
+    assert [row.name for row in gallery.rows] == list(CLASSES)
+    train = outputs.dataset("split", "train")
+    assert train is not None
+    samples = sorted((s for s in train.samples() if s.row["label"] == 1), key=lambda sample: sample.key)[:2]
+    shown = [base64.b64decode(picture.uri.partition(",")[2]) for picture in gallery.rows[1].real]
+    assert shown == [sample.member("png") for sample in samples]
+    first = gallery.rows[1].distilled[0]
+    assert (first.alt, first.width, first.height, first.crisp) == ("dog, cda-c00001-s00000", 64, 64, True)
+
+
+def test_large_images_become_thumbnails(tmp_path: Path) -> None:
+    def large(label: int, number: int) -> Image.Image:
+        generator = np.random.default_rng((label, number))
+        return Image.fromarray(generator.integers(0, 256, (150, 300, 3), dtype=np.uint8))
+
+    folder = DataFolder(tmp_path, pictures=large)
+    folder.ingest(2)
+    gallery = build(Outputs.under(str(tmp_path)), "t", 10).gallery
+    assert gallery is not None
+    picture = gallery.rows[0].real[0]
+    assert (picture.width, picture.height, picture.crisp) == (96, 48, False)
+    assert picture.uri.startswith("data:image/jpeg;base64,")
+    assert not gallery.any_distilled
+
+
+def test_a_page_with_heavy_pictures_stays_below_three_megabytes_and_says_so(tmp_path: Path) -> None:
+    def noisy(label: int, number: int) -> Image.Image:
+        generator = np.random.default_rng((label, number))
+        return Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+    folder = DataFolder(tmp_path, classes=[f"class {place}" for place in range(30)], pictures=noisy)
+    folder.ingest(6)
+    folder.cda(6)
+    html = page(folder)
+    assert BUDGET / 2 < len(html) < 3_000_000
+    assert "The first 24 of 30 classes are shown." in html
+    assert re.search(r"At most [1-5] instead of 10 images a class", html)
+
+
+def test_outcomes_and_reasons_are_counted_from_the_markers(whole: DataFolder) -> None:
+    tables = {table.title: table for table in build(Outputs.under(str(whole.root)), "t", 1).facts}
+    assert ["ingest", "15", "12", "1", "2"] in tables["Outcomes"].rows
+    assert tables["Why samples were lost"].rows == [
+        ["unsupported format", "2", "ingest", "failed", "permanent"],
+        ["duplicate", "1", "ingest", "dropped", "policy"],
+    ]
+    assert ["IPC 10", "int8", "300", "30", "1.0\u00a0MiB"] in tables["Soft labels"].rows
+    assert tables["Teacher"].rows[0][:3] == ["resnet18_stem3", "92.0\u00a0%", "91.2\u00a0%"]
+
+
+def test_the_balance_shows_every_class_in_proportion_to_the_largest(whole: DataFolder) -> None:
+    bars = build(Outputs.under(str(whole.root)), "t", 1).bars
+    assert [(bar.name, bar.total) for bar in bars] == [("cat", "7"), ("dog", "7"), ("eel", "7")]
+    assert bars[0].parts == [("train", 57.14, 4), ("val", 14.29, 1), ("test", 28.57, 2)]
+
+
+def test_many_classes_are_a_line_over_the_rank(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path, classes=[f"class {place}" for place in range(50)])
+    folder.split(1)
+    built = build(Outputs.under(str(tmp_path)), "t", 1)
+    assert built.bars == []
+    assert built.balance is not None
+
+
+@pytest.mark.parametrize("last", ["ingest", "split", "squeeze", "cda", "relabel"])
+def test_a_part_of_the_pipeline_makes_a_page_that_says_what_is_missing(tmp_path: Path, last: str) -> None:
+    folder = DataFolder(tmp_path)
+    steps = {"ingest": folder.ingest, "split": folder.split, "squeeze": folder.squeeze, "cda": folder.cda}
+    steps["relabel"] = folder.relabel
+    for name, step in steps.items():
+        step()
+        if name == last:
+            break
+    html = page(folder)
+    tags(html)
+    assert "Nothing is proved yet" in html
+    assert "limbeck run evaluate" in html
+    assert f"limbeck run {last}<" not in html
+
+
+@pytest.mark.parametrize("only", ["squeeze", "cda", "relabel"])
+def test_a_stage_alone_makes_a_page(tmp_path: Path, only: str) -> None:
+    folder = DataFolder(tmp_path)
+    getattr(folder, only)()
+    tags(page(folder))
+
+
+def test_an_unfinished_stage_is_not_read(whole: DataFolder) -> None:
+    (whole.root / "evaluate" / "stage.json").unlink()
+    html = page(whole)
+    assert "is unfinished" in html
+    assert "84.1" not in html
+
+
+def test_damaged_files_are_told_and_cost_only_their_own_part(whole: DataFolder) -> None:
+    whole.write("evaluate/metrics.json", b'{"ipc_10": ')
+    whole.write("squeeze/metrics.json", b"[1, 2]")
+    whole.write("evaluate/curves.csv", b"\xff\xfe")
+    html = page(whole)
+    assert "evaluate/metrics.json cannot be read" in html
+    assert "squeeze/metrics.json cannot be read: holds list, not an object" in html
+    assert "evaluate/curves.csv cannot be read" in html
+    assert str(whole.root) not in html
+    assert 'id="images"' in html
+
+
+def test_missing_run_facts_leave_dashes(whole: DataFolder) -> None:
+    for path in (whole.root / ".limbeck").iterdir():
+        path.unlink()
+    assert "No run times were kept." in page(whole)
+
+
+def test_equal_outputs_give_equal_bytes(whole: DataFolder) -> None:
+    assert page(whole) == page(whole)
+
+
+def test_every_parameter_is_listed(whole: DataFolder) -> None:
+    html = page(whole)
+    assert html.count("<pre") == 6
+    assert "&#34;iterations&#34;: 1000" in html

@@ -1,0 +1,130 @@
+"""The verdict: who won, by how much, and how sure that is, from hand-made numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipelines.report.page import ACCURACY_HEAD, accuracy_rows
+from pipelines.report.results import compare, headline, read_results, verdict
+from pipelines.report.words import grouped, human_bytes, human_seconds, listed, number, percent, points, share, signed
+from tests.report.folders import NOTE, arm, metrics
+
+
+def said(form: dict[str, Any]) -> str:
+    return " ".join(verdict(read_results(form))).replace("\u00a0", " ").replace("\u202f", " ")
+
+
+def at_ten(distilled: dict[str, Any], control: dict[str, Any]) -> dict[str, Any]:
+    return {"ipc_10": {"distilled_soft": distilled, "random_soft": control}}
+
+
+def test_a_win_is_told_with_both_figures_and_the_gap() -> None:
+    text = said(at_ten(arm(0.841), arm(0.830)))
+    assert "At IPC 10 distilled + soft labels reaches 84.1 % against 83.0 % for random real images" in text
+    assert "distilled wins by 1.1 points" in text
+
+
+def test_a_loss_is_told_as_plainly_as_a_win() -> None:
+    form = at_ten(arm(0.80), arm(0.83))
+    assert "distilled loses by 3.0 points" in said(form)
+    assert headline(read_results(form)) == ("Distilled images lose to the same number of random real images at IPC 10.")
+
+
+def test_a_mixed_result_names_where_it_wins_and_where_it_loses() -> None:
+    assert headline(read_results(metrics())) == (
+        "Distilled images beat the same number of random real images at IPC 10 and lose to them at IPC 1."
+    )
+
+
+def test_a_gap_inside_the_spread_of_the_seeds_is_no_win() -> None:
+    form = at_ten(arm(0.835, std=0.01), arm(0.830, std=0.01))
+    assert "0.5 points apart, which is inside the spread of the seeds (±1.4)" in said(form)
+    assert headline(read_results(form)).startswith("Distilled images are level with")
+
+
+def test_the_spread_is_both_deviations_in_quadrature() -> None:
+    arms = read_results(at_ten(arm(0.90, std=0.03), arm(0.80, std=0.04))).by_ipc[10]
+    comparison = compare(arms, "soft")
+    assert comparison is not None
+    assert comparison.spread == pytest.approx(5.0)
+    assert (comparison.outcome, comparison.gap) == ("win", 10.0)
+
+
+def test_one_seed_has_no_spread_and_says_that_chance_is_not_ruled_out() -> None:
+    text = said(at_ten(arm(0.832, std=0.0, seeds=1), arm(0.830, std=0.0, seeds=1)))
+    assert "distilled wins by 0.2 points" in text
+    assert "one seed each, so chance is not ruled out" in text
+
+
+def test_two_seeds_are_called_fewer_than_a_quoted_number_needs() -> None:
+    assert "means over 2 seeds, fewer than the three" in said(at_ten(arm(0.9, seeds=2), arm(0.8, seeds=2)))
+    assert "means over 3 seeds." in said(at_ten(arm(0.9), arm(0.8)))
+
+
+def test_without_a_control_nothing_is_claimed() -> None:
+    form = {"ipc_10": {"distilled_soft": arm(0.9)}}
+    assert "there is no random real control" in said(form)
+    assert headline(read_results(form)) == "There is no comparison with random real images yet."
+
+
+def test_hard_labels_full_set_teacher_and_the_toy_note_are_told() -> None:
+    text = said(metrics())
+    assert "With hard labels it is 60.0 % against 66.2 %: distilled loses by 6.2 points." in text
+    assert "The full real set (9 000 images) reaches 90.0 % and the teacher, resnet18_stem3, 91.2 %." in text
+    assert text.endswith(NOTE)
+
+
+def test_the_gap_is_the_difference_of_the_figures_a_reader_sees() -> None:
+    assert points(0.84149, 0.82951) == 1.1  # 84.1 and 83.0 are shown; the exact gap would round to 1.2
+
+
+def test_values_that_are_no_numbers_become_unknown_and_not_zero() -> None:
+    results = read_results(at_ten(arm(float("nan")), arm(0.8)) | {"ipc_x": 3, "teacher": None})
+    assert results.by_ipc[10]["distilled_soft"].mean is None
+    assert compare(results.by_ipc[10], "soft") is None
+    assert list(results.by_ipc) == [10]
+    assert not read_results({})
+
+
+def test_seeds_may_be_a_count_or_a_list() -> None:
+    results = read_results(at_ten(arm(0.9) | {"seeds": [0, 1, 2, 3]}, arm(0.8)))
+    assert [one.seeds for one in results.by_ipc[10].values()] == [4, 3]
+
+
+def test_ipcs_are_in_rising_order_as_numbers() -> None:
+    arms = {"distilled_soft": arm(0.5)}
+    assert list(read_results({"ipc_50": arms, "ipc_10": arms, "ipc_1": arms}).by_ipc) == [1, 10, 50]
+
+
+def test_the_table_adds_images_and_labels_and_compares_them_with_the_full_set() -> None:
+    rows = {(group, name): cells for group, named in accuracy_rows(read_results(metrics())) for name, cells in named}
+    cells = dict(zip(ACCURACY_HEAD, rows["IPC 10", "distilled, soft labels"], strict=True))
+    # 60 000 + 1 048 576 = 1 108 576 bytes of 4 194 304 + 0
+    assert cells["image bytes"] == "58.6\u00a0KiB"
+    assert cells["label bytes"] == "1.0\u00a0MiB"
+    assert cells["together"] == "1.1\u00a0MiB"
+    assert cells["of full set"] == "26\u00a0%"
+    assert cells["against random"] == "+1.1"
+    assert cells["last epoch, %"] == "84.1 ± 0.4"
+    assert rows["Full set", "all real, hard labels"][-1] == "100\u00a0%"
+    assert rows["Full set", "teacher resnet18_stem3"][0] == "91.2"
+
+
+def test_numbers_read_well() -> None:
+    assert percent(0.8412) == "84.1\u00a0%"
+    assert percent(None) == "–"
+    assert signed(-1.25) == "−1.2"
+    assert signed(0.0) == "0.0"
+    assert grouped(60_000) == "60\u202f000"
+    assert human_bytes(1536) == "1.5\u00a0KiB"
+    assert human_bytes(0) == "0\u00a0B"
+    assert human_seconds(83.4) == "1\u00a0min 23\u00a0s"
+    assert human_seconds(3600 * 20 + 59) == "20\u00a0h 0\u00a0min"
+    assert share(1, 300) == "0.33\u00a0%"
+    assert share(1, 0) == "–"
+    assert listed(["a"]) == "a"
+    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert number("1e-3") == 0.001
+    assert number(True) is None

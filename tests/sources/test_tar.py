@@ -1,0 +1,118 @@
+"""WebDataset tars of any origin as a source."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.sources import TarParams, open_source
+from pipelines.sources.base import Record
+
+
+def write_tar(path: Path, *members: tuple[str, bytes], form: int = tarfile.USTAR_FORMAT) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=form) as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def scan(path: Path, **params: object) -> list[Record]:
+    return list(open_source(TarParams(path=str(path), **params)).scan())
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_with_one_key_are_one_record(tmp_path: Path, form: int) -> None:
+    long = "x" * 150 + "/" + "y" * 90
+    tar = write_tar(
+        tmp_path / "a.tar",
+        ("0.jpg", b"zero"),
+        ("0.json", json.dumps({"caption": "ignored", "label": 7}).encode()),
+        ("0.cls", b"3"),
+        ("0.txt", b"a cat"),
+        (f"{long}.png" if form != tarfile.USTAR_FORMAT else "dir/1.png", b"one"),
+        ("2.seg.JPG", b"two"),
+        ("2.json", json.dumps({"caption": "a dog", "label": 1}).encode()),
+        ("3.json", b"{}"),
+        form=form,
+    )
+    records = scan(tar, split="train")
+    assert [(record.label, record.caption, record.split) for record in records] == [
+        (3, "a cat", "train"),
+        (None, None, "train"),
+        (1, "a dog", "train"),
+    ]
+    source = open_source(TarParams(path=str(tar)))
+    assert [source.read(record) for record in records] == [b"zero", b"one", b"two"]
+    assert records[0].source == "a.tar::0.jpg"
+    assert tar.read_bytes()[records[2].offset :].startswith(b"two")
+
+
+def test_a_folder_of_tars_is_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b.tar", "a.tar", "sub/c.tar"):
+        write_tar(tmp_path / name, ("0.jpg", name.encode()))
+    (tmp_path / ".hidden.tar").write_bytes(b"")
+    assert [record.file for record in scan(tmp_path)] == ["a.tar", "b.tar", "sub/c.tar"]
+
+
+def test_class_names_come_from_the_list_or_from_classes_json(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", ("0.jpg", b"0"), ("0.cls", b"1"), ("1.jpg", b"1"), ("1.cls", b"dog\n"))
+    listed = [(record.label, record.label_name) for record in scan(tar, classes=["cat", "dog"])]
+    (tmp_path / "classes.json").write_text('["cat", "dog"]')
+    assert listed == [(record.label, record.label_name) for record in scan(tmp_path)] == [(1, "dog"), (1, "dog")]
+    with pytest.raises(UserError, match=r"label 1 is outside 0\.\.0"):
+        scan(tar, classes=["cat"])
+    (tmp_path / "classes.json").unlink()
+    with pytest.raises(UserError, match=r"a\.tar::1\.jpg: the label 'dog' is not a number, and give the class names"):
+        scan(tar)
+
+
+@pytest.mark.parametrize("name", ["../evil.jpg", "/etc/evil.jpg", "a/../../evil.jpg", "..\\evil.jpg"])
+def test_names_that_lead_out_of_the_archive_are_refused(tmp_path: Path, name: str) -> None:
+    tar = write_tar(tmp_path / "a.tar", ("0.jpg", b"0"), (name, b"1"))
+    with pytest.raises(UserError, match="points out of the archive"):
+        scan(tar)
+
+
+def test_links_and_devices_are_passed_over(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE):
+            info = tarfile.TarInfo("link.jpg")
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+    assert scan(tmp_path / "a.tar") == []
+
+
+def test_a_leading_dot_folder_is_not_an_escape(tmp_path: Path) -> None:
+    assert len(scan(write_tar(tmp_path / "a.tar", ("./0.jpg", b"0")))) == 1
+
+
+def test_a_cut_archive_is_named_with_the_place(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", ("0.jpg", bytes(5000)), ("1.jpg", bytes(5000)))
+    tar.write_bytes(tar.read_bytes()[:7000])
+    with pytest.raises(UserError, match=r"a\.tar in .* at byte \d+.*replace it"):
+        scan(tar)
+
+
+def test_a_sample_with_two_images_gives_its_first(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", ("0.left.png", b"left"), ("0.right.png", b"right"))
+    assert [record.length for record in scan(tar)] == [4]
+
+
+def test_labels_and_captions_that_cannot_be_read_are_told(tmp_path: Path, caplog) -> None:
+    with caplog.at_level(logging.WARNING), pytest.raises(UserError, match=r"a\.tar::0\.jpg: its json"):
+        scan(write_tar(tmp_path / "a.tar", ("0.jpg", b"0"), ("0.json", b"{")))
+    with pytest.raises(UserError, match="too many for a label"):
+        scan(write_tar(tmp_path / "b.tar", ("0.jpg", b"0"), ("0.txt", bytes(2 << 20))))
+    with pytest.raises(UserError, match=r"no tar archive at .*gone\.tar"):
+        scan(tmp_path / "gone.tar")
+    with pytest.raises(UserError, match=r"no tar archive \(\.tar\)"):
+        scan(tmp_path / "gone")
