@@ -51,4 +51,4 @@ def forks() -> Iterator[ForkServerContext]:
     """Starts child processes in milliseconds: forked from a server that has imported everything and runs no thread."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pytest", "tests.contract.limbeck_toy"])
-    yield context
+    return context
