@@ -112,9 +112,9 @@ class Evaluate(Stage[EvaluateParams]):
         from distill.training import Trainer, evaluate
 
         teacher, train, test = worker
-        device, statistics_ = torch_device(job), {"mean": teacher.mean, "std": teacher.std}
+        device = torch_device(job)
         if unit.payload["arm"] == "teacher":
-            top1, loss = evaluate(teacher.model, *test.tensors(device), **statistics_)
+            top1, loss = evaluate(teacher.model, *test.tensors(device), mean=teacher.mean, std=teacher.std)
             output.summary = {"arm": "teacher", "test_top1": top1, "test_loss": loss}
             return
         arm, ipc, seed = unit.payload["arm"], unit.payload["ipc"], unit.payload["seed"]
@@ -129,11 +129,12 @@ class Evaluate(Stage[EvaluateParams]):
             model,
             data.tensors(device),
             config,
+            mean=teacher.mean,
+            std=teacher.std,
             seed=views,
             validation=test.tensors(device),
             soft_labels=soft,
             view_epochs=_relabel_params(job).epochs if soft else None,
-            **statistics_,
         )
         rows = train_resumably(trainer, output)
         accuracies = [float(row["val_top1"]) for row in rows if "val_top1" in row]
