@@ -135,7 +135,8 @@ def _fields(owner: Any) -> dict[str, Any]:
     """Names and annotations of a parameter class: a pydantic model or a dataclass of the method packages."""
     if isinstance(owner, type) and issubclass(owner, BaseModel):
         return {name: field.annotation for name, field in owner.model_fields.items()}
-    return dict(get_type_hints(owner)) if is_dataclass(owner) else {}
+    hints = get_type_hints(owner) if is_dataclass(owner) else {}
+    return {name: hint for name, hint in hints.items() if not name.startswith("__")}
 
 
 def _classes_in(annotation: Any) -> list[Any]:
