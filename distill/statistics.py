@@ -78,6 +78,8 @@ class BatchNormMatcher:
 
     def _hook(self, place: int) -> Any:
         def hook(layer: nn.BatchNorm2d, inputs: tuple[torch.Tensor, ...]) -> None:
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
             self._distances[place] = plain_distance(inputs[0], layer.running_mean, layer.running_var, self._groups)
 
         return hook
@@ -128,7 +130,7 @@ class _NormAndDistance(torch.autograd.Function):
         return out, norm_var + norm_mean
 
     @staticmethod
-    def backward(ctx: Any, grad_out: torch.Tensor, grad_distance: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_out: torch.Tensor, grad_distance: torch.Tensor) -> Any:
         images, scale, slope, offset = ctx.saved_tensors
         weight = grad_distance[:, None]
         grad = grad_out * scale.to(grad_out.dtype).view(1, -1, 1, 1)

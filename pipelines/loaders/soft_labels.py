@@ -29,7 +29,7 @@ Epoch = tuple[int, "Views", "Packed"]
 
 def write_soft_labels(path: Path, epochs: Iterable[Epoch], keys: Sequence[str], facts: Mapping[str, Any]) -> int:
     """Write a block; `keys[i]` is the key of image i of the set that the views index. Returns the bytes of the file."""
-    names = np.asarray(keys)
+    names = pa.array(keys, pa.string())
     tables = [_table(epoch, views, packed, names) for epoch, views, packed in epochs]
     metadata = {b"limbeck": canonical_json(dict(facts))}
     schema = tables[0].schema.with_metadata(metadata)
@@ -61,15 +61,14 @@ def read_soft_labels(
     return epochs
 
 
-def _table(epoch: int, views: Views, packed: Packed, names: np.ndarray[Any, Any]) -> pa.Table:
+def _table(epoch: int, views: Views, packed: Packed, names: pa.Array) -> pa.Table:
     count = len(views)
-    partner = pa.array(names[views.partner.numpy()], pa.string())
     columns = {
-        "key": pa.array(names[views.order.numpy()], pa.string()),
+        "key": _keys(views.order, names),
         "epoch": pa.array(np.full(count, epoch), pa.int32()),
         "crop": _fixed(views.box.numpy(), pa.float32()),
         "flip": pa.array(views.flip.numpy()),
-        "partner": partner,
+        "partner": _keys(views.partner, names),
         "mix_box": _fixed(views.mix_box.numpy(), pa.int16()),
         "share": pa.array(views.share.numpy(), pa.float32()),
     }
@@ -81,6 +80,11 @@ def _table(epoch: int, views: Views, packed: Packed, names: np.ndarray[Any, Any]
     if packed.scale is not None:
         columns["scale"] = _fixed(packed.scale.cpu().numpy(), pa.float32())
     return pa.table(columns).combine_chunks()
+
+
+def _keys(places: torch.Tensor, names: pa.Array) -> pa.DictionaryArray:
+    """Keys by reference: a file holds each key once."""
+    return pa.DictionaryArray.from_arrays(pa.array(places.numpy(), pa.int32()), names)
 
 
 def _fixed(values: np.ndarray[Any, Any], kind: pa.DataType) -> pa.Array:

@@ -70,7 +70,7 @@ class Cda(Stage[CdaParams]):
         params, classes = job.params, train.classes
         inputs = {"squeeze": stage_digest(job, "squeeze"), "train": dataset_digest(train)}
         block = self._slots_per_unit(job, min(len(classes), params.class_chunk))
-        units = []
+        units: list[Unit] = []
         for first in range(0, params.ipc, block):
             slots = list(range(first, min(first + block, params.ipc)))
             for start in range(0, len(classes), params.class_chunk):

@@ -37,8 +37,8 @@ from pipelines.stages.common import (
     torch_device,
 )
 from pipelines.stages.distilled import load_distilled, random_real, stored_image_bytes
-from pipelines.stages.relabel import RelabelParams, view_seed
-from pipelines.storage import pretty_json
+from pipelines.stages.relabel import RelabelParams, label_epochs, view_seed
+from pipelines.storage import Storage, pretty_json
 
 if TYPE_CHECKING:
     from distill.training import Row, SoftLabels
@@ -112,16 +112,16 @@ class Evaluate(Stage[EvaluateParams]):
         from distill.training import Trainer, evaluate
 
         teacher, train, test = worker
-        device, statistics_ = torch_device(job), {"mean": teacher.mean, "std": teacher.std}
+        device = torch_device(job)
         if unit.payload["arm"] == "teacher":
-            top1, loss = evaluate(teacher.model, *test.tensors(device), **statistics_)
+            top1, loss = evaluate(teacher.model, *test.tensors(device), mean=teacher.mean, std=teacher.std)
             output.summary = {"arm": "teacher", "test_top1": top1, "test_loss": loss}
             return
         arm, ipc, seed = unit.payload["arm"], unit.payload["ipc"], unit.payload["seed"]
         classes = len(teacher.classes)
         data = _images(job, arm, ipc, seed, train, classes)
         config = _config(arm, job.params, _relabel_params(job))
-        soft, label_bytes = _labels(job, arm, ipc, data, teacher)
+        soft, label_bytes = _labels(job, arm, ipc, data, teacher, output.scratch())
         init = seed_for(job.run.seed, "evaluate", f"seed {seed}", "init")
         model = build_network(job.params.network, classes, teacher.image_size, init, "evaluate.network").to(device)
         views = view_seed(job, ipc) if soft else seed_for(job.run.seed, "evaluate", f"seed {seed}", "views")
@@ -129,11 +129,12 @@ class Evaluate(Stage[EvaluateParams]):
             model,
             data.tensors(device),
             config,
+            mean=teacher.mean,
+            std=teacher.std,
             seed=views,
             validation=test.tensors(device),
             soft_labels=soft,
             view_epochs=_relabel_params(job).epochs if soft else None,
-            **statistics_,
         )
         rows = train_resumably(trainer, output)
         accuracies = [float(row["val_top1"]) for row in rows if "val_top1" in row]
@@ -203,36 +204,21 @@ def _images(job: Job[EvaluateParams], arm: str, ipc: int, seed: int, train: Imag
 
 
 def _labels(
-    job: Job[EvaluateParams], arm: str, ipc: int, data: ImageArrays, teacher: Teacher
+    job: Job[EvaluateParams], arm: str, ipc: int, data: ImageArrays, teacher: Teacher, scratch: Storage
 ) -> tuple[SoftLabels | None, int]:
     """Soft labels of an arm and their bytes: from `relabel` for the distilled set, made the same way for random images."""
-    from distill.compression import pack, unpack
-    from distill.labels import label_epoch, replay
+    from distill.labels import replay
 
     if arm.endswith("hard"):
         return None, 0
     params = _relabel_params(job)
     if arm == "distilled_soft":
-        folder = f"labels/ipc_{ipc:03d}"
-        paths = job.input("relabel").list(folder)
+        paths = job.input("relabel").list(f"labels/ipc_{ipc:03d}")
         tables = read_soft_labels(job.input("relabel"), paths, data.keys)
         return replay(tables), sum(job.input("relabel").size(path) for path in paths)
-    images, _ = data.tensors(torch_device(job))
-    tables, size = {}, 0
-    for epoch in range(params.epochs):
-        views, logits = label_epoch(
-            teacher.model,
-            images,
-            params.views,
-            seed=view_seed(job, ipc),
-            epoch=epoch,
-            batch_size=params.batch_size,
-            mean=teacher.mean,
-            std=teacher.std,
-        )
-        packed = pack(logits.cpu(), params.format, params.top_k)
-        tables[epoch] = (views, unpack(packed))
-        size += packed.bytes + sum(t.numel() * t.element_size() for t in (views.box, views.flip, views.share))
+    with scratch.replacing("labels.arrow") as temporary:
+        size = label_epochs(temporary, range(params.epochs), data, ipc, teacher, params, job)
+    tables = read_soft_labels(scratch, ["labels.arrow"], data.keys)
     return replay(tables), size
 
 

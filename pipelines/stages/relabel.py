@@ -6,17 +6,19 @@ images are mixed within it. Bytes are reported: labels are part of a distilled s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from distill.config import ViewConfig
 from pipelines.config import Section
-from pipelines.loaders.soft_labels import write_soft_labels
+from pipelines.loaders.arrays import ImageArrays
+from pipelines.loaders.soft_labels import Epoch, write_soft_labels
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.seeds import seed_for
-from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.runtime.units import Marker, Tick, Unit, UnitOutput, no_tick
 from pipelines.stages.common import (
     METRICS_FILE,
     Teacher,
@@ -78,34 +80,12 @@ class Relabel(Stage[RelabelParams]):
         return load_teacher(job, torch_device(job))
 
     def run(self, unit: Unit, worker: Teacher, output: UnitOutput, job: Job[RelabelParams]) -> None:
-        from distill.compression import pack
-        from distill.labels import label_epoch
-
-        params = job.params
+        params, ipc = job.params, unit.payload["ipc"]
         require_classes(open_part(job, "cda").classes, worker.classes, job.input("cda").url)
-        subset = load_distilled(job, unit.payload["ipc"])
-        images, _ = subset.tensors(torch_device(job))
-        first, stop = unit.payload["epochs"]
-
-        def epochs() -> Any:
-            for epoch in range(first, stop):
-                views, logits = label_epoch(
-                    worker.model,
-                    images,
-                    params.views,
-                    seed=view_seed(job, unit.payload["ipc"]),
-                    epoch=epoch,
-                    batch_size=params.batch_size,
-                    mean=worker.mean,
-                    std=worker.std,
-                )
-                output.tick(epoch - first, stop - first, f"{unit.payload['ipc']} per class")
-                yield epoch, views, pack(logits.cpu(), params.format, params.top_k)
-
-        facts = {"format": params.format, "classes": len(worker.classes), "teacher": worker.network}
+        subset = load_distilled(job, ipc)
         with output.file(f"labels/{unit.name}.arrow") as path:
-            size = write_soft_labels(path, epochs(), subset.keys, facts)
-        output.summary = {"bytes": size, "samples": len(subset), "ipc": unit.payload["ipc"]}
+            size = label_epochs(path, range(*unit.payload["epochs"]), subset, ipc, worker, params, job, output.tick)
+        output.summary = {"bytes": size, "samples": len(subset), "ipc": ipc}
 
     def finish(self, job: Job[RelabelParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         metrics = {}
@@ -129,6 +109,41 @@ class Relabel(Stage[RelabelParams]):
         for name in ("ipc", "epochs", "epochs_per_unit"):
             whole["own"].pop(name)
         return whole
+
+
+def label_epochs(
+    path: Path,
+    epochs: range,
+    images: ImageArrays,
+    ipc: int,
+    teacher: Teacher,
+    params: RelabelParams,
+    job: Job[Any],
+    tick: Tick = no_tick,
+) -> int:
+    """Write the labels of `epochs` of a set with `ipc` images per class, real or distilled; returns the file's bytes."""
+    from distill.compression import pack
+    from distill.labels import label_epoch
+
+    pixels, _ = images.tensors(torch_device(job))
+
+    def made() -> Iterator[Epoch]:
+        for epoch in epochs:
+            views, logits = label_epoch(
+                teacher.model,
+                pixels,
+                params.views,
+                seed=view_seed(job, ipc),
+                epoch=epoch,
+                batch_size=params.batch_size,
+                mean=teacher.mean,
+                std=teacher.std,
+            )
+            tick(epoch - epochs.start, len(epochs), f"{ipc} per class")
+            yield epoch, views, pack(logits.cpu(), params.format, params.top_k)
+
+    facts = {"format": params.format, "classes": len(teacher.classes), "teacher": teacher.network}
+    return write_soft_labels(path, made(), images.keys, facts)
 
 
 def view_seed(job: Job[Any], ipc: int) -> int:
