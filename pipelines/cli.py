@@ -199,7 +199,7 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
-        errors.print(f"[bold red]error:[/] {error.format_message()}; see limbeck --help", highlight=False)
+        errors.print(f"[bold red]error:[/] {error.format_message().rstrip('.')}; see limbeck --help", highlight=False)
         sys.exit(2)
     if code == INTERRUPTED:
         errors.print("interrupted; what was finished is kept, the same command goes on from here", highlight=False)
