@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pipelines.errors import UserError
 RETRIES = 3
 #: Pixels never enter the object store; markers are small.
 OBJECT_STORE_BYTES = 128 << 20
+CONNECT_SECONDS = 15
 
 
 @contextmanager
@@ -31,13 +33,8 @@ def session(workers: int | None, cpus_per_worker: int, threads: int) -> Iterator
     environment = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}
     with _own_sigterm():
         if address := os.environ.get("RAY_ADDRESS"):
-            try:
-                ray.init(runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
-            except ConnectionError as error:
-                reason = str(error).splitlines()[0]
-                raise UserError(
-                    f"no Ray cluster at {address} ({reason}); unset RAY_ADDRESS to run on this machine"
-                ) from None
+            _require_reachable(address)
+            ray.init(runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
                 address="local",
@@ -52,6 +49,18 @@ def session(workers: int | None, cpus_per_worker: int, threads: int) -> Iterator
         yield
     finally:
         ray.shutdown()
+
+
+def _require_reachable(address: str) -> None:
+    """Ray itself tries for minutes before it says that nobody is there."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"no Ray cluster at {address} ({reason}); unset RAY_ADDRESS to run on this machine") from None
 
 
 @contextmanager

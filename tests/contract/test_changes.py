@@ -11,6 +11,7 @@ from pipelines.config import RunParams
 from pipelines.errors import UserError
 from pipelines.runtime.execute import require_finished
 from pipelines.runtime.job import Job
+from pipelines.runtime.units import Unit, UnitOutput
 from pipelines.storage import Storage
 from tests.contract.folders import Workplace, assert_same, no_runner
 from tests.contract.toy import Toy, ToyParams
@@ -68,6 +69,18 @@ def test_files_of_strangers_do_not_survive_a_run(done: Workplace, clean: dict[st
     (done.output / "stage.json").unlink()
     done.run(no_runner)
     assert_same(done.tree(), clean)
+
+
+def test_what_a_worker_left_that_died_during_the_run_does_not_survive_it(
+    workplace: Workplace, clean: dict[str, bytes]
+) -> None:
+    class Dying(Toy):
+        def run(self, unit: Unit, worker: dict[str, int], output: UnitOutput, job: Job[ToyParams]) -> None:
+            output.storage.temp_file(f"shards/{unit.name}.tar").write_bytes(b"half a shard")
+            super().run(unit, worker, output, job)
+
+    workplace.run(stage=Dying())
+    assert_same(workplace.tree(), clean)
 
 
 def test_a_parameter_that_decides_bytes_runs_every_unit(done: Workplace, workplaces: Callable[[], Workplace]) -> None:

@@ -10,7 +10,6 @@ from multiprocessing.context import ForkServerContext
 
 import pytest
 
-from pipelines.runtime.serial import SerialRunner
 from pipelines.shards.index import INDEX
 from pipelines.shards.lint import lint
 from tests.contract.folders import Workplace, assert_same
@@ -153,11 +152,12 @@ def test_scratch_outlives_a_death_and_ends_with_the_stage(workplace: Workplace, 
     with pytest.raises(Exception, match="no such sample"):
         workplace.run()
     scratch = workplace.output / ".partial"
-    kept = list(scratch.glob("toy-000005-*/checkpoint.json"))
+    kept = list(scratch.glob("toy-000005-*/index.json"))
     assert len(kept) == 1
+    kept[0].write_text("half way")
     with pytest.raises(Exception, match="no such sample"):
-        workplace.run(SerialRunner)
-    assert kept[0].exists()
+        workplace.run()
+    assert kept[0].read_text() == "half way"
     workplace.edit(5, "raise", "keep")
     workplace.run()
     assert not scratch.exists()

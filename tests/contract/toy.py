@@ -71,7 +71,8 @@ class Toy(Stage[ToyParams]):
         with job.output.open(f"{PLAN_FOLDER}/lines.parquet") as handle:
             lines = pq.ParquetFile(handle).read_row_group(unit.payload["group"])["line"].to_pylist()
         with spied(unit, job), output.shard() as shard:
-            output.scratch().write_bytes("checkpoint.json", b"{}")
+            if not (scratch := output.scratch()).exists("index.json"):  # a checkpoint may have any name
+                scratch.write_bytes("index.json", b"{}")
             pause = _pause(job)
             for place, line in enumerate(lines):
                 time.sleep(random.random() * pause)  # the global generator on purpose: order and speed are noise
