@@ -1,0 +1,57 @@
+"""A DataLoader over a `StreamDataset` that knows what the trainer has been given, so that a run can stop and go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from pipelines.loaders.stream import StreamDataset
+
+
+class StreamLoader(DataLoader[Any]):
+    """Batches in canonical order, the same for 0 or more workers; one pass of a `for` loop is one epoch.
+
+    An epoch that was left early is continued by the next pass, and the pass after its last batch is the next epoch:
+
+        loader = StreamLoader(StreamDataset(folder, batch_size=256, seed=1, ends="drop"), num_workers=4)
+        loader.load_state_dict(state)                          # or not
+        for epoch in range(loader.epoch, 90):
+            for batch in loader:
+                train(batch)                                   # loader.state_dict() between any two batches
+
+    `options` are DataLoader's, except those that the dataset decides: batch size, shuffling, sampling, what is dropped.
+    """
+
+    dataset: StreamDataset
+
+    def __init__(self, dataset: StreamDataset, num_workers: int = 0, **options: Any) -> None:
+        decided = {"batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "in_order"} & options.keys()
+        if decided:
+            raise TypeError(f"the dataset decides about {sorted(decided)}")
+        super().__init__(dataset, batch_size=dataset.batch_size, num_workers=num_workers, **options)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is read next, or is being read."""
+        return self.dataset.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin this epoch from its start in the next pass."""
+        self.dataset.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        mark = self.dataset.begin_pass()
+        for batches, batch in enumerate(super().__iter__(), 1):
+            self.dataset.consumed(mark, batches)
+            yield batch
+        self.dataset.end_pass(mark)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seed, epoch, and the position up to which all ranks have been given their batches; between any two batches."""
+        return self.dataset.consumed_state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken, on any rank; batch size, ranks and workers may be others now."""
+        self.dataset.load_state_dict(state)

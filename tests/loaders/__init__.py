@@ -1,0 +1,1 @@
+"""Tests of reading datasets back: order, workers, resume, bad samples, soft labels."""
