@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -132,27 +131,30 @@ def measure_finished() -> dict[str, Any]:
     return {"seconds": statistics.median(walls), "cpu_seconds": statistics.median(cpus)}
 
 
+#: The command line in a process of its own, then its peak. `ru_maxrss` would count the parent's memory before exec too.
+CHILD = """
+import contextlib, re, sys
+from pipelines.cli import main
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):
+    main()
+print(int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024)
+"""
+
+
 def measure_memory() -> dict[int, float]:
     """Peak resident MiB of ingest by number of images."""
     peaks = {}
     with tempfile.TemporaryDirectory() as root:
         for count in MEMORY_SIZES:
-            source = Path(root) / f"{count}.tar"
+            source, parameters = Path(root) / f"{count}.tar", Path(root) / f"{count}.yaml"
             write_small(source, count)
-            arguments = [sys.executable, "-m", "tests.bench.overhead", "--child", str(source), f"{root}/{count}"]
-            peaks[count] = float(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
+            image = {"resize": "pad", "size": 32, "format": "png"}
+            section = {"sources": [{"type": "tar", "path": str(source)}], "image": image, "shard_samples": 1000}
+            parameters.write_text(yaml.safe_dump({"ingest": section}))
+            words = ["run", "ingest", "--params", str(parameters), "--data", f"{root}/{count}"]
+            command = [sys.executable, "-c", CHILD, *words]
+            peaks[count] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return peaks
-
-
-def child(source: str, data: str) -> None:
-    """Ingest in this process and print its peak. `ru_maxrss` would also count the parent's memory before exec."""
-    image = {"resize": "pad", "size": 32, "format": "png"}
-    params = {"sources": [{"type": "tar", "path": source}], "image": image, "shard_samples": 1000}
-    job = Job("ingest", IngestParams.model_validate(params), RunParams(), data)
-    driver.execute(Ingest(), job, SerialRunner)
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    print(int(found[1]) / 1024)
 
 
 def write_small(path: Path, count: int) -> None:
@@ -192,11 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="a folder of photographs, one folder per class")
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.child:
-        child(*arguments.child)
-        return
     console = Console()
     numbers: dict[str, Any] = {"machine": f"{platform.machine()}, {os.cpu_count()} cores"}
     sample = yaml.safe_load(Path("params.yaml").read_text())["ingest"]
