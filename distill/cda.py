@@ -109,6 +109,7 @@ def recover(
     `log_every`-th (each costs a device sync). `on_step(step, images, losses (G,))` sees the state after each step, for tests.
     """
     groups, reference = len(seeds), config.mode == "reference"
+    half = config.precision == "bfloat16" or (config.precision == "auto" and not reference and targets.is_cuda)
     torch_rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
     roll_rngs = [random.Random(seed) for seed in seeds]
     low, high = (bound.to(targets.device, dtype).view(-1, 1, 1) for bound in pixel_bounds(mean, std))
@@ -128,7 +129,7 @@ def recover(
             views = augment(images, [draw(step, image_size, config, a, b) for a, b in pairs]).flatten(0, 1)
             if not reference:
                 views = views.contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cuda", torch.bfloat16, enabled=not reference and views.is_cuda):
+            with torch.autocast(views.device.type, torch.bfloat16, enabled=half and dtype == torch.float32):
                 logits = teacher(views)
             loss = cross_entropy_by_group(logits.to(dtype), flat_targets, groups) + config.r_bn * matcher.loss()
             optimizer.zero_grad(set_to_none=True)

@@ -92,6 +92,8 @@ class RecoverConfig:
     `curriculum`; 0 is SRe2L (no curriculum), 1 is CDA. `r_bn` weighs the statistics, the first layer `first_multiplier`
     times. `jitter` rolls by 0..jitter pixels, or by -jitter..jitter if `jitter_symmetric`. `residual_every` steps X becomes
     `residual_alpha` X + (1 - `residual_alpha`) X_0 and Adam starts anew (FADRM, 2025; 0: never; needs a real start).
+    `precision` of the teacher's activations: `auto` is bfloat16 on CUDA and float32 elsewhere; statistics, losses and images
+    are float32 in any case. On a CPU bfloat16 pays if the processor multiplies it natively (AVX512-BF16, AMX): ask for it.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -112,6 +114,7 @@ class RecoverConfig:
     residual_every: int = 0
     residual_alpha: float = 0.5
     log_every: int = 100
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.log_every < 1:
@@ -125,3 +128,5 @@ class RecoverConfig:
         for name in ("r_bn", "jitter", "residual_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} takes a number from 0 on, got {getattr(self, name)}")
+        if self.mode == "reference" and self.precision == "bfloat16":
+            raise ValueError("mode reference is float32 throughout; set precision to float32 or mode to improved")
