@@ -90,7 +90,8 @@ class RecoverConfig:
     the end. `mode: improved` computes the same loss with a closed-form backward and crops as matrices, and rounds.
     `milestone` m: the lower bound of the crop area falls from 1 to `min_scale` over the first m * iterations steps along
     `curriculum`; 0 is SRe2L (no curriculum), 1 is CDA. `r_bn` weighs the statistics, the first layer `first_multiplier`
-    times. `jitter` rolls by 0..jitter pixels, or by -jitter..jitter if `jitter_symmetric`. `residual_every` steps X becomes
+    times. `jitter` rolls by 0..jitter pixels, or by -jitter..jitter if `jitter_symmetric`. A group shares
+    its views as published, unless `view_per_image`. Every `residual_every` steps X becomes
     `residual_alpha` X + (1 - `residual_alpha`) X_0 and Adam starts anew (FADRM, 2025; 0: never; needs a real start).
     `precision` of the teacher's activations: `auto` is bfloat16 on CUDA and float32 elsewhere; statistics, losses and images
     are float32 in any case. On a CPU bfloat16 pays if the processor multiplies it natively (AVX512-BF16, AMX): ask for it.
@@ -111,6 +112,7 @@ class RecoverConfig:
     flip: bool = True
     jitter: int = 4
     jitter_symmetric: bool = False
+    view_per_image: bool = False
     residual_every: int = 0
     residual_alpha: float = 0.5
     log_every: int = 100
@@ -130,3 +132,5 @@ class RecoverConfig:
                 raise ValueError(f"{name} takes a number from 0 on, got {getattr(self, name)}")
         if self.mode == "reference" and self.precision == "bfloat16":
             raise ValueError("mode reference is float32 throughout; set precision to float32 or mode to improved")
+        if self.mode == "reference" and self.view_per_image:
+            raise ValueError("mode reference has one view per group; set view_per_image to false or mode to improved")

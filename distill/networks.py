@@ -41,8 +41,9 @@ def _timm(name: str, classes: int, image_size: int, in_channels: int) -> nn.Modu
         close = ", ".join(difflib.get_close_matches(name, known, n=3)) or "convnet3_w128, resnet20, resnet18"
         raise ValueError(f"no network {name!r}; near it: {close}")
     model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=in_channels, pretrained=False)
-    if image_size <= SMALL_IMAGE and hasattr(model, "maxpool") and isinstance(getattr(model, "conv1", None), nn.Conv2d):
-        width = model.conv1.out_channels
+    stem = getattr(model, "conv1", None)
+    if image_size <= SMALL_IMAGE and hasattr(model, "maxpool") and isinstance(stem, nn.Conv2d):
+        width = stem.out_channels
         model.conv1 = nn.Conv2d(in_channels, width, 3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
         model.maxpool = nn.Identity()

@@ -76,6 +76,8 @@ class BatchNormMatcher:
 
     def _hook(self, place: int) -> Any:
         def hook(layer: nn.BatchNorm2d, inputs: tuple[torch.Tensor, ...]) -> None:
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
             self._distances[place] = plain_distance(inputs[0], layer.running_mean, layer.running_var, self._groups)
 
         return hook
@@ -135,21 +137,43 @@ class _NormAndDistance(torch.autograd.Function):
         return F.batch_norm(images, running_mean, running_var, weight, bias, False, 0.0, eps), norm_var + norm_mean
 
     @staticmethod
-    def backward(ctx: Any, grad_out: torch.Tensor, grad_distance: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_out: torch.Tensor, grad_distance: torch.Tensor) -> Any:
         images, scale, mean, slope, offset = ctx.saved_tensors
-        groups = len(mean)
-        slope, offset = grad_distance[:, None] * slope, grad_distance[:, None] * offset
-        scale, one = scale.to(grad_out.dtype).view(1, -1, 1, 1), torch.ones_like(scale)
-        grads = torch.empty_like(images) if groups > 1 else None
-        for group, (part, grad) in enumerate(zip(images.chunk(groups), grad_out.chunk(groups), strict=True)):
-            # slope * (x - mean) + offset is itself a batch norm: centred in float32 even when x is bfloat16.
-            statistic = torch.native_batch_norm(
-                part, slope[group], offset[group], mean[group], one, False, 0.0, 0.0
-            )[0]
-            if grads is None:
-                return statistic.addcmul_(grad, scale), *(None,) * 6
-            torch.addcmul(statistic, grad, scale, out=grads.chunk(groups)[group])
-        return grads, *(None,) * 6
+        weight = grad_distance[:, None]
+        grad = _combined_gradient(images, mean, weight * slope, weight * offset, grad_out, scale)
+        return grad, *(None,) * 6
+
+
+def _combined_gradient(
+    images: torch.Tensor,
+    mean: torch.Tensor,
+    slope: torch.Tensor,
+    offset: torch.Tensor,
+    grad_out: torch.Tensor,
+    scale: torch.Tensor,
+) -> torch.Tensor:
+    """scale * grad_out + slope * (images - mean) + offset; all but the two big tensors (groups, C), scale (C,)."""
+    groups = len(mean)
+    if images.is_cuda:
+        # Two kernels for any number of groups. Parameters stay float32 and promote element by element.
+        grad = torch.empty_like(images)
+        each = (groups, 1, -1, 1, 1)
+        parts = images.unflatten(0, (groups, -1))
+        torch.addcmul((offset - slope * mean).view(each), parts, slope.view(each), out=grad.unflatten(0, (groups, -1)))
+        return grad.addcmul_(grad_out, scale.view(1, -1, 1, 1))
+    # On a CPU promotion copies; but slope * (x - mean) + offset is itself a batch norm, whose kernel is fast and
+    # computes in float32 also where x is bfloat16. Only the layer's own scale is rounded then.
+    factor, one = scale.to(grad_out.dtype).view(1, -1, 1, 1), torch.ones_like(scale)
+    if groups == 1:
+        grad = torch.native_batch_norm(images, slope[0], offset[0], mean[0], one, False, 0.0, 0.0)[0]
+        return grad.addcmul_(grad_out, factor)
+    grad = torch.empty_like(images)
+    for place, (out, part, above) in enumerate(
+        zip(grad.chunk(groups), images.chunk(groups), grad_out.chunk(groups), strict=True)
+    ):
+        own = torch.native_batch_norm(part, slope[place], offset[place], mean[place], one, False, 0.0, 0.0)[0]
+        torch.addcmul(own, above, factor, out=out)
+    return grad
 
 
 def cross_entropy_by_group(logits: torch.Tensor, targets: torch.Tensor, groups: int) -> torch.Tensor:

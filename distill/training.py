@@ -101,8 +101,9 @@ class Trainer:
     """Trains `model` on `data` (images (N, 3, S, S) uint8, labels (N,) int64), on soft labels if given.
 
     `seed` decides the views only (weights come initialised), and after `view_epochs` epochs they begin again: that is
-    how fewer epochs of labels than of training are stored (LPLD). `validation` is (images, labels) of the same kind, looked at every `evaluate_every` epochs and after the last. With
-    `config.ema` the averaged weights are what is evaluated and returned as `final`.
+    how fewer epochs of labels than of training are stored (LPLD). `validation` is (images, labels) of the same kind,
+    looked at every `evaluate_every` epochs and after the last. With `config.ema` the averaged weights are what is
+    evaluated and returned as `final`.
     """
 
     def __init__(
@@ -194,8 +195,8 @@ class Trainer:
         with torch.no_grad():
             for kept, new in zip(self._average.parameters(), self.model.parameters(), strict=True):
                 kept.lerp_(new, 1 - self.config.ema)
-            for kept, new in zip(self._average.buffers(), self.model.buffers(), strict=True):
-                kept.copy_(new)
+            for stored, fresh in zip(self._average.buffers(), self.model.buffers(), strict=True):
+                stored.copy_(fresh)
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on; tensors and plain values."""

@@ -38,6 +38,7 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override one
 Data = Annotated[str, typer.Option("--data", help="Folder (or fsspec URL) that holds every stage's output.")]
 StageName = Annotated[str, typer.Argument(help="ingest, split, squeeze, cda, relabel, evaluate or report.")]
 DEFAULT_PARAMS = Path("params.yaml")
+INTERRUPTED = 130
 
 
 @app.command()
@@ -187,21 +188,21 @@ def main() -> None:
     """Entry point of the console script: turns errors into sentences and exit codes."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # typer gives back the code of an Exit, and 130 for Ctrl-C
     except LimbeckError as error:
-        errors.print(
-            f"[bold red]{'error' if isinstance(error, UserError) else 'stopped'}:[/] ", end="", highlight=False
-        )
+        kind = "error" if isinstance(error, UserError) else "stopped"
+        errors.print(f"[bold red]{kind}:[/] ", end="", highlight=False)
         errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        errors.print(f"[bold red]error:[/] {error.format_message().rstrip('.')}; see limbeck --help", highlight=False)
+        sys.exit(2)
+    if code == INTERRUPTED:
         errors.print("interrupted; what was finished is kept, the same command goes on from here", highlight=False)
         sys.stderr.flush()
-        os._exit(130)
-    except typer.Exit as exit_:
-        sys.exit(exit_.exit_code)
-    except Exception as error:
-        if type(error).__module__.startswith("click") or hasattr(error, "format_message"):
-            errors.print(f"[bold red]error:[/] {error.format_message()}; see limbeck --help", highlight=False)  # type: ignore[attr-defined]
-            sys.exit(2)
-        raise
+        os._exit(INTERRUPTED)  # threads that still decode are not waited for
+    sys.exit(code if isinstance(code, int) else 0)

@@ -7,10 +7,10 @@ stage is written; here lives only how a file, its overrides and its errors are r
 from __future__ import annotations
 
 import difflib
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -100,9 +100,8 @@ def load_sections(raw: Mapping[str, Any], models: Mapping[str, type[BaseModel]],
 def _sentence(section: str, model: type[BaseModel], error: Any) -> str:
     where = [str(part) for part in error["loc"]]
     path = ".".join([section, *where])
-    if error["type"] == "extra_forbidden":
-        owner = _model_at(model, error["loc"][:-1])
-        return f"unknown key {path}{_nearest(where[-1], owner.model_fields if owner else {}, [section, *where[:-1]])}"
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"unknown key {path}{_nearest(where[-1], _keys_at(model, where[:-1]), [section, *where[:-1]])}"
     if error["type"] == "missing":
         return f"missing key {path}"
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -111,40 +110,36 @@ def _sentence(section: str, model: type[BaseModel], error: Any) -> str:
     return f"{path}: {message[:1].lower()}{message[1:]}{shown}"
 
 
-def _nearest(name: str, valid: Mapping[str, Any], parents: Sequence[str] = ()) -> str:
-    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+def _nearest(name: str, valid: Iterable[str], parents: Sequence[str] = ()) -> str:
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {'.'.join([*parents, close[0]])}?"
-    return f"; valid: {', '.join(sorted(valid))}" if valid else ""
+    return f"; valid: {', '.join(names)}" if names else ""
 
 
-def _model_at(model: type[BaseModel], location: Sequence[Any]) -> type[BaseModel] | None:
-    """The model that owns the key at the end of a pydantic error location (list indices and union tags are passed)."""
-    here: type[BaseModel] | None = model
+def _keys_at(owner: Any, location: Sequence[str]) -> list[str]:
+    """The keys that are valid at a place of a model; in a union, those of the member that the place's tag names."""
+    here: Any = owner
     for part in location:
-        if here is None:
-            return None
-        field = here.model_fields.get(str(part))
-        candidates = _models_in(field.annotation) if field else _tagged(here, str(part))
-        here = candidates[0] if len(candidates) == 1 else _by_tag(candidates, location)
-    return here
+        inner = _fields(here).get(part)
+        candidates = _classes_in(inner) if inner is not None else [here]
+        tagged = [one for one in candidates if set(get_args(_fields(one).get("type"))) & set(location)]
+        if len(candidates) != 1 and not tagged:
+            return []
+        here = candidates[0] if len(candidates) == 1 else tagged[0]
+    return list(_fields(here))
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _fields(owner: Any) -> dict[str, Any]:
+    """Names and annotations of a parameter class: a pydantic model or a dataclass of the method packages."""
+    if isinstance(owner, type) and issubclass(owner, BaseModel):
+        return {name: field.annotation for name, field in owner.model_fields.items()}
+    hints = get_type_hints(owner) if is_dataclass(owner) else {}
+    return {name: hint for name, hint in hints.items() if not name.startswith("__")}
+
+
+def _classes_in(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
         return [annotation]
-    if get_origin(annotation) in (Union, types.UnionType) or get_args(annotation):
-        return [model for inner in get_args(annotation) for model in _models_in(inner)]
-    return []
-
-
-def _tagged(model: type[BaseModel], _part: str) -> list[type[BaseModel]]:
-    return [model]
-
-
-def _by_tag(candidates: Sequence[type[BaseModel]], location: Sequence[Any]) -> type[BaseModel] | None:
-    for candidate in candidates:
-        tag = candidate.model_fields.get("type")
-        if tag is not None and set(get_args(tag.annotation)) & {str(part) for part in location}:
-            return candidate
-    return None
+    return [found for inner in get_args(annotation) for found in _classes_in(inner)]

@@ -82,6 +82,8 @@ class Storage:
     def remove(self, path: str) -> None:
         """Remove a file or a folder with all it holds."""
         self._fs.rm(self._full(path), recursive=True)
+        if self.is_local:
+            sync(Path(self._full(path)).parent)  # gone for good before anything is built on its absence
 
     def list(self, folder: str = "") -> list[str]:
         """Relative paths of all committed files below `folder`, sorted."""
@@ -95,8 +97,8 @@ class Storage:
         self._fs.invalidate_cache()
         prefix = len(self._base.rstrip("/")) + 1
         found = self._fs.find(start, detail=True).items()
-        committed = ((name[prefix:], info["size"]) for name, info in found if TEMPORARY_PREFIX not in name)
-        return {name: int(size) for name, size in committed}
+        below = ((name[prefix:], info["size"]) for name, info in found)
+        return {name: int(size) for name, size in below if TEMPORARY_PREFIX not in name}
 
     def open(self, path: str) -> BinaryIO:
         return cast(BinaryIO, self._fs.open(self._full(path), "rb"))

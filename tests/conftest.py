@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,21 @@ def _one_torch_thread() -> None:
 
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One local Ray for the whole suite: starting one takes seconds and more than a gigabyte."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: limbeck[ray]")
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_task_oom_retries", "3")
+        ray.init(
+            address="local",
+            num_cpus=5,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=128 << 20,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}},
+        )
+    yield
+    ray.shutdown()

@@ -31,7 +31,9 @@ def test_the_default_parameters_are_valid_for_every_stage(params: Path) -> None:
         ("sqeeze.epochs=1", "unknown section sqeeze; did you mean squeeze?"),
         ("ingest.sources=[]", "ingest.sources: list should have at least 1 item"),
         ("run.device=tpu", "run.device: input should be 'auto', 'cpu' or 'cuda' (got 'tpu')"),
-        ("cda.recover.iterations=-5", "cda.recover.iterations"),
+        ("cda.recover.iterations=-5", "cda.recover: iterations and log_every take 1 or more"),
+        ("ingest.sources=[{type: folder, path: x, layot: flat}]", "did you mean ingest.sources.0.folder.layout?"),
+        ("squeeze.training.views.padd=2", "did you mean squeeze.training.views.padding?"),
         ("squeeze.training.epoch=2", "unknown key squeeze.training.epoch; did you mean squeeze.training.epochs?"),
     ],
 )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, get_args
 
 from pipelines.errors import UserError
 from pipelines.outcomes import ErrorClass
 from pipelines.runtime.execute import Runner, execute
 from pipelines.runtime.job import Job
-from pipelines.runtime.ledger import all_markers, forget
+from pipelines.runtime.ledger import all_markers
 from pipelines.runtime.serial import SerialRunner
 from pipelines.stages import get_stage
 
@@ -38,11 +38,16 @@ def choose_runner(name: str, workers: int | None, debug: bool) -> Callable[[], R
 
 
 def run_stage(
-    job: Job[Any], runner: str = "auto", workers: int | None = None, verify: bool = False, debug: bool = False
+    job: Job[Any],
+    runner: str = "auto",
+    workers: int | None = None,
+    verify: bool = False,
+    debug: bool = False,
+    again: Collection[str] = (),
 ) -> str:
-    """Bring a stage up to date; returns the line to print."""
+    """Bring a stage up to date; returns the line to print. Units named in `again` run even if they are done."""
     started = time.monotonic()
-    done = execute(get_stage(job.stage), job, choose_runner(runner, workers, debug), verify)
+    done = execute(get_stage(job.stage), job, choose_runner(runner, workers, debug), verify, again)
     seconds = time.monotonic() - started
     if not done["ran"]:
         return f"{job.stage}: up to date ({done['units']} units, nothing to do) -> {job.output.url}"
@@ -50,17 +55,15 @@ def run_stage(
 
 
 def retry_stage(job: Job[Any], error_class: str, runner: str = "auto", workers: int | None = None) -> str:
-    """Forget the units that hold failures of one class, then run the stage."""
+    """Run the stage with the units that hold failures of one class done again."""
     if error_class not in get_args(ErrorClass):
         raise UserError(f"--class takes {', '.join(get_args(ErrorClass))}; got {error_class!r}")
     if not job.output.exists():
         raise UserError(f"{job.output.url} does not exist; run first: limbeck run {job.stage}")
     prefix = f"failed:{error_class}:"
     hit = [marker for marker in all_markers(job.output) if any(reason.startswith(prefix) for reason in marker.reasons)]
-    for marker in hit:
-        forget(job.output, marker.name)
     if not hit:
         return f"{job.stage}: no sample failed with a {error_class} error"
     samples = sum(count for marker in hit for reason, count in marker.reasons.items() if reason.startswith(prefix))
-    line = run_stage(job, runner, workers)
+    line = run_stage(job, runner, workers, again={marker.name for marker in hit})
     return f"retried {samples} samples in {len(hit)} units. {line}"

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from pipelines.errors import UserError
+from pipelines.report.words import human_bytes
 from pipelines.runtime.execute import prepare
 from pipelines.runtime.job import Job
 from pipelines.runtime.ledger import PLAN_FOLDER, STAGE_FILE, all_markers
@@ -25,26 +27,18 @@ from pipelines.storage import Storage
 SHOWN = 40
 
 
-def human_bytes(count: float) -> str:
-    """1 536 -> `1.5 KiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
-
-
 def plan_table(job: Job[Any]) -> Table:
     """The units of a stage with what would run."""
     prepared = prepare(get_stage(job.stage), job)
     pending = {unit.name for unit, _ in prepared.pending}
     table = Table(title=f"{job.stage}: {len(pending)} of {len(prepared.plan.units)} units to run -> {job.output.url}")
-    for name in ("unit", "id", "state", "payload"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    for name in ("unit", "id", "state"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("payload", overflow="ellipsis", no_wrap=True, max_width=44)
     for unit in list(prepared.plan.units)[:SHOWN]:
         payload = ", ".join(f"{key}={value}" for key, value in unit.payload.items())
         state = "[yellow]to run[/]" if unit.name in pending else "[green]done[/]"
-        table.add_row(unit.name, prepared.identities[unit.name][:8], state, payload[:100])
+        table.add_row(unit.name, prepared.identities[unit.name][:8], state, escape(payload[:200]))
     if len(prepared.plan.units) > SHOWN:
         table.caption = f"and {len(prepared.plan.units) - SHOWN} more"
     return table
@@ -87,7 +81,7 @@ def lint_table(url: str, decode: bool) -> tuple[Table, bool]:
         table.add_column(name)
     for finding in report.findings[:SHOWN]:
         colour = "red" if finding.severity == "error" else "yellow"
-        table.add_row(f"[{colour}]{finding.severity}[/]", finding.code, finding.where, finding.message)
+        table.add_row(f"[{colour}]{finding.severity}[/]", finding.code, escape(finding.where), escape(finding.message))
     more = len(report.findings) - SHOWN
     table.caption = f"and {more} more" if more > 0 else ("no findings" if not report.findings else None)
     return table, report.ok
@@ -123,10 +117,12 @@ def _info_table(dataset: Dataset, title: str) -> Table:
     table.add_column("value")
     table.add_row("samples", f"{len(dataset):,} in {len(dataset.shards)} shards")
     table.add_row("bytes", human_bytes(sum(shard.bytes for shard in dataset.shards)))
-    table.add_row("classes", f"{len(dataset.classes)}: {', '.join(dataset.classes[:12])}")
+    table.add_row("classes", f"{len(dataset.classes)}: {escape(', '.join(dataset.classes[:12]))}")
     for name, value in stats.items():
-        if isinstance(value, dict):
-            table.add_row(name, ", ".join(f"{key} {count}" for key, count in list(value.items())[:12]))
+        if isinstance(value, dict) and name != "histograms":
+            table.add_row(
+                name, escape(", ".join(f"{key or 'none'} {count:,}" for key, count in list(value.items())[:12]))
+            )
     return table
 
 
@@ -142,7 +138,7 @@ def _failed_table(root: Storage) -> Table:
             if row["outcome"] != "kept":
                 lost += 1
                 if lost <= SHOWN:
-                    table.add_row(*(str(row[name] or "") for name in names))
+                    table.add_row(*(escape(str(row[name] or "")) for name in names))
     table.caption = f"{lost} in all" + (f", {SHOWN} shown" if lost > SHOWN else "")
     return table
 
@@ -153,20 +149,22 @@ def show_key(key: str, data: str, out: Path | None) -> Table:
     hits = list(_find(root, key))
     if not hits:
         raise UserError(f"no sample with a key that begins with {key!r} in the sidecars under {root.url}")
-    table = Table(title=f"{key}: {len(hits)} found", show_lines=True)
-    for name in ("dataset", "key", "outcome", "what is known", "members"):
-        table.add_column(name)
+    table = Table(title=f"{key}: {len(hits)} found", show_header=False)
+    table.add_column("what", no_wrap=True)
+    table.add_column("value", overflow="fold")
     for folder, sidecar, row in hits[:SHOWN]:
-        known = ", ".join(f"{k} {v}" for k, v in row.items() if v not in (None, "", []) and k not in ("key", "members"))
         shard = sidecar.replace("meta/", "shards/").replace(".parquet", ".tar")
-        spans = row["members"] or []
-        where = "\n".join(f"{shard}[{s['offset']}:{s['offset'] + s['size']}] .{s['ext']}" for s in spans)
-        table.add_row(folder or ".", row["key"], row["outcome"], known, where)
-        if out is not None and spans:
-            out.mkdir(parents=True, exist_ok=True)
-            for span in spans:
+        table.add_row("[bold]sample[/]", f"[bold]{row['key']}[/] in {escape(folder or '.')}")
+        for name, value in row.items():
+            if name not in ("key", "members") and value not in (None, "", []):
+                table.add_row(name, escape(str(value)))
+        for span in row["members"] or []:
+            table.add_row(f".{span['ext']}", escape(f"{shard}, {span['size']:,} bytes at {span['offset']:,}"))
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
                 body = root.pread(f"{folder}/{shard}".lstrip("/"), span["offset"], span["size"])
                 (out / f"{row['key']}.{span['ext']}").write_bytes(body)
+        table.add_section()
     return table
 
 

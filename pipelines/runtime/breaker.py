@@ -10,7 +10,10 @@ from pipelines.runtime.units import Marker
 
 
 class Breaker:
-    """Fed with every finished unit and every unit error; raises `StageStopped` when a limit is crossed."""
+    """Fed with every unit and every unit error; raises `StageStopped` when a limit is crossed.
+
+    Units that earlier runs finished count too: a stage that was stopped does not slip through by being run again.
+    """
 
     def __init__(self, stage: str, params: BreakerParams) -> None:
         self._stage, self._params = stage, params
@@ -19,26 +22,41 @@ class Breaker:
         self._consecutive = 0
         self.unit_errors: dict[str, str] = {}
 
+    def known(self, marker: Marker) -> None:
+        """Count a unit that was finished before this run."""
+        self._counts.update(marker.counts)
+        self._reasons.update(marker.reasons)
+
     def finished(self, marker: Marker) -> None:
         """Count a unit's outcomes; judge when enough samples were seen."""
         self._consecutive = 0
-        self._counts.update(marker.counts)
-        self._reasons.update(marker.reasons)
-        attempted = sum(self._counts.values())
-        if attempted < self._params.min_attempted:
-            return
-        transient = sum(n for reason, n in self._reasons.items() if reason.startswith("failed:transient"))
-        self._judge("failed", self._counts["failed"] / attempted, self._params.max_failed, attempted, marker.name)
-        self._judge("transient", transient / attempted, self._params.max_transient, attempted, marker.name)
+        self.known(marker)
+        if sum(self._counts.values()) >= self._params.min_attempted:
+            self._judge(f", last in {marker.name}")
 
-    def _judge(self, what: str, rate: float, limit: float, attempted: int, unit: str) -> None:
+    def conclude(self) -> None:
+        """All units are in: no unit may have raised, and now the limits hold however few the samples are."""
+        self._raise_if_any()
+        self._judge("")
+
+    def _judge(self, where: str) -> None:
+        attempted = max(sum(self._counts.values()), 1)
+        transient = sum(n for reason, n in self._reasons.items() if reason.startswith("failed:transient"))
+        # Transient first: its cure is another than that of bad data.
+        cure = f"Try those again with: limbeck retry {self._stage} --class transient; or"
+        self._limit("transient", "failed for a time", transient / attempted, attempted, where, cure)
+        failed = self._counts["failed"] / attempted
+        self._limit("failed", "failed", failed, attempted, where, "Mend the source, or")
+
+    def _limit(self, name: str, what: str, rate: float, attempted: int, where: str, cure: str) -> None:
+        limit = getattr(self._params, f"max_{name}")
         if rate <= limit:
             return
         top = ", ".join(f"{reason} {count}" for reason, count in self._reasons.most_common(3))
         raise StageStopped(
-            f"{self._stage} stopped: {rate:.0%} of {attempted} samples {what} (limit {limit:.0%}), last in {unit}; "
-            f"most often: {top}. Look at them with: limbeck info --failed {self._stage}; then mend the source or raise "
-            f"run.breaker.max_{what}, and run the stage again: finished units are kept"
+            f"{self._stage} stopped: {rate:.0%} of {attempted} samples {what} (limit {limit:.0%}){where}; most often: "
+            f"{top}. Look at them with: limbeck info --failed {self._stage}. {cure} raise run.breaker.max_{name}, and "
+            f"run the stage again: finished units are kept"
         )
 
     def unit_error(self, unit: str, error: str) -> None:
@@ -46,13 +64,13 @@ class Breaker:
         self.unit_errors[unit] = error
         self._consecutive += 1
         if self._consecutive >= self._params.max_unit_errors:
-            self.raise_if_any()
+            self._raise_if_any()
 
-    def raise_if_any(self) -> None:
+    def _raise_if_any(self) -> None:
         if not self.unit_errors:
             return
         unit, error = next(iter(self.unit_errors.items()))
         raise StageStopped(
-            f"{self._stage}: {len(self.unit_errors)} unit(s) raised, first {unit}: {error}. Finished units are kept; "
-            f"run the stage again to retry, or limbeck run {self._stage} --debug for the traceback"
+            f"{self._stage}: {len(self.unit_errors)} unit(s) raised, first {unit}: {error}. Finished units are kept; run "
+            f"the stage again to retry. Tracebacks are in .limbeck/errors/{self._stage} in the data folder"
         )

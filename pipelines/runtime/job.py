@@ -30,6 +30,8 @@ class Job(Generic[ParamsT]):
     run: RunParams
     data: str
     inputs: Mapping[str, str] = field(default_factory=dict)
+    #: names one run of this job (see `guard`); given by `execute`, empty outside of a run
+    token: str = ""
 
     @property
     def output(self) -> Storage:
@@ -84,12 +86,12 @@ class Stage(ABC, Generic[ParamsT]):
         """Do one unit; write through `output` only."""
 
     def finish(self, job: Job[ParamsT], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
-        """Write whole-set files (index, metrics); returns the facts for stage.json. Deterministic."""
-        return {}
+        """Write whole-set files (index, metrics); returns the facts for stage.json.
 
-    def keeps(self, job: Job[ParamsT]) -> set[str]:
-        """Files that `finish` writes, relative to the output: with the markers' files, all that may stay."""
-        return set()
+        Deterministic, from the job, the plan and the units' files alone. Everything else in the output was removed
+        before, so what is not written here is not there afterwards.
+        """
+        return {}
 
     def identity_params(self, job: Job[ParamsT]) -> dict[str, Any]:
         """The parameters that decide bytes, as JSON."""

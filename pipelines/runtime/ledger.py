@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 from pipelines.runtime.units import LEDGER, Marker, Unit, marker_path
 from pipelines.storage import Storage
@@ -17,6 +19,8 @@ from pipelines.storage import Storage
 STAGE_FILE = "stage.json"
 PLAN_FOLDER = "plan"
 CONFIG_FILE = "config.resolved.json"
+
+_READERS = 16
 
 
 class Ledger:
@@ -32,35 +36,49 @@ class Ledger:
         path = marker_path(unit.name)
         if path not in self._sizes:
             return None
-        try:
-            marker = Marker.from_json(json.loads(self._storage.read_bytes(path)))
-        except (ValueError, KeyError, TypeError):
-            return None  # a damaged marker is no marker: the unit runs again
-        return marker if marker.identity == identity and self._files_check_out(marker) else None
+        marker = read_marker(self._storage, path)
+        if marker is None or marker.identity != identity:
+            return None
+        return marker if self._files_check_out(marker) else None
 
     def _files_check_out(self, marker: Marker) -> bool:
         if any(self._sizes.get(entry.path) != entry.bytes for entry in marker.files):
             return False
         if not self._verify:
             return True
-        return all(_sha256(self._storage, entry.path) == entry.sha256 for entry in marker.files)
+        return all(sha256_of(self._storage, entry.path) == entry.sha256 for entry in marker.files)
 
     def done(self, identities: Mapping[str, str], units: Sequence[Unit]) -> dict[str, Marker]:
         """Markers of the finished units of a plan by unit name."""
-        found = ((unit.name, self.marker(unit, identities[unit.name])) for unit in units)
-        return {name: marker for name, marker in found if marker is not None}
+
+        def look(unit: Unit) -> Marker | None:
+            return self.marker(unit, identities[unit.name])
+
+        # Threads hide the latency of object stores and let hashing use the cores; local markers are quicker without.
+        if self._storage.is_local and not self._verify:
+            markers = [look(unit) for unit in units]
+        else:
+            with ThreadPoolExecutor(_READERS) as pool:
+                markers = list(pool.map(look, units))
+        return {marker.name: marker for marker in markers if marker is not None}
+
+
+def read_marker(storage: Storage, path: str) -> Marker | None:
+    """The marker in a file; a damaged one is none, so that its unit runs again."""
+    try:
+        marker = Marker.from_json(json.loads(storage.read_bytes(path)))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return marker if marker.path == path else None
 
 
 def all_markers(storage: Storage) -> list[Marker]:
     """Every readable marker of an output folder, whatever plan it belongs to, by name."""
-    return [Marker.from_json(json.loads(storage.read_bytes(path))) for path in storage.list(LEDGER)]
+    markers = (read_marker(storage, path) for path in storage.list(LEDGER))
+    return [marker for marker in markers if marker is not None]
 
 
-def forget(storage: Storage, unit_name: str) -> None:
-    """Make a unit undone; its files stay until the unit has run again."""
-    storage.remove(marker_path(unit_name))
-
-
-def _sha256(storage: Storage, path: str) -> str:
+def sha256_of(storage: Storage, path: str) -> str:
+    """SHA-256 (hex) of a file."""
     with storage.open(path) as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+        return hashlib.file_digest(cast(Any, handle), "sha256").hexdigest()

@@ -1,52 +1,52 @@
 """Runs units on Ray: plain tasks for CPU units, a pool of actors that hold models for model units.
 
-Pixels never enter the object store: workers read and write storage themselves and return a marker. `RAY_ADDRESS` names
-a cluster to join, otherwise a local Ray is started, only here and when there is work. A worker that dies costs one unit,
-which Ray runs again; the bytes do not depend on who runs it or when.
+Pixels never enter the object store: workers read and write storage themselves and return a marker. Ray is started only
+here and when there is work. A worker that dies costs one unit, which Ray runs again; the bytes do not depend on who runs
+it or when.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import logging
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Generator, Sequence
+from typing import Any, Protocol
 
 from pipelines.errors import LimbeckError
-from pipelines.runtime.execute import UnitError
+from pipelines.runtime.execute import TickOf, UnitError
+from pipelines.runtime.guard import require_current, stop_units
 from pipelines.runtime.job import Job, Stage
+from pipelines.runtime.ray_session import RETRIES, session
 from pipelines.runtime.serial import describe, run_unit
 from pipelines.runtime.units import Marker, Unit
 
 Result = Marker | UnitError | LimbeckError
 #: Seconds between looks at the ticks of running units.
 POLL = 2.0
-#: How often Ray runs a unit again whose worker died.
-RETRIES = 3
 
 _open_workers: dict[str, Any] = {}
+_log = logging.getLogger(__name__)
 
 
 def run_unit_in_worker(stage: Stage[Any], job: Job[Any], unit: Unit, identity: str) -> Result:
-    """Runs in a Ray worker process. The stage's worker state is opened once per process and job."""
+    """Runs in a Ray worker process. The stage's worker state is opened once per process and run."""
     try:
-        key = f"{stage.name}:{job.data}:{job.params!r}"
-        if key not in _open_workers:
+        if job.token not in _open_workers:
             _open_workers.clear()
-            _open_workers[key] = stage.open(job)
-        last = 0.0
+            _open_workers[job.token] = stage.open(job)
+        last = time.monotonic()
 
         def tick(done: float, total: float, note: str = "") -> None:
             nonlocal last
             if time.monotonic() - last >= POLL:
                 last = time.monotonic()
+                require_current(job)
                 job.logs.write_bytes(_tick_path(stage, unit.name), json.dumps([done, total, note]).encode())
 
-        return run_unit(stage, job, _open_workers[key], unit, identity, tick)
+        return run_unit(stage, job, _open_workers[job.token], unit, identity, tick)
     except LimbeckError as error:
         return error
     except Exception as error:
@@ -71,92 +71,147 @@ class RayRunner:
         self._workers = workers
 
     def run(
-        self,
-        stage: Stage[Any],
-        job: Job[Any],
-        units: Sequence[tuple[Unit, str]],
-        tick: Callable[[str, float, float, str], None],
-    ) -> Iterator[Result]:
+        self, stage: Stage[Any], job: Job[Any], units: Sequence[tuple[Unit, str]], tick: TickOf
+    ) -> Generator[Marker | UnitError, None, None]:
         import ray
 
-        with session(self._workers, job.run.threads):
-            workers = min(self._workers or self._default_workers(stage, job), len(units))
-            submit = self._actors(stage, job, workers) if stage.workers == "actors" else self._tasks(stage, job)
-            waiting, running = deque(units), {}
-            while waiting or running:
-                while waiting and len(running) < workers:
-                    unit, identity = waiting.popleft()
-                    reference, release = submit(unit, identity)
-                    running[reference] = (unit, release)
-                ready, _ = ray.wait(list(running), num_returns=1, timeout=POLL)
-                for reference in ready:
-                    unit, release = running.pop(reference)
-                    release()
-                    try:
-                        result = ray.get(reference)
-                    except ray.exceptions.RayError as error:
-                        result = UnitError(unit.name, f"its worker died {RETRIES + 1} times: {describe(error)}")
-                    if isinstance(result, LimbeckError):
-                        raise result
-                    yield result
-                if not ready:
-                    _relay_ticks(stage, job, [unit.name for unit, _ in running.values()], tick)
-        if job.logs.exists(f"ticks/{stage.name}"):
-            job.logs.remove(f"ticks/{stage.name}")
+        share = job.run.threads if stage.computes else 1
+        _remove_ticks(stage, job)
+        with session(self._workers, share, job.run.threads):
+            crew = _Actors(stage, job) if stage.workers == "actors" else _Tasks(stage, job)
+            workers = min(crew.hire(self._workers, len(units)), len(units))
+            waiting, running = deque(units), dict[Any, Unit]()
+            try:
+                while waiting or running:
+                    while waiting and len(running) < workers:
+                        unit, identity = waiting.popleft()
+                        running[crew.submit(unit, identity)] = unit
+                    ready, _ = ray.wait(list(running), num_returns=1, timeout=POLL)
+                    for reference in ready:
+                        yield _result(reference, running.pop(reference))
+                        crew.release(reference)
+                    if not ready:
+                        _relay_ticks(stage, job, [unit.name for unit in running.values()], tick)
+            finally:
+                if running:
+                    # Not by ray.cancel, which now and then brings the driver down when a task ends just then.
+                    stop_units(job)
+                crew.dismiss()
+                _remove_ticks(stage, job)
 
-    def _default_workers(self, stage: Stage[Any], job: Job[Any]) -> int:
+
+def _result(reference: Any, unit: Unit) -> Marker | UnitError:
+    import ray
+
+    try:
+        result: Result = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        return UnitError(unit.name, describe(error.cause or error), str(error))
+    except ray.exceptions.RayError as error:
+        hint = "it may need more memory than there is"
+        return UnitError(unit.name, f"its worker died {RETRIES + 1} times ({hint}): {describe(error)}", str(error))
+    if isinstance(result, LimbeckError):
+        raise result
+    return result
+
+
+class _Crew(Protocol):
+    """Those who run units."""
+
+    def hire(self, wanted: int | None, units: int) -> int:
+        """Make ready for `units` units; returns how many may be under way at once."""
+
+    def submit(self, unit: Unit, identity: str) -> Any: ...
+
+    def release(self, reference: Any) -> None: ...
+
+    def dismiss(self) -> None:
+        """Let go of processes."""
+
+
+class _Tasks:
+    """Any worker process runs any unit."""
+
+    def __init__(self, stage: Stage[Any], job: Job[Any]) -> None:
         import ray
 
-        resources = ray.cluster_resources()
-        if stage.workers == "actors" and job.run.device != "cpu" and resources.get("GPU"):
-            return int(resources["GPU"])
-        return max(1, int(resources.get("CPU", 1)) // (job.run.threads if stage.computes else 1))
+        self._stage, self._job = stage, job
+        self._share = _share(stage, job)
+        self._task = ray.remote(max_retries=RETRIES, num_cpus=self._share)(run_unit_in_worker)
 
-    def _tasks(self, stage: Stage[Any], job: Job[Any]) -> Callable[[Unit, str], tuple[Any, Callable[[], None]]]:
+    def hire(self, wanted: int | None, units: int) -> int:
+        return wanted or _room("CPU", self._share)
+
+    def submit(self, unit: Unit, identity: str) -> Any:
+        return self._task.remote(self._stage, self._job, unit, identity)
+
+    def release(self, reference: Any) -> None: ...
+
+    def dismiss(self) -> None: ...
+
+
+class _Actors:
+    """Each process opens the stage's models once and keeps them; one unit at a time each."""
+
+    def __init__(self, stage: Stage[Any], job: Job[Any]) -> None:
+        self._stage, self._job = stage, job
+        self._actors: list[Any] = []
+        self._idle: deque[Any] = deque()
+        self._busy: dict[Any, Any] = {}
+
+    def hire(self, wanted: int | None, units: int) -> int:
         import ray
 
-        task = ray.remote(max_retries=RETRIES, num_cpus=1)(run_unit_in_worker)
-        return lambda unit, identity: (task.remote(stage, job, unit, identity), lambda: None)
+        on_gpus = self._job.run.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
+        share = _share(self._stage, self._job)
+        room = min(_room("CPU", share), _room("GPU", 1)) if on_gpus else _room("CPU", share)
+        if wanted and wanted > room:
+            _log.warning("%s: %d workers wanted, there is room for %d", self._stage.name, wanted, room)
+        count = min(wanted or room, room, units)
+        # An actor that finds no room would never start, and its unit never end: hence no more than there is room for.
+        options = {"max_restarts": -1, "max_task_retries": RETRIES, "num_cpus": share, "num_gpus": int(on_gpus)}
+        self._actors = [ray.remote(**options)(UnitActor).remote() for _ in range(count)]
+        self._idle.extend(self._actors)
+        return count
 
-    def _actors(
-        self, stage: Stage[Any], job: Job[Any], workers: int
-    ) -> Callable[[Unit, str], tuple[Any, Callable[[], None]]]:
+    def submit(self, unit: Unit, identity: str) -> Any:
+        actor = self._idle.popleft()
+        reference = actor.run.remote(self._stage, self._job, unit, identity)
+        self._busy[reference] = actor
+        return reference
+
+    def release(self, reference: Any) -> None:
+        self._idle.append(self._busy.pop(reference))
+
+    def dismiss(self) -> None:
         import ray
 
-        gpus = 1 if job.run.device != "cpu" and ray.cluster_resources().get("GPU") else 0
-        options = {"max_restarts": -1, "max_task_retries": RETRIES, "num_cpus": 1, "num_gpus": gpus}
-        idle = deque(ray.remote(**options)(UnitActor).remote() for _ in range(workers))
-
-        def submit(unit: Unit, identity: str) -> tuple[Any, Callable[[], None]]:
-            actor = idle.popleft()
-            return actor.run.remote(stage, job, unit, identity), lambda: idle.append(actor)
-
-        return submit
+        for actor in self._actors:
+            ray.kill(actor)
 
 
-def _relay_ticks(stage: Stage[Any], job: Job[Any], units: Sequence[str], tick: Callable[..., None]) -> None:
+def _share(stage: Stage[Any], job: Job[Any]) -> int:
+    """CPUs that one unit asks for: its compute threads, but never more than the largest machine has."""
+    import ray
+
+    largest = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1)
+    return max(1, min(job.run.threads if stage.computes else 1, largest))
+
+
+def _room(resource: str, share: int) -> int:
+    import ray
+
+    return max(1, int(ray.cluster_resources().get(resource, 1)) // share)
+
+
+def _relay_ticks(stage: Stage[Any], job: Job[Any], units: Sequence[str], tick: TickOf) -> None:
     for unit in units:
         try:
             tick(unit, *json.loads(job.logs.read_bytes(_tick_path(stage, unit))))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, TypeError):
             continue
 
 
-@contextmanager
-def session(workers: int | None, threads: int) -> Iterator[None]:
-    """The cluster named by RAY_ADDRESS, a session that is already there, or a local one for the time of the run."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    environment = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env=environment, log_to_driver=False)
-    else:
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, runtime_env=environment)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+def _remove_ticks(stage: Stage[Any], job: Job[Any]) -> None:
+    if job.logs.exists(f"ticks/{stage.name}"):
+        job.logs.remove(f"ticks/{stage.name}")

@@ -22,6 +22,8 @@ from pipelines.storage import Storage, canonical_json, pretty_json
 
 #: Folder of the markers inside a stage's output.
 LEDGER = "ledger"
+#: Folder of the units' own resumable state; there while the stage is unfinished only.
+SCRATCH = ".partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,11 @@ class Marker:
 
     @classmethod
     def from_json(cls, form: dict[str, Any]) -> Marker:
-        files = tuple(FileEntry(f["path"], f["bytes"], f["sha256"]) for f in form["files"])
-        return cls(form["unit"], form["id"], files, form["counts"], form["reasons"], form["summary"])
+        """Read what `to_json` wrote; ValueError, KeyError, TypeError or AttributeError if it is something else."""
+        files = tuple(FileEntry(f["path"], int(f["bytes"]), f["sha256"]) for f in form["files"])
+        counts = {str(name): int(count) for name, count in form["counts"].items()}
+        reasons = {str(name): int(count) for name, count in form["reasons"].items()}
+        return cls(str(form["unit"]), form["id"], files, counts, reasons, form["summary"])
 
 
 def marker_path(unit_name: str) -> str:
@@ -146,12 +151,20 @@ class UnitOutput:
             output.sidecar.write(path)
 
     def scratch(self) -> Storage:
-        """A folder for the unit's own resumable state (checkpoints); removed when the stage finishes."""
-        return self.storage.child(f".partial/{self.unit.name}")
+        """A folder for the unit's own resumable state (checkpoints); removed when the stage finishes.
+
+        It belongs to the unit's identity: with other parameters or inputs the unit starts afresh.
+        """
+        return self.storage.child(f"{SCRATCH}/{self.unit.name}-{self.identity}")
 
     def commit(self) -> Marker:
-        """Publish the files, then the marker."""
+        """Publish the files, then the marker.
+
+        An older marker goes first: it must not vouch for a mixture of its files and ours if we are killed in between.
+        """
         files = []
+        if self.storage.exists(marker_path(self.unit.name)):
+            self.storage.remove(marker_path(self.unit.name))
         for temporary, path, digest, size in self._pending:
             self.storage.publish(temporary, path)
             files.append(FileEntry(path, size, digest))

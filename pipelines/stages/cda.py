@@ -20,7 +20,7 @@ from pipelines.images.encode import EXTENSIONS, encode
 from pipelines.images.params import ImageParams
 from pipelines.images.phash import phash
 from pipelines.images.process import pixel_sha256
-from pipelines.loaders.arrays import ImageArrays, load_arrays
+from pipelines.loaders.arrays import load_arrays
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
@@ -36,6 +36,7 @@ from pipelines.stages.common import (
     stage_digest,
     torch_device,
 )
+from pipelines.stages.distilled import shuffled_keys
 from pipelines.storage import canonical_json
 
 LOSSES = "losses.csv"
@@ -70,7 +71,7 @@ class Cda(Stage[CdaParams]):
         params, classes = job.params, train.classes
         inputs = {"squeeze": stage_digest(job, "squeeze"), "train": dataset_digest(train)}
         block = self._slots_per_unit(job, min(len(classes), params.class_chunk))
-        units = []
+        units: list[Unit] = []
         for first in range(0, params.ipc, block):
             slots = list(range(first, min(first + block, params.ipc)))
             for start in range(0, len(classes), params.class_chunk):
@@ -86,31 +87,31 @@ class Cda(Stage[CdaParams]):
         budget = next((count for side, count in sorted(IMAGES_PER_STEP.items()) if size <= side), group)
         return max(1, budget // group)
 
-    def open(self, job: Job[CdaParams]) -> tuple[Teacher, ImageArrays | None]:
+    def open(self, job: Job[CdaParams]) -> tuple[Teacher, list[list[str]] | None]:
         teacher = load_teacher(job, torch_device(job))
         train = open_part(job, "split", "train")
         require_classes(train.classes, teacher.classes, train.storage.url)
-        return teacher, load_arrays(train) if job.params.init == "real" else None
+        return teacher, shuffled_keys(train, job.seed("", "init")) if job.params.init == "real" else None
 
     def run(
-        self, unit: Unit, worker: tuple[Teacher, ImageArrays | None], output: UnitOutput, job: Job[CdaParams]
+        self, unit: Unit, worker: tuple[Teacher, list[list[str]] | None], output: UnitOutput, job: Job[CdaParams]
     ) -> None:
         import torch
 
         from distill.cda import recover
 
-        teacher, train = worker
+        teacher, pools = worker
         device = torch_device(job)
         slots, classes = unit.payload["slots"], unit.payload["classes"]
 
         def watch(step: int, loss: float | None) -> None:
             output.tick(step, job.params.recover.iterations, "" if loss is None else f"loss {loss:.3f}")
 
-        parents = _starts(job, train, slots, classes)
-        init = None
-        if train is not None:
-            flat = [place for slot in parents for place in slot]
-            init = torch.from_numpy(train.images[flat]).to(device)
+        init, parents = None, None
+        if pools is not None:  # one real image per class and slot, none twice while there are enough
+            parents = [[pools[label][slot % len(pools[label])] for label in classes] for slot in slots]
+            real = load_arrays(open_part(job, "split", "train"), [key for row in parents for key in row])
+            init = torch.from_numpy(real.images).to(device)
             init = init.reshape(len(slots), len(classes), *init.shape[1:])
         result = recover(
             teacher.model,
@@ -128,7 +129,7 @@ class Cda(Stage[CdaParams]):
         with output.shard() as shard:
             for row, slot in enumerate(slots):
                 for column, label in enumerate(classes):
-                    parent = train.keys[parents[row][column]] if train is not None else None
+                    parent = parents[row][column] if parents is not None else None
                     shard.keep(_sample(images[row, column], slot, label, teacher, parent, job))
         output.write(f"losses/{unit.name}.csv", csv_bytes(losses, ("unit", "step", "loss")))
         output.summary = {"loss": result.losses[-1][1]}
@@ -150,20 +151,6 @@ class Cda(Stage[CdaParams]):
         for name in ("ipc", "class_chunk", "slots_per_unit"):
             whole["own"].pop(name)
         return whole
-
-
-def _starts(
-    job: Job[CdaParams], train: ImageArrays | None, slots: Sequence[int], classes: Sequence[int]
-) -> list[list[int]]:
-    """Places in train of the real images that each slot starts from: one per class, no image twice over the slots."""
-    if train is None:
-        return []
-    pools = {}
-    for label in classes:
-        pool = np.flatnonzero(train.labels == label)
-        rng = np.random.Generator(np.random.PCG64(job.seed(f"class {label}", "init")))
-        pools[label] = pool[rng.permutation(len(pool))]
-    return [[int(pools[label][slot % len(pools[label])]) for label in classes] for slot in slots]
 
 
 def _sample(

@@ -31,16 +31,34 @@ def load_distilled(job: Job[Any], ipc: int) -> ImageArrays:
         ) from error
 
 
-def random_real(train: ImageArrays, classes: int, ipc: int, run_seed: int, draw: int) -> ImageArrays:
+def keys_by_class(dataset: Dataset) -> list[list[str]]:
+    """Keys of the labelled samples of every class, in index order. Reads no pixels."""
+    rows = dataset.rows(["key", "label"])
+    keys: list[list[str]] = [[] for _ in dataset.classes]
+    for key, label in zip(rows["key"].to_pylist(), rows["label"].to_pylist(), strict=True):
+        if label is not None:
+            keys[label].append(key)
+    return keys
+
+
+def shuffled_keys(dataset: Dataset, seed: int) -> list[list[str]]:
+    """`keys_by_class` with every class in a random order that follows from `seed`."""
+    order = [np.random.Generator(np.random.PCG64(seed + label)).permutation for label in range(len(dataset.classes))]
+    return [
+        [keys[place] for place in draw(len(keys))] for draw, keys in zip(order, keys_by_class(dataset), strict=True)
+    ]
+
+
+def random_real(dataset: Dataset, ipc: int, run_seed: int, draw: int) -> ImageArrays:
     """`ipc` random training images of every class, class by class; nested in `ipc`, different for every `draw`."""
-    chosen: list[int] = []
-    for label in range(classes):
-        pool = np.flatnonzero(train.labels == label)
-        if len(pool) < ipc:
-            raise UserError(f"class {label} has {len(pool)} training images, fewer than the {ipc} per class asked for")
-        rng = np.random.Generator(np.random.PCG64(seed_for(run_seed, "evaluate", f"class {label}", f"random {draw}")))
-        chosen += [int(pool[place]) for place in rng.permutation(len(pool))[:ipc]]
-    return train.take(chosen)
+    chosen: list[str] = []
+    for name, keys in zip(
+        dataset.classes, shuffled_keys(dataset, seed_for(run_seed, "evaluate", "random", str(draw))), strict=True
+    ):
+        if len(keys) < ipc:
+            raise UserError(f"class {name} has {len(keys)} training images, fewer than the {ipc} per class asked for")
+        chosen += keys[:ipc]
+    return load_arrays(dataset, chosen)
 
 
 def stored_image_bytes(dataset: Dataset, keys: list[str]) -> int:

@@ -96,30 +96,30 @@ class Evaluate(Stage[EvaluateParams]):
         """A student's payload holds its own recipe, so adding an arm or a seed keeps the others."""
         return {"network": job.params.network, "seed": job.run.seed, "threads": job.run.threads}
 
-    def open(self, job: Job[EvaluateParams]) -> tuple[Teacher, ImageArrays, ImageArrays]:
+    def open(self, job: Job[EvaluateParams]) -> tuple[Teacher, ImageArrays]:
         teacher = load_teacher(job, torch_device(job))
-        train, test = (open_part(job, "split", part) for part in ("train", "test"))
-        require_classes(train.classes, teacher.classes, train.storage.url)
-        return teacher, load_arrays(train), load_arrays(test)
+        test = open_part(job, "split", "test")
+        require_classes(test.classes, teacher.classes, test.storage.url)
+        return teacher, load_arrays(test)
 
     def run(
         self,
         unit: Unit,
-        worker: tuple[Teacher, ImageArrays, ImageArrays],
+        worker: tuple[Teacher, ImageArrays],
         output: UnitOutput,
         job: Job[EvaluateParams],
     ) -> None:
         from distill.training import Trainer, evaluate
 
-        teacher, train, test = worker
-        device, statistics_ = torch_device(job), {"mean": teacher.mean, "std": teacher.std}
+        teacher, test = worker
+        device = torch_device(job)
         if unit.payload["arm"] == "teacher":
-            top1, loss = evaluate(teacher.model, *test.tensors(device), **statistics_)
+            top1, loss = evaluate(teacher.model, *test.tensors(device), mean=teacher.mean, std=teacher.std)
             output.summary = {"arm": "teacher", "test_top1": top1, "test_loss": loss}
             return
         arm, ipc, seed = unit.payload["arm"], unit.payload["ipc"], unit.payload["seed"]
         classes = len(teacher.classes)
-        data = _images(job, arm, ipc, seed, train, classes)
+        data = _images(job, arm, ipc, seed)
         config = _config(arm, job.params, _relabel_params(job))
         soft, label_bytes = _labels(job, arm, ipc, data, teacher, output.scratch())
         init = seed_for(job.run.seed, "evaluate", f"seed {seed}", "init")
@@ -129,11 +129,12 @@ class Evaluate(Stage[EvaluateParams]):
             model,
             data.tensors(device),
             config,
+            mean=teacher.mean,
+            std=teacher.std,
             seed=views,
             validation=test.tensors(device),
             soft_labels=soft,
             view_epochs=_relabel_params(job).epochs if soft else None,
-            **statistics_,
         )
         rows = train_resumably(trainer, output)
         accuracies = [float(row["val_top1"]) for row in rows if "val_top1" in row]
@@ -194,12 +195,11 @@ def _config(arm: str, params: EvaluateParams, labels: RelabelParams) -> TrainCon
     return replace(params.soft, views=views, batch_size=labels.batch_size)
 
 
-def _images(job: Job[EvaluateParams], arm: str, ipc: int, seed: int, train: ImageArrays, classes: int) -> ImageArrays:
-    if arm == "real_hard":
-        return train
+def _images(job: Job[EvaluateParams], arm: str, ipc: int, seed: int) -> ImageArrays:
     if arm.startswith("distilled"):
         return load_distilled(job, ipc)
-    return random_real(train, classes, ipc, job.run.seed, seed)
+    train = open_part(job, "split", "train")
+    return load_arrays(train) if arm == "real_hard" else random_real(train, ipc, job.run.seed, seed)
 
 
 def _labels(

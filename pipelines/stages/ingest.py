@@ -138,7 +138,7 @@ def _scan(sources: Sequence[Source], classes: Sequence[str]) -> pa.Table:
             columns: dict[str, list[Any]] = {name: [] for name in RECORDS.names}
             for record in chunk:
                 label = record.label if record.label_name is None else label_of[record.label_name]
-                values = (origin, record.source, record.file, record.offset, record.length, record.row)
+                values: tuple[Any, ...] = (origin, record.source, record.file, record.offset, record.length, record.row)
                 values += (label, record.label_name, record.split, record.caption, record.sha256, None)
                 for name, value in zip(RECORDS.names, values, strict=True):
                     columns[name].append(value)

@@ -32,6 +32,11 @@ from pipelines.storage import pretty_json
 
 PARTS = ("train", "val", "test")
 FEW_SHOT = "few_shot.json"
+#: Sidecar columns that stay true of a copied sample.
+CARRIED = (
+    *("source", "label", "label_name", "width", "height", "src_width", "src_height", "src_format", "bytes"),
+    *("raw_sha256", "pixel_sha256", "phash", "decoder", "orientation", "licence"),
+)
 
 
 class SplitParams(Section):
@@ -65,7 +70,7 @@ class Split(Stage[SplitParams]):
     def plan(self, job: Job[SplitParams]) -> Plan:
         require_finished(job.input("ingest"), "ingest")
         dataset = Dataset.open(job.input("ingest"))
-        rows = dataset.rows(["key", "label", "split", "members", "source", "label_name", "width", "height"])
+        rows = dataset.rows(["key", "split", "members", *CARRIED])
         if rows.num_rows == 0:
             raise UserError(
                 f"{job.input('ingest').url} holds no kept samples; see limbeck info {job.input('ingest').url}"
@@ -101,9 +106,8 @@ class Split(Stage[SplitParams]):
         with output.shard(unit.payload["part"]) as shard:
             for row in rows:
                 members = tuple(worker.read(row["shard"], row["members"]).items())
-                kept = {name: row[name] for name in ("label", "label_name", "source", "width", "height")}
-                kept |= {"split": unit.payload["part"], "bytes": len(members[0][1])}
-                shard.keep(Sample(row["key"], members, kept))
+                kept = {name: row[name] for name in CARRIED}
+                shard.keep(Sample(row["key"], members, kept | {"split": unit.payload["part"]}))
 
     def finish(self, job: Job[SplitParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         manifests = few_shot(plan.tables["decisions"][0], job.params.few_shot, job.run.seed)

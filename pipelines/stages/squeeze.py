@@ -72,7 +72,9 @@ class Squeeze(Stage[SqueezeParams]):
         from distill.training import Trainer, evaluate
 
         device, params = torch_device(job), job.params
-        parts = {part: load_arrays(open_part(job, "split", part)) for part in ("train", "val", "test")}
+        parts = {part: load_arrays(open_part(job, "split", part)) for part in ("val", "test")}
+        # A network taken as it is needs no training set in memory.
+        parts["train"] = load_arrays(open_part(job, "split", "train")) if params.training.epochs else parts["val"]
         classes, size = open_part(job, "split", "train").classes, parts["train"].images.shape[-1]
         model = build_network(params.network, len(classes), size, job.seed("teacher", "init"), "squeeze.network")
         if params.weights is not None:
