@@ -90,11 +90,12 @@ class RecoverConfig:
     the end. `mode: improved` computes the same loss with a closed-form backward and crops as matrices, and rounds.
     `milestone` m: the lower bound of the crop area falls from 1 to `min_scale` over the first m * iterations steps along
     `curriculum`; 0 is SRe2L (no curriculum), 1 is CDA. `r_bn` weighs the statistics, the first layer `first_multiplier`
-    times. `jitter` rolls by 0..jitter pixels, or by -jitter..jitter if `jitter_symmetric`. A group shares
-    its views as published, unless `view_per_image`. Every `residual_every` steps X becomes
+    times. `jitter` rolls by 0..jitter pixels, or by -jitter..jitter if `jitter_symmetric`. All images
+    of a group share a step's view, as published, unless `view_per_image`. Every `residual_every` steps X becomes
     `residual_alpha` X + (1 - `residual_alpha`) X_0 and Adam starts anew (FADRM, 2025; 0: never; needs a real start).
-    `precision` of the teacher's activations: `auto` is bfloat16 on CUDA and float32 elsewhere; statistics, losses and images
-    are float32 in any case. On a CPU bfloat16 pays if the processor multiplies it natively (AVX512-BF16, AMX): ask for it.
+    `precision` is that of the teacher's activations: `auto` is bfloat16 on CUDA and float32 elsewhere; statistics, losses
+    and images are float32 in any case. On a CPU bfloat16 halves the time where the processor multiplies it natively
+    (AVX512-BF16, AMX) and is slow elsewhere, so it has to be asked for.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}

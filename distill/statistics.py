@@ -67,9 +67,7 @@ class BatchNormMatcher:
         stored = (layer.running_mean, layer.running_var)
 
         def forward(images: torch.Tensor) -> torch.Tensor:
-            out, self._distances[place] = _NormAndDistance.apply(
-                images, weight, bias, *stored, layer.eps, self._groups
-            )
+            out, self._distances[place] = _NormAndDistance.apply(images, weight, bias, *stored, layer.eps, self._groups)
             return out
 
         return forward
