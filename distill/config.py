@@ -101,8 +101,12 @@ class RecoverConfig:
     the end. `mode: improved` computes the same loss with a closed-form backward and crops as matrices, and rounds.
     `milestone` m: the lower bound of the crop area falls from 1 to `min_scale` over the first m * iterations steps along
     `curriculum`; 0 is SRe2L (no curriculum), 1 is CDA. `r_bn` weighs the statistics, the first layer `first_multiplier`
-    times. `jitter` rolls by 0..jitter pixels, or by -jitter..jitter if `jitter_symmetric`. `residual_every` steps X becomes
+    times. `jitter` rolls by 0..jitter pixels, or by -jitter..jitter if `jitter_symmetric`. All images
+    of a group share a step's view, as published, unless `view_per_image`. Every `residual_every` steps X becomes
     `residual_alpha` X + (1 - `residual_alpha`) X_0 and Adam starts anew (FADRM, 2025; 0: never; needs a real start).
+    `precision` is that of the teacher's activations: `auto` is bfloat16 on CUDA and float32 elsewhere; statistics, losses
+    and images are float32 in any case. On a CPU bfloat16 halves the time where the processor multiplies it natively
+    (AVX512-BF16, AMX) and is slow elsewhere, so it has to be asked for.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -120,9 +124,11 @@ class RecoverConfig:
     flip: bool = True
     jitter: int = 4
     jitter_symmetric: bool = False
+    view_per_image: bool = False
     residual_every: int = 0
     residual_alpha: float = 0.5
     log_every: int = 100
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:
         _require_known_words(self)
@@ -137,3 +143,7 @@ class RecoverConfig:
         for name in ("r_bn", "jitter", "residual_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} takes a number from 0 on, got {getattr(self, name)}")
+        if self.mode == "reference" and self.precision == "bfloat16":
+            raise ValueError("mode reference is float32 throughout; set precision to float32 or mode to improved")
+        if self.mode == "reference" and self.view_per_image:
+            raise ValueError("mode reference has one view per group; set view_per_image to false or mode to improved")
