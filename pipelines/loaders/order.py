@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipelines.runtime.seeds import seed_for
+from pipelines.seeds import seed_for
 
 Shuffle = Literal["none", "full", "block"]
 #: What happens to a tail that does not fill all ranks: `exact` leaves ranks uneven by one, `pad` repeats the epoch's first
