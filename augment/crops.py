@@ -66,7 +66,7 @@ def axis_matrices(
     Then the axis is mirrored where `flip` (n,) and rolled by `roll` (n,) towards higher indices. Rows that would read
     outside the image are zero: a box that sticks out is padding.
     """
-    target = torch.arange(size).expand(len(start), size)
+    target = torch.arange(size, device=start.device).expand(len(start), size)
     if roll is not None:
         target = (target - roll[:, None]) % size
     if flip is not None:
@@ -76,7 +76,7 @@ def axis_matrices(
     low = inside.floor()
     weight = inside - low
     high = torch.minimum(low + 1, extent - 1)
-    matrix = torch.zeros(len(start), size, size, dtype=torch.float64)
+    matrix = torch.zeros(len(start), size, size, dtype=torch.float64, device=start.device)
     for offset, part in ((low, 1 - weight), (high, weight)):
         source = (offset + start.double()[:, None]).long()
         valid = (source >= 0) & (source < size)

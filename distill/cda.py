@@ -29,7 +29,7 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One group's augmentation of one step: crop box, mirror, roll down and right in pixels."""
+    """The augmentation of a group, or of one image, at one step: crop box, mirror, roll down and right in pixels."""
 
     box: Box
     flip: bool
@@ -68,7 +68,7 @@ def to_uint8(images: torch.Tensor, mean: Sequence[float], std: Sequence[float], 
 
 
 def draw(step: int, size: int, config: RecoverConfig, torch_rng: torch.Generator, roll_rng: random.Random) -> Draw:
-    """One group's augmentation, in the published order: box, mirror (torch stream), roll (Python stream)."""
+    """One augmentation, in the published order: box, mirror (torch stream), roll (Python stream)."""
     box = Box(0, 0, size, size)
     if config.crop:
         box = draw_resized_crop(size, size, (min_scale(step, config), 1.0), torch_rng)
@@ -78,14 +78,18 @@ def draw(step: int, size: int, config: RecoverConfig, torch_rng: torch.Generator
 
 
 def augment(images: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
-    """Crop, stretch back, mirror and roll groups of images (G, B, C, S, S), one draw per group."""
+    """Crop, stretch back, mirror and roll images (G, B, C, S, S): one draw per group, or G * B, one per image."""
     size = images.shape[-1]
-    boxes = torch.tensor([one.box for one in draws])
-    flip = torch.tensor([one.flip for one in draws])
-    roll = torch.tensor([one.roll for one in draws])
-    rows = axis_matrices(boxes[:, 0], boxes[:, 2], size, roll=roll[:, 0]).to(images)
-    columns = axis_matrices(boxes[:, 1], boxes[:, 3], size, flip, roll[:, 1]).to(images)
-    return apply_matrices(images, rows, columns)
+    table = torch.tensor([(*one.box, one.flip, *one.roll) for one in draws])
+    if images.is_cuda:
+        # From pinned memory the copy is queued; from ordinary memory it would wait for the device at every step.
+        table = table.pin_memory().to(images.device, non_blocking=True)
+    top, left, height, width, flip, down, right = table.unbind(1)
+    rows = axis_matrices(top, height, size, roll=down).to(images.dtype)
+    columns = axis_matrices(left, width, size, flip.bool(), right).to(images.dtype)
+    if len(draws) == len(images):
+        return apply_matrices(images, rows, columns)
+    return apply_matrices(images.flatten(0, 1), rows, columns).view_as(images)
 
 
 def recover(
@@ -109,6 +113,7 @@ def recover(
     `log_every`-th (each costs a device sync). `on_step(step, images, losses (G,))` sees the state after each step, for tests.
     """
     groups, reference = len(seeds), config.mode == "reference"
+    half = config.precision == "bfloat16" or (config.precision == "auto" and not reference and targets.is_cuda)
     torch_rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
     roll_rngs = [random.Random(seed) for seed in seeds]
     low, high = (bound.to(targets.device, dtype).view(-1, 1, 1) for bound in pixel_bounds(mean, std))
@@ -124,11 +129,15 @@ def recover(
                 optimizer = _adam(images, config)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
-            pairs = zip(torch_rngs, roll_rngs, strict=True)
-            views = augment(images, [draw(step, image_size, config, a, b) for a, b in pairs]).flatten(0, 1)
+            draws = [
+                draw(step, image_size, config, torch_rng, roll_rng)
+                for torch_rng, roll_rng in zip(torch_rngs, roll_rngs, strict=True)
+                for _ in range(len(targets) if config.view_per_image else 1)
+            ]
+            views = augment(images, draws).flatten(0, 1)
             if not reference:
                 views = views.contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cuda", torch.bfloat16, enabled=not reference and views.is_cuda):
+            with torch.autocast(views.device.type, torch.bfloat16, enabled=half and dtype == torch.float32):
                 logits = teacher(views)
             loss = cross_entropy_by_group(logits.to(dtype), flat_targets, groups) + config.r_bn * matcher.loss()
             optimizer.zero_grad(set_to_none=True)
@@ -139,6 +148,8 @@ def recover(
             logged = (step + 1) % config.log_every == 0 or step + 1 == config.iterations
             if logged:
                 losses.append((step + 1, float(loss.detach().mean())))
+                if not math.isfinite(losses[-1][1]):
+                    raise ValueError(f"the loss is not finite at step {step + 1}; lower the learning rate or r_bn")
             if on_progress is not None:
                 on_progress(step + 1, losses[-1][1] if logged else None)
             if on_step is not None:

@@ -49,6 +49,8 @@ def pack(logits: torch.Tensor, form: LabelFormat, k: int = 5) -> Packed:
         return Packed(form, classes, values, scale=torch.cat([low, step], 1).float())
     if not 1 <= k < classes:
         raise ValueError(f"top_k keeps 1 to {classes - 1} of {classes} classes, got {k}")
+    if classes > torch.iinfo(torch.int16).max:
+        raise ValueError(f"top_k stores 16-bit class indices; {classes} classes need fp16 or int8")
     kept, indices = logits.topk(k, dim=1)
     mass = logits.logsumexp(1)[:, None]
     others = torch.log1p(-(kept - mass).exp().sum(1).clamp(max=1 - 1e-6)) + mass[:, 0]

@@ -6,7 +6,15 @@ A wrong value raises `ValueError` when the object is made.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+
+def _require_known_words(config: object) -> None:
+    """Refuse a word that a `Literal` field does not list; a dataclass by itself takes anything."""
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            raise ValueError(f"{name} takes {' | '.join(get_args(kind))}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +36,7 @@ class ViewConfig:
     mix_alpha: float | None = None
 
     def __post_init__(self) -> None:
+        _require_known_words(self)
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale takes 0 < low <= high <= 1, got {self.scale}")
         if self.padding < 0:
@@ -46,9 +55,10 @@ class TrainConfig:
     """How a network is trained, teacher or student.
 
     `schedule`: `cosine` to zero, `half_cosine` (RDED, EDC: 0.5(1 + cos(pi e / 2E)), ends at one half) or `constant`, stepped
-    per epoch, after `warmup_epochs` of linear growth. `decay`: weight decay on `all` parameters or on `matrices` only
-    (SRe2L on ImageNet). `temperature` and `t_squared` are for soft labels: SRe2L and CDA use KL without the factor T^2
-    on ImageNet and CIFAR, with it on Tiny-ImageNet. `soft_loss` `mse_gt` is EDC's MSE + 0.025 CE.
+    per epoch, after `warmup_epochs` of linear growth from 1 % (SRe2L's Tiny-ImageNet teachers). `decay`: weight decay on
+    `all` parameters or on `matrices` only (SRe2L on ImageNet). `temperature` and `t_squared` are for soft labels: SRe2L and
+    CDA use KL without the factor T^2 on ImageNet and CIFAR, with it on Tiny-ImageNet. `soft_loss` `mse_gt` is EDC's
+    MSE + 0.025 CE.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -71,6 +81,7 @@ class TrainConfig:
     evaluate_every: int = 1
 
     def __post_init__(self) -> None:
+        _require_known_words(self)
         for name in ("batch_size", "learning_rate", "temperature", "evaluate_every"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} takes a number above 0, got {getattr(self, name)}")
@@ -90,8 +101,12 @@ class RecoverConfig:
     the end. `mode: improved` computes the same loss with a closed-form backward and crops as matrices, and rounds.
     `milestone` m: the lower bound of the crop area falls from 1 to `min_scale` over the first m * iterations steps along
     `curriculum`; 0 is SRe2L (no curriculum), 1 is CDA. `r_bn` weighs the statistics, the first layer `first_multiplier`
-    times. `jitter` rolls by 0..jitter pixels, or by -jitter..jitter if `jitter_symmetric`. `residual_every` steps X becomes
+    times. `jitter` rolls by 0..jitter pixels, or by -jitter..jitter if `jitter_symmetric`. All images
+    of a group share a step's view, as published, unless `view_per_image`. Every `residual_every` steps X becomes
     `residual_alpha` X + (1 - `residual_alpha`) X_0 and Adam starts anew (FADRM, 2025; 0: never; needs a real start).
+    `precision` is that of the teacher's activations: `auto` is bfloat16 on CUDA and float32 elsewhere; statistics, losses
+    and images are float32 in any case. On a CPU bfloat16 halves the time where the processor multiplies it natively
+    (AVX512-BF16, AMX) and is slow elsewhere, so it has to be asked for.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -109,11 +124,14 @@ class RecoverConfig:
     flip: bool = True
     jitter: int = 4
     jitter_symmetric: bool = False
+    view_per_image: bool = False
     residual_every: int = 0
     residual_alpha: float = 0.5
     log_every: int = 100
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:
+        _require_known_words(self)
         if self.iterations < 1 or self.log_every < 1:
             raise ValueError(f"iterations and log_every take 1 or more, got {self.iterations} and {self.log_every}")
         for name in ("milestone", "residual_alpha"):
@@ -125,3 +143,7 @@ class RecoverConfig:
         for name in ("r_bn", "jitter", "residual_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} takes a number from 0 on, got {getattr(self, name)}")
+        if self.mode == "reference" and self.precision == "bfloat16":
+            raise ValueError("mode reference is float32 throughout; set precision to float32 or mode to improved")
+        if self.mode == "reference" and self.view_per_image:
+            raise ValueError("mode reference has one view per group; set view_per_image to false or mode to improved")

@@ -29,6 +29,7 @@ def label_epoch(
     std: Sequence[float],
 ) -> tuple[Views, torch.Tensor]:
     """One epoch's views of `images` (N, 3, S, S) uint8 and the teacher's logits (N, C) float32 for them, by position."""
+    assert not teacher.training, "in train mode the labels would depend on the batch and change the teacher"
     views = draw_views(len(images), images.shape[-1], config, seed, epoch, batch_size)
     logits = []
     for start in range(0, len(views), batch_size):
@@ -38,11 +39,18 @@ def label_epoch(
 
 
 def replay(tables: Mapping[int, tuple[Views, torch.Tensor]]) -> SoftLabels:
-    """Stored labels as the trainer takes them; give it `view_epochs=len(tables)`."""
+    """Stored labels as the trainer takes them; give it `view_epochs=len(tables)`.
+
+    Raises `ValueError` when the student's views are not the ones that were labelled.
+    """
 
     def of(epoch: int, views: Views, _batch: torch.Tensor, where: slice) -> torch.Tensor:
         known, logits = tables[epoch]
-        assert torch.equal(known.order[where], views.order[where]), "the labels belong to another order of images"
+        start, stop, _ = where.indices(len(views))
+        if not known.slice(start, stop).same_as(views.slice(start, stop)):
+            raise ValueError(
+                "the stored labels belong to other views: seed, batch size and views must be those of relabel"
+            )
         return logits[where]
 
     return of

@@ -1,8 +1,9 @@
 """The networks teachers and students are made of, by the names the field uses.
 
 `convnet{D}_w{W}`: D blocks of conv 3x3, batch norm, ReLU, average pool 2 (the ConvNet-D of dataset distillation, with the
-batch norm that statistics matching needs). `resnet20`, `resnet56`: CIFAR networks with parameter-free shortcuts (He et
-al. 2016, option A). Everything else is a timm name; ResNets get a 3x3 stride-1 stem without max pool up to 64 px (SRe2L).
+batch norm that statistics matching needs); `convnet{D}_w{W}_in` has instance norm instead, as most students of the field.
+`resnet20`, `resnet56`: CIFAR networks with parameter-free shortcuts (He et al. 2016, option A). Everything else is a timm
+name; ResNets get a 3x3 stride-1 stem without max pool up to 64 px (SRe2L).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 #: Up to this side ResNets keep full resolution in the stem.
 SMALL_IMAGE = 64
-_CONVNET = re.compile(r"convnet([1-6])_w(\d{1,4})")
+_CONVNET = re.compile(r"convnet([1-6])_w(\d{1,4})(_in)?")
 _CIFAR_RESNET = re.compile(r"resnet(20|32|44|56|110)(?:_w(\d{1,3}))?")
 
 
@@ -27,7 +28,7 @@ def build(name: str, classes: int, image_size: int, seed: int = 0, in_channels: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % (1 << 63))
         if match := _CONVNET.fullmatch(name):
-            return ConvNet(int(match[1]), int(match[2]), classes, image_size, in_channels)
+            return ConvNet(int(match[1]), int(match[2]), classes, image_size, in_channels, bool(match[3]))
         if match := _CIFAR_RESNET.fullmatch(name):
             return CifarResNet(int(match[1]), int(match[2] or 16), classes, in_channels)
         return _timm(name, classes, image_size, in_channels)
@@ -51,9 +52,20 @@ def _timm(name: str, classes: int, image_size: int, in_channels: int) -> nn.Modu
 
 
 class ConvNet(nn.Module):
-    """ConvNet-D. Input (B, C, H, W) float, output (B, classes)."""
+    """ConvNet-D. Input (B, C, H, W) float, output (B, classes).
 
-    def __init__(self, depth: int, width: int, classes: int, image_size: int, in_channels: int = 3) -> None:
+    `instance_norm` is one group per channel with learnt scale and shift, as Zhao et al. 2021 have it.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        classes: int,
+        image_size: int,
+        in_channels: int = 3,
+        instance_norm: bool = False,
+    ) -> None:
         super().__init__()
         if image_size >> depth < 1:
             raise ValueError(f"{image_size} px cannot be halved {depth} times; choose a shallower convnet")
@@ -62,7 +74,7 @@ class ConvNet(nn.Module):
         for _ in range(depth):
             blocks += [
                 nn.Conv2d(channels, width, 3, padding=1, bias=False),
-                nn.BatchNorm2d(width),
+                nn.GroupNorm(width, width) if instance_norm else nn.BatchNorm2d(width),
                 nn.ReLU(inplace=True),
                 nn.AvgPool2d(2),
             ]

@@ -22,6 +22,8 @@ from distill.views import Views, apply_views, draw_views
 SoftLabels = Callable[[int, Views, torch.Tensor, slice], torch.Tensor]
 Row = dict[str, float | int]
 EVALUATION_BATCH = 512
+#: Share of the learning rate that a warm-up starts from (SRe2L's Tiny-ImageNet teachers).
+WARMUP_START = 0.01
 
 
 def kl_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float, t_squared: bool = False) -> torch.Tensor:
@@ -41,9 +43,9 @@ def mse_gt_loss(
 
 
 def learning_rate(config: TrainConfig, epoch: int) -> float:
-    """The rate of an epoch: linear warm-up, then the schedule over all epochs."""
+    """The rate of an epoch: linear warm-up from `WARMUP_START`, then the schedule over the epochs that are left."""
     if epoch < config.warmup_epochs:
-        return config.learning_rate * (epoch + 1) / config.warmup_epochs
+        return config.learning_rate * (WARMUP_START + (1 - WARMUP_START) * epoch / config.warmup_epochs)
     if config.schedule == "constant":
         return config.learning_rate
     span = max(config.epochs - config.warmup_epochs, 1)
@@ -88,6 +90,7 @@ def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
 
 def teacher_labels(teacher: nn.Module) -> SoftLabels:
     """Labels made on the spot: the teacher, in eval mode, sees exactly the batch that the student sees."""
+    assert not teacher.training, "in train mode the labels would depend on the batch and change the teacher"
 
     @torch.no_grad()
     def of(_epoch: int, _views: Views, batch: torch.Tensor, _where: slice) -> torch.Tensor:
@@ -151,7 +154,7 @@ class Trainer:
         drawn = epoch % self._view_epochs
         views = draw_views(len(self._images), self._images.shape[-1], config.views, self.seed, drawn, config.batch_size)
         self.model.train()
-        total = torch.zeros((), device=self._images.device)
+        total, seen = torch.zeros((), device=self._images.device), 0
         for start in range(0, len(views), config.batch_size):
             stop = min(start + config.batch_size, len(views))
             if stop - start == 1 and start > 0:
@@ -162,8 +165,9 @@ class Trainer:
             self._optimizer.step()
             self._update_average()
             total += loss.detach() * (stop - start)
+            seen += stop - start
         self.epoch += 1
-        row: Row = {"epoch": epoch, "learning_rate": rate, "train_loss": float(total) / len(views)}
+        row: Row = {"epoch": epoch, "learning_rate": rate, "train_loss": float(total) / seen}
         due = self.epoch % config.evaluate_every == 0 or self.epoch == config.epochs
         if self._validation is not None and due:
             top1, val_loss = evaluate(self.final, *self._validation, mean=self._mean, std=self._std)
@@ -174,7 +178,9 @@ class Trainer:
     def _loss(self, epoch: int, views: Views, start: int, stop: int) -> torch.Tensor:
         config, chunk = self.config, views.slice(start, stop)
         batch = normalise(apply_views(self._images, views, chunk), self._mean, self._std)
-        logits = self.model(batch)
+        with torch.autocast("cuda", torch.bfloat16, enabled=batch.is_cuda):
+            logits = self.model(batch)
+        logits = logits.float()  # losses in full precision: at T = 20 softmaxes differ in the third digit
         labels = self._labels[chunk.order.to(self._labels.device)]
         if self._soft is not None:
             teacher = self._soft(epoch % self._view_epochs, views, batch, slice(start, stop)).to(logits.device)
@@ -199,7 +205,7 @@ class Trainer:
                 stored.copy_(fresh)
 
     def state(self) -> dict[str, Any]:
-        """All that the next epoch depends on; tensors and plain values."""
+        """All that the next epoch depends on; tensors and plain values. They are the live ones: save or copy at once."""
         average = self._average.state_dict() if self._average is not None else None
         return {
             "epoch": self.epoch,

@@ -37,8 +37,14 @@ class Views:
 
     def slice(self, start: int, stop: int) -> Views:
         """Positions start..stop-1."""
-        fields = (self.order, self.box, self.flip, self.partner, self.mix_box, self.share)
-        return Views(*(field[start:stop] for field in fields))
+        return Views(*(field[start:stop] for field in self._fields()))
+
+    def same_as(self, other: Views) -> bool:
+        """Whether both show the same pixels in the same order."""
+        return all(torch.equal(ours, theirs) for ours, theirs in zip(self._fields(), other._fields(), strict=True))
+
+    def _fields(self) -> tuple[torch.Tensor, ...]:
+        return self.order, self.box, self.flip, self.partner, self.mix_box, self.share
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -187,6 +187,8 @@ def _interrupt(_signal: int, _frame: Any) -> None:
 def main() -> None:
     """Entry point of the console script: turns errors into sentences and exit codes."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # Arrow's own allocator keeps what it was once given; tables here are small and memory is for images.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         code = app(standalone_mode=False)  # typer gives back the code of an Exit, and 130 for Ctrl-C
     except LimbeckError as error:

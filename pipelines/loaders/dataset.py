@@ -14,7 +14,7 @@ import torch
 from torch.utils import data
 
 from pipelines.images.params import ImageLimits
-from pipelines.loaders.reading import OnError, SampleReader
+from pipelines.loaders.reading import SampleReader
 from pipelines.shards.dataset import Dataset
 from pipelines.storage import Storage
 
@@ -26,7 +26,7 @@ class MapDataset(data.Dataset[Any]):
     """Samples by number in index order, for any sampler: `dataset[3]`.
 
     A sample is a dict with `key`, `label` (int, -1: none), `image` (a uint8 tensor (3, H, W), RGB) and the `members` asked
-    for; `transform(sample)`, when given, returns what is handed out instead. Errors are those of `reading.SampleReader`.
+    for; `transform(sample)`, when given, returns what is handed out instead. Raises `BadSampleError`.
     """
 
     def __init__(
@@ -34,11 +34,9 @@ class MapDataset(data.Dataset[Any]):
         location: Location,
         transform: Transform | None = None,
         members: Sequence[str] = (),
-        on_error: OnError = "raise",
-        bad_in_a_row: int = 8,
         limits: ImageLimits | None = None,
     ) -> None:
-        self._reader = SampleReader(opened(location), members, on_error, bad_in_a_row, limits)
+        self._reader = SampleReader(opened(location), members, limits)
         self._transform = transform
 
     def __len__(self) -> int:
@@ -66,10 +64,8 @@ def opened(location: Location) -> Dataset:
 
 
 def finished(sample: dict[str, Any], transform: Transform | None) -> Any:
-    """The sample with its image as a tensor (3, H, W), a view of its (H, W, 3) bytes, through the transform."""
-    pixels = np.ascontiguousarray(sample["image"])
-    # Decoders may return memory that they do not let others write; torch has no such tensors.
-    sample["image"] = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
+    """The sample with its image as a tensor (3, H, W), through the transform."""
+    sample["image"] = torch.from_numpy(np.ascontiguousarray(sample["image"].transpose(2, 0, 1)))
     if transform is None:
         return sample
     try:

@@ -15,22 +15,22 @@ class StreamLoader(DataLoader[Any]):
 
     An epoch that was left early is continued by the next pass, and the pass after its last batch is the next epoch:
 
-        loader = StreamLoader(StreamDataset(folder, batch_size=256, seed=1, ends="drop"), num_workers=4)
+        loader = StreamLoader(StreamDataset(folder, batch_size=256, seed=1, tail="drop"), num_workers=4)
         loader.load_state_dict(state)                          # or not
         for epoch in range(loader.epoch, 90):
             for batch in loader:
                 train(batch)                                   # loader.state_dict() between any two batches
 
-    `options` are DataLoader's, except those that the dataset decides: batch size, shuffling, sampling, what is dropped.
+    `options` are DataLoader's, except those that the dataset decides: batches, their collation and their order.
     """
 
     dataset: StreamDataset
 
     def __init__(self, dataset: StreamDataset, num_workers: int = 0, **options: Any) -> None:
-        decided = {"batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "in_order"} & options.keys()
+        decided = {"batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "collate_fn", "in_order"} & options.keys()
         if decided:
             raise TypeError(f"the dataset decides about {sorted(decided)}")
-        super().__init__(dataset, batch_size=dataset.batch_size, num_workers=num_workers, **options)
+        super().__init__(dataset, batch_size=None, num_workers=num_workers, **options)
 
     @property
     def epoch(self) -> int:

@@ -9,27 +9,20 @@ one number describes how far a run has come, and another number of ranks or work
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from pipelines.storage import canonical_json
+from pipelines.seeds import seed_for
 
 Shuffle = Literal["full", "block", "none"]
 #: What is done when the samples cannot be shared out evenly; see `pass_end`.
-Ends = Literal["exact", "pad", "drop"]
+Tail = Literal["exact", "pad", "drop"]
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 #: Windows kept permuted at once: readers pass from one into the next.
 _WINDOWS = 2
-
-
-def order_seed(seed: int, epoch: int, purpose: str) -> int:
-    """A 63-bit seed by the house's rule (`runtime.seeds`, which this layer must not import), with stage `loader`."""
-    digest = hashlib.sha256(canonical_json([seed, "loader", str(epoch), purpose])).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def permutation(count: int, seed: int, epoch: int, purpose: str) -> Numbers:
@@ -37,7 +30,7 @@ def permutation(count: int, seed: int, epoch: int, purpose: str) -> Numbers:
 
     The rank of `count` raw 64-bit outputs of PCG64: numpy promises those for ever, and `Generator.permutation` not.
     """
-    keys = np.random.PCG64(order_seed(seed, epoch, purpose)).random_raw(count)
+    keys = np.random.PCG64(seed_for(seed, "loader", str(epoch), purpose)).random_raw(count)
     return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
 
 
@@ -97,7 +90,7 @@ class Order:
         return known
 
 
-def pass_end(count: int, start: int, world: int, batch_size: int, ends: Ends) -> int:
+def pass_end(count: int, start: int, world: int, batch_size: int, tail: Tail) -> int:
     """The position at which a pass over `count` samples that goes on from `start` ends.
 
     `exact` reads every sample once: ranks may differ by one sample, and so by one batch, which is right for evaluation
@@ -106,9 +99,9 @@ def pass_end(count: int, start: int, world: int, batch_size: int, ends: Ends) ->
     batches.
     """
     left = max(count - start, 0)
-    if ends == "pad":
+    if tail == "pad":
         left = -(-left // world) * world
-    elif ends == "drop":
+    elif tail == "drop":
         left -= left % (world * batch_size)
     return start + left
 

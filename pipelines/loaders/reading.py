@@ -1,4 +1,4 @@
-"""One sample of a dataset by number: its row, its bytes by offset, decoded pixels; and what is done when one is bad.
+"""One sample of a dataset by number: its row, its bytes by offset, decoded pixels.
 
 Samples are numbered through all shards in index order. No torch and no order here.
 """
@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,9 +28,6 @@ from pipelines.shards.reader import TarDamage
 from pipelines.shards.sample import IMAGE_EXTENSIONS, MEMBER_RANK, MemberSpan
 from pipelines.shards.sidecar import read_sidecar
 
-OnError = Literal["raise", "replace"]
-
-_LOG = logging.getLogger(__name__)
 _READERS = 8
 #: Members that can be asked for beside the image.
 MEMBERS = tuple(ext for ext in MEMBER_RANK if ext not in IMAGE_EXTENSIONS)
@@ -48,15 +44,13 @@ class _Rows:
     members: pa.Array | None  # only where other members are asked for
 
 
+class BadSampleError(UserError):
+    """A sample that cannot be read: names its key, its shard and the command to look at it."""
+
+
 class SampleReader:
     """Samples of `dataset` by number, as dicts: `key` str, `label` int (-1: none), `image` uint8 (H, W, 3) RGB, and one
     entry for each extension in `members`: `json` parsed, `cls` int, `txt` str, `npy` and `npz` arrays.
-
-    A bad sample is one whose image does not decode within `limits`, whose member is missing or broken, or whose shard
-    is damaged there. With `on_error="raise"` it is a `UserError` that names key, shard and the command to look at it.
-    With `replace` the next sample of the index stands in, so that every batch, rank and epoch keeps its length and its
-    order; `replaced` counts, a warning names each, and `bad_in_a_row` bad samples in a row are an error all the same.
-    Errors of the machine or the network (`OSError`) are never swallowed.
 
     `keep` bounds the shards whose rows stay in memory; None reads all rows now (about 60 bytes a sample).
     """
@@ -65,24 +59,18 @@ class SampleReader:
         self,
         dataset: Dataset,
         members: Sequence[str] = (),
-        on_error: OnError = "raise",
-        bad_in_a_row: int = 8,
         limits: ImageLimits | None = None,
         keep: int | None = None,
     ) -> None:
         unknown = [ext for ext in members if ext not in MEMBERS]
         if unknown:
             raise UserError(f"a sample has no member {unknown[0]!r}; choose from {', '.join(MEMBERS)}")
-        if on_error not in ("raise", "replace") or bad_in_a_row < 1:
-            raise UserError(f"on_error is raise or replace and bad_in_a_row at least 1, got {on_error}, {bad_in_a_row}")
         if not len(dataset):
             raise UserError(f"{dataset.storage.url} holds no kept samples")
         self.dataset = dataset
         self.sizes = [shard.samples for shard in dataset.shards]
-        self.replaced = 0
         self._firsts = np.concatenate([[0], np.cumsum(self.sizes)])
-        self._members, self._on_error, self._bad_in_a_row, self._limits = tuple(members), on_error, bad_in_a_row, limits
-        self._keep = keep
+        self._members, self._limits, self._keep = tuple(members), limits, keep
         self._rows: OrderedDict[int, _Rows] = OrderedDict()
         self._lock = Lock()
         if keep is None:
@@ -104,22 +92,11 @@ class SampleReader:
         return np.concatenate([self._rows_of(shard).labels for shard in range(len(self.sizes))])
 
     def read(self, number: int) -> dict[str, Any]:
-        """The sample, or under `replace` the first good one after it. Safe from many threads."""
-        first: str | None = None
-        for tried in range(min(self._bad_in_a_row, len(self))):
-            sample = self._try((number + tried) % len(self))
-            if not isinstance(sample, str):
-                return sample
-            if self._on_error == "raise":
-                raise UserError(sample)
-            _LOG.warning("%s; the next sample stands in", sample)
-            first = first or sample
-            with self._lock:
-                self.replaced += 1
-        raise UserError(f"{self._bad_in_a_row} bad samples in a row; the first: {first}")
+        """One sample; safe from many threads.
 
-    def _try(self, number: int) -> dict[str, Any] | str:
-        """The sample, or a sentence about what is wrong with it."""
+        Raises `BadSampleError` when the image does not decode within the limits, when a member is missing or broken, or
+        when the shard is damaged there. Errors of the machine or the network are others and are not to be skipped.
+        """
         shard = int(np.searchsorted(self._firsts, number, side="right")) - 1
         rows, row = self._rows_of(shard), number - int(self._firsts[shard])
         key = rows.keys[row].as_py()
@@ -130,9 +107,7 @@ class SampleReader:
                 f"sample {key} in {self.dataset.storage.url}/{self.dataset.shards[shard].path} cannot be read "
                 f"({sample.reason}{detail}); look at it with: limbeck show {key}"
             )
-            if sample.error_class == "transient":  # the machine is to blame, no other sample would do better
-                raise UserError(problem)
-            return problem
+            raise UserError(problem) if sample.error_class == "transient" else BadSampleError(problem)
         return {"key": key, "label": int(rows.labels[row]), **sample}
 
     def _decode(self, shard: int, rows: _Rows, row: int) -> dict[str, Any] | Outcome:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch.utils import data
@@ -20,13 +20,19 @@ from torch.utils import data
 from pipelines.errors import UserError
 from pipelines.images.params import ImageLimits
 from pipelines.loaders.dataset import Location, Transform, finished, opened
-from pipelines.loaders.order import Ends, Order, Shuffle, dealt_batches, order_seed, pass_end
-from pipelines.loaders.reading import OnError, SampleReader
+from pipelines.loaders.order import Order, Shuffle, Tail, dealt_batches, pass_end
+from pipelines.loaders.reading import BadSampleError, SampleReader
+from pipelines.seeds import seed_for
 from pipelines.storage import canonical_json
+
+OnError = Literal["raise", "skip"]
+Read = dict[str, Any] | BadSampleError
 
 #: Samples that a decoding thread takes at once: handing over single small images costs as much as decoding them.
 _CHUNK = 8
-#: Workers of one rank that are watched for reading an epoch twice.
+#: Bad samples in a row that turn a skip into an error.
+MAX_CONSECUTIVE = 16
+#: Workers of one rank with a place of their own in shared memory.
 _WATCHED = 256
 # Places in the memory shared with worker processes.
 _SERIAL, _EPOCH, _START, _USED = range(4)
@@ -40,15 +46,19 @@ class Pass(NamedTuple):
 
 
 class StreamDataset(data.IterableDataset[Any]):
-    """One rank's share of an epoch in canonical order (see `order`), the same for any number of workers.
+    """Batches of one rank's share of an epoch in canonical order (see `order`), the same for any number of workers.
 
-    Samples are those of `MapDataset` plus `seed`, 63 bits that follow from (seed, epoch, position): draw augmentations
-    from it and they too are the same for any number of workers. `batch_size` belongs to the dataset, because whole
-    batches are dealt to workers; a plain `DataLoader` must be given the same one.
+    Use it as `DataLoader(stream, batch_size=None, num_workers=n)`, or through `StreamLoader`. A batch is `collate` of a list
+    of at most `batch_size` samples, each as in `MapDataset` plus `seed`, 63 bits that follow from (seed, epoch, position):
+    augmentations drawn from it are the same for any number of workers. `transform` sees one sample.
 
     `rank` and `world` are torch.distributed's, or those of torchrun's environment, unless given. `shuffle`, `window` and
-    `ends` are those of `order.Order` and `order.pass_end`. `threads` read and decode ahead in each worker process; at
+    `tail` are those of `order.Order` and `order.pass_end`. `threads` read and decode ahead in each worker process; at
     object stores, more of them hide the latency.
+
+    A bad sample raises `BadSampleError` here or from the worker. With `on_error="skip"` it is left out of its batch, which
+    is then shorter, and counted in `skipped`; 16 bad samples in a row, or a batch of nothing else, are an error all the
+    same. Every rank keeps its number of batches. Errors of the machine or the network are never skipped.
 
     An epoch is read once: `set_epoch(e)` before each, which persistent workers see too, or `StreamLoader`, which moves
     on by itself. Reading a shuffled epoch a second time is a `UserError`, not a silent repetition.
@@ -62,45 +72,45 @@ class StreamDataset(data.IterableDataset[Any]):
         seed: int = 0,
         shuffle: Shuffle = "full",
         window: int = 16,
-        ends: Ends = "exact",
+        tail: Tail = "exact",
         rank: int | None = None,
         world: int | None = None,
         transform: Transform | None = None,
+        collate: Callable[[list[Any]], Any] = data.default_collate,
         members: Sequence[str] = (),
         on_error: OnError = "raise",
-        bad_in_a_row: int = 8,
         limits: ImageLimits | None = None,
         threads: int = 2,
     ) -> None:
         super().__init__()
-        for name, value, known in (("shuffle", shuffle, Shuffle), ("ends", ends, Ends)):
+        for name, value, known in (("shuffle", shuffle, Shuffle), ("tail", tail, Tail), ("on_error", on_error, OnError)):
             if value not in get_args(known):
                 raise UserError(f"{name} is one of {', '.join(get_args(known))}, got {value!r}")
+        for name, number in (("batch_size", batch_size), ("window", window), ("threads", threads)):
+            if number < 1:
+                raise UserError(f"{name} must be 1 or more, got {number}")
         self.rank, self.world = _whereabouts(rank, world)
-        if not 0 <= self.rank < self.world or min(batch_size, window, threads) < 1:
-            raise UserError(
-                f"rank counts from 0 below world, and batch_size, window and threads are at least 1; got rank {self.rank} "
-                f"of {self.world}, {batch_size}, {window}, {threads}"
-            )
+        if not 0 <= self.rank < self.world:
+            raise UserError(f"rank must be 0..{self.world - 1}, got {self.rank}")
         # A window is read together with the next one while readers pass from it.
         keep = 2 * window + 1 if shuffle == "block" else None
-        self._reader = SampleReader(opened(location), members, on_error, bad_in_a_row, limits, keep)
-        self._transform, self._threads, self._ends = transform, threads, ends
-        self.batch_size, self.seed, self._shuffle, self._window = batch_size, seed, shuffle, window
+        self._reader = SampleReader(opened(location), members, limits, keep)
+        self._transform, self._collate, self._threads = transform, collate, threads
+        self._shuffle, self._window, self._tail, self._on_error = shuffle, window, tail, on_error
+        self.batch_size, self.seed = batch_size, seed
         self._consumed = 0
         if not self._stop(0):
             raise UserError(
-                f"ends=drop leaves nothing of {len(self._reader)} samples for {self.world} ranks with batches of {batch_size}"
+                f"tail=drop leaves nothing of {len(self._reader)} samples for {self.world} ranks and batches of {batch_size}"
             )
         # Worker processes, persistent ones too, read where to begin here; `_SERIAL` counts what was begun.
         self._shared = torch.tensor([0, 0, 0, -1]).share_memory_()
         self._finished = torch.full((_WATCHED,), -1, dtype=torch.int64).share_memory_()
-        self._replaced = torch.zeros(_WATCHED, dtype=torch.int64).share_memory_()
+        self._skipped = torch.zeros(_WATCHED, dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
-        """Samples of this rank in a whole epoch."""
-        stop = pass_end(len(self._reader), 0, self.world, self.batch_size, self._ends)
-        return len(range(self.rank, stop, self.world))
+        """Batches of this rank in a whole epoch."""
+        return -(-len(range(self.rank, self._stop(0), self.world)) // self.batch_size)
 
     @property
     def epoch(self) -> int:
@@ -113,22 +123,26 @@ class StreamDataset(data.IterableDataset[Any]):
         return self._reader.dataset.classes
 
     @property
-    def replaced(self) -> int:
-        """Bad samples that another stood in for, over all workers of this rank, as of what they have read ahead."""
-        return int(self._replaced.sum())
+    def skipped(self) -> int:
+        """Bad samples left out by this rank so far, as of what its workers have read ahead."""
+        return int(self._skipped.sum())
 
     def set_epoch(self, epoch: int) -> None:
         """Begin this epoch from its start at the next iteration, in all workers."""
         self._go_to(epoch, 0)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, batches_done: int | None = None) -> dict[str, Any]:
         """How far the run has come: the epoch, and the position up to which all ranks together have consumed it.
 
         Right between batches, on any rank, as long as all ranks have taken the same number. Worker processes read ahead
-        of the trainer, so after a plain DataLoader with workers this is a `UserError`: take `StreamLoader.state_dict`.
+        of the trainer; only `StreamLoader` knows what it was given. With a plain DataLoader, say how many `batches_done`
+        were taken since the epoch was set or the state loaded.
         """
+        if batches_done is not None:
+            start = int(self._shared[_START])
+            return self.consumed_state(self._after(start, batches_done))
         if self._shared[_USED] == self._shared[_SERIAL]:
-            raise UserError("worker processes read ahead of the trainer; take state_dict() of a StreamLoader")
+            raise UserError("worker processes read ahead; take StreamLoader.state_dict(), or say how many batches_done")
         return self.consumed_state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -142,9 +156,9 @@ class StreamDataset(data.IterableDataset[Any]):
         self._go_to(int(state["epoch"]), int(state["position"]))
         self._skip_if_over()
 
-    def consumed_state(self) -> dict[str, Any]:
+    def consumed_state(self, position: int | None = None) -> dict[str, Any]:
         """`state_dict` without its check; for a loader that calls the three methods below."""
-        return self._identity | {"epoch": self.epoch, "position": self._consumed}
+        return self._identity | {"epoch": self.epoch, "position": self._consumed if position is None else position}
 
     def begin_pass(self) -> Pass:
         """Go on where consumption stopped, with the next epoch if that was an epoch's end."""
@@ -155,8 +169,7 @@ class StreamDataset(data.IterableDataset[Any]):
     def consumed(self, begun: Pass, batches: int) -> None:
         """The trainer has been given so many batches of this pass. Without effect once another epoch was set."""
         if self._shared[_SERIAL] == begun.serial:
-            stop = self._stop(begun.start)
-            self._consumed = min(begun.start + batches * self.batch_size * self.world, stop)
+            self._consumed = self._after(begun.start, batches)
 
     def end_pass(self, begun: Pass) -> None:
         """The trainer has been given all of the epoch."""
@@ -179,48 +192,73 @@ class StreamDataset(data.IterableDataset[Any]):
         if again and self._shuffle != "none":
             # Raised at the first sample, where a worker process can still report it.
             return _refused(f"epoch {epoch} was read to its end; call set_epoch({epoch + 1}), or use StreamLoader")
-        return self._samples(serial, epoch, start, worker, workers, alone=info is None)
+        return self._batches(serial, epoch, start, worker, workers, alone=info is None)
 
-    def _samples(self, serial: int, epoch: int, start: int, worker: int, workers: int, alone: bool) -> Iterator[Any]:
-        stop = self._stop(start)
+    def _batches(self, serial: int, epoch: int, start: int, worker: int, workers: int, alone: bool) -> Iterator[Any]:
         order = Order(self._reader.sizes, self.seed, epoch, self._shuffle, self._window)
-        batches = dealt_batches(start, stop, self.batch_size, self.rank, self.world, worker, workers)
-        seen = self._reader.replaced
-        for number, (position, sample) in enumerate(self._decoded(order, batches), 1):
-            sample["seed"] = order_seed(self.seed, epoch, f"position {position}")
-            if self._reader.replaced != seen:
-                self._replaced[worker % _WATCHED] += self._reader.replaced - seen
-                seen = self._reader.replaced
+        dealt = dealt_batches(start, self._stop(start), self.batch_size, self.rank, self.world, worker, workers)
+        bad_in_a_row = 0
+        for number, (positions, results) in enumerate(self._read_ahead(order, dealt), 1):
+            samples = []
+            for position, sample in zip(positions, results, strict=True):
+                if isinstance(sample, BadSampleError):
+                    bad_in_a_row += 1
+                    self._skip(sample, bad_in_a_row, worker)
+                    continue
+                bad_in_a_row = 0
+                sample["seed"] = seed_for(self.seed, "loader", str(epoch), f"position {position}")
+                samples.append(finished(sample, self._transform))
+            if not samples:
+                raise UserError(f"every sample of a batch is bad; the last: {results[-1]}")
             if alone and self._shared[_SERIAL] == serial:
-                last = position + self.world >= stop
-                self._consumed = stop if last else start + number * self.world
-            yield finished(sample, self._transform)
+                self._consumed = self._after(start, number)
+            yield self._collate(samples)
         if not alone:
             self._finished[worker % _WATCHED] = serial
 
-    def _decoded(self, order: Order, batches: Iterator[range]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Samples of all batches in order with their positions, decoded a few chunks ahead by the threads."""
-        chunks = (batch[place : place + _CHUNK] for batch in batches for place in range(0, len(batch), _CHUNK))
+    def _skip(self, error: BadSampleError, bad_in_a_row: int, worker: int) -> None:
+        if self._on_error == "raise":
+            raise error
+        if bad_in_a_row >= MAX_CONSECUTIVE:
+            raise UserError(f"{bad_in_a_row} bad samples in a row; the last: {error}")
+        self._skipped[worker % _WATCHED] += 1
 
-        def read(numbers: Sequence[int]) -> list[dict[str, Any]]:
-            return [self._reader.read(number) for number in numbers]
+    def _read_ahead(self, order: Order, dealt: Iterator[range]) -> Iterator[tuple[range, list[Read]]]:
+        """The samples of each batch in order, while the threads decode what comes next."""
+
+        def read(numbers: Sequence[int]) -> list[Read]:
+            return [self._read(number) for number in numbers]
 
         pool = ThreadPoolExecutor(self._threads)
-        waiting: deque[tuple[range, Future[list[dict[str, Any]]]]] = deque()
+        waiting: deque[tuple[range, list[Future[list[Read]]]]] = deque()
+        ahead = 0
         try:
-            for chunk in chunks:
-                waiting.append((chunk, pool.submit(read, order.take(chunk).tolist())))
-                if len(waiting) > 2 * self._threads:
-                    done, future = waiting.popleft()
-                    yield from zip(done, future.result(), strict=True)
-            while waiting:
-                done, future = waiting.popleft()
-                yield from zip(done, future.result(), strict=True)
+            for batch in dealt:
+                numbers = order.take(batch).tolist()
+                chunks = [numbers[place : place + _CHUNK] for place in range(0, len(numbers), _CHUNK)]
+                waiting.append((batch, [pool.submit(read, chunk) for chunk in chunks]))
+                ahead += len(chunks)
+                while waiting and ahead - len(waiting[0][1]) >= 2 * self._threads:
+                    positions, futures = waiting.popleft()
+                    ahead -= len(futures)
+                    yield positions, [sample for future in futures for sample in future.result()]
+            for positions, futures in waiting:
+                yield positions, [sample for future in futures for sample in future.result()]
         finally:
             pool.shutdown(cancel_futures=True)
 
+    def _read(self, number: int) -> Read:
+        try:
+            return self._reader.read(number)
+        except BadSampleError as error:
+            return error
+
+    def _after(self, start: int, batches: int) -> int:
+        """The position that all ranks have reached with so many batches each."""
+        return min(start + batches * self.batch_size * self.world, self._stop(start))
+
     def _stop(self, start: int) -> int:
-        return pass_end(len(self._reader), start, self.world, self.batch_size, self._ends)
+        return pass_end(len(self._reader), start, self.world, self.batch_size, self._tail)
 
     def _go_to(self, epoch: int, position: int) -> None:
         self._consumed = position

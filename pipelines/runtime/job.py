@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import pyarrow as pa
 
 from pipelines.config import RunParams, Section
-from pipelines.runtime.seeds import seed_for
 from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.seeds import seed_for
 from pipelines.storage import Storage
 
 ParamsT = TypeVar("ParamsT", bound=Section)

@@ -21,7 +21,8 @@ CLASSES_FILE = "classes.json"
 STATS_FILE = "stats.json"
 CROISSANT_FILE = "dataset.json"
 
-_READERS = 8
+#: Object stores are slow to answer; local files are not, and every reader takes memory.
+_READERS, _LOCAL_READERS = 8, 2
 
 
 def unpublish(storage: Storage) -> None:
@@ -55,5 +56,5 @@ def dataset_stats(storage: Storage, shards: Sequence[ShardEntry]) -> DatasetStat
     def of(shard: ShardEntry) -> DatasetStats:
         return DatasetStats.of(read_sidecar(storage, shard.sidecar, STATS_COLUMNS))
 
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(_LOCAL_READERS if storage.is_local else _READERS) as pool:
         return merged(pool.map(of, shards))

@@ -9,7 +9,7 @@ import numpy as np
 from pipelines.errors import UserError
 from pipelines.loaders.arrays import ImageArrays, load_arrays
 from pipelines.runtime.job import Job
-from pipelines.runtime.seeds import seed_for
+from pipelines.seeds import seed_for
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.keys import slot_key
 from pipelines.stages.common import open_part

@@ -11,18 +11,19 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from distill.config import TrainConfig, ViewConfig
 from pipelines.config import Section
+from pipelines.errors import UserError
 from pipelines.loaders.arrays import ImageArrays, load_arrays
 from pipelines.loaders.soft_labels import read_soft_labels
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import CONFIG_FILE
-from pipelines.runtime.seeds import seed_for
 from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.seeds import seed_for
 from pipelines.stages.checkpoints import train_resumably
 from pipelines.stages.common import (
     METRICS_FILE,
@@ -53,7 +54,9 @@ class EvaluateParams(Section):
     """Parameters of `evaluate`."""
 
     network: str = Field("convnet3_w128", description="the student; a name of distill.networks")
-    ipc: tuple[int, ...] = Field((1, 10), min_length=1)
+    ipc: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, description="subsets to compare; all that relabel labelled if not given"
+    )
     seeds: int = Field(3, ge=1, description="students per arm; fewer than 3 is said in the report")
     arms: tuple[Arm, ...] = ("distilled_soft", "random_soft", "distilled_hard", "random_hard", "real_hard")
     soft: TrainConfig = Field(TrainConfig(), description="soft arms; views and batch size are those of relabel")
@@ -81,12 +84,13 @@ class Evaluate(Stage[EvaluateParams]):
             "teacher": stage_digest(job, "squeeze"),
             "labels": stage_digest(job, "relabel"),
         }
+        subsets = _subsets(job)
         units = [Unit("teacher", {"arm": "teacher", "inputs": inputs | {"teacher": made["teacher"]}})]
         for arm in params.arms:
             needs = _needs(arm)
             used = inputs | {name: made[name] for name in needs}
             config = asdict(_config(arm, params, _relabel_params(job)))
-            for ipc in (FULL,) if arm == "real_hard" else params.ipc:
+            for ipc in (FULL,) if arm == "real_hard" else subsets:
                 for seed in range(params.seeds):
                     name = f"{arm}-{'full' if ipc == FULL else f'ipc{ipc:03d}'}-seed{seed}"
                     units.append(Unit(name, {"arm": arm, "ipc": ipc, "seed": seed, "inputs": used, "config": config}))
@@ -179,6 +183,19 @@ def _needs(arm: str) -> list[str]:
     """Which products an arm depends on; the others may change without training it again."""
     needs = ["distilled"] if arm.startswith("distilled") else []
     return needs + (["teacher", "labels"] if arm.endswith("soft") else [])
+
+
+def _subsets(job: Job[EvaluateParams]) -> list[int]:
+    """Images per class to compare, each of which has labels."""
+    labelled = sorted(
+        int(name.removeprefix("ipc_")) for name in json.loads(job.input("relabel").read_bytes(METRICS_FILE))
+    )
+    wanted = list(job.params.ipc or labelled)
+    if missing := [ipc for ipc in wanted if ipc not in labelled]:
+        raise UserError(
+            f"evaluate.ipc: there are no labels for {missing} images per class, only for {labelled}; see relabel.ipc"
+        )
+    return wanted
 
 
 def _relabel_params(job: Job[Any]) -> RelabelParams:

@@ -87,12 +87,17 @@ class Ingest(Stage[IngestParams]):
             raise UserError(f"no images in {', '.join(source.path for source in params.sources)}; check ingest.sources")
         records = _mark_duplicates(records, params)
         order, bounds = _deal(records, params, job.run.seed)
-        groups = [records.take(pa.array(order[a:b])) for a, b in itertools.pairwise(bounds)]
+        count, columns = records.num_rows, records.columns
+        del records  # column by column, so that the set is in memory once
+        for place, column in enumerate(columns):
+            columns[place] = column.take(pa.array(order))
+        dealt = pa.table(columns, schema=RECORDS)
+        groups = [dealt.slice(a, b - a) for a, b in itertools.pairwise(bounds)]
         units = [
             Unit(f"ingest-{index:06d}", {"group": index, "rows": group.num_rows, "content": _content(group)})
             for index, group in enumerate(groups)
         ]
-        return Plan(units, {"records": groups}, {"classes": classes, "records": records.num_rows})
+        return Plan(units, {"records": groups}, {"classes": classes, "records": count})
 
     def open(self, job: Job[IngestParams]) -> list[Source]:
         import cv2
@@ -143,7 +148,7 @@ def _scan(sources: Sequence[Source], classes: Sequence[str]) -> pa.Table:
                 for name, value in zip(RECORDS.names, values, strict=True):
                     columns[name].append(value)
             batches.append(pa.RecordBatch.from_pydict(columns, schema=RECORDS))
-    return pa.Table.from_batches(batches, schema=RECORDS)
+    return pa.Table.from_batches(batches, schema=RECORDS).combine_chunks()  # many small buffers take twice the room
 
 
 def _chunks(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
@@ -159,8 +164,9 @@ def _chunks(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
 
 def _mark_duplicates(records: pa.Table, params: IngestParams) -> pa.Table:
     """Fill `duplicate_of` with the source of the record that is kept, for all others of equal bytes."""
-    digests = np.frombuffer(b"".join(records["sha256"].to_pylist()), dtype=">u8").reshape(-1, 4)
-    rank = np.array([SPLIT_RANK.get(split or "", 3) for split in records["split"].to_pylist()])
+    digests = np.frombuffer(records["sha256"].combine_chunks().buffers()[1], dtype=">u8").reshape(-1, 4)
+    ranks = [SPLIT_RANK.get(split or "", 3) for chunk in records["split"].chunks for split in chunk.to_pylist()]
+    rank = np.array(ranks, dtype=np.int8)
     position = np.arange(records.num_rows)
     order = np.lexsort((position, rank, digests[:, 1], digests[:, 0]))
     same = (digests[order][1:] == digests[order][:-1]).all(axis=1)
@@ -193,13 +199,11 @@ def _deal(records: pa.Table, params: IngestParams, seed: int) -> tuple[np.ndarra
     if params.order == "source":
         step = math.ceil(count / shards)
         return np.arange(count), [*range(0, count, step), count]
-    prefix = f"{seed}:".encode()
-    origins, names = records["origin"].to_pylist(), records["source"].to_pylist()
-    hashed = (
-        hashlib.sha256(prefix + f"{origin}:{name}".encode()).digest()[:8]
-        for origin, name in zip(origins, names, strict=True)
-    )
-    place = np.frombuffer(b"".join(hashed), dtype=">u8").astype(np.uint64)
+    prefix, hashed = f"{seed}:", bytearray()
+    for batch in records.select(["origin", "source"]).to_batches():
+        for origin, name in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            hashed += hashlib.sha256(f"{prefix}{origin}:{name}".encode()).digest()[:8]
+    place = np.frombuffer(hashed, dtype=">u8").astype(np.uint64)
     order = np.argsort(place, kind="stable")
     edges = [int(((1 << 64) * index) // shards) for index in range(1, shards)]
     cuts = np.searchsorted(place[order], np.array(edges, dtype=np.uint64))

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from distill.config import ViewConfig
 from pipelines.config import Section
+from pipelines.errors import UserError
 from pipelines.loaders.arrays import ImageArrays
 from pipelines.loaders.soft_labels import Epoch, write_soft_labels
 from pipelines.runtime.job import Job, Plan, Stage
-from pipelines.runtime.seeds import seed_for
 from pipelines.runtime.units import Marker, Tick, Unit, UnitOutput, no_tick
+from pipelines.seeds import seed_for
 from pipelines.stages.common import (
     METRICS_FILE,
     Teacher,
@@ -36,8 +37,8 @@ from pipelines.storage import pretty_json
 class RelabelParams(Section):
     """Parameters of `relabel`."""
 
-    ipc: tuple[int, ...] = Field(
-        (1, 10), min_length=1, description="subsets to label: the first n slots of every class"
+    ipc: tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...] = Field(
+        (1, "all"), min_length=1, description="subsets to label: the first n slots of every class, or all of them"
     )
     epochs: int = Field(300, ge=1, description="epochs of labels; a longer training uses them in turn")
     batch_size: int = Field(100, ge=2, description="images are mixed within a batch of this size")
@@ -45,13 +46,6 @@ class RelabelParams(Section):
     format: Literal["fp16", "int8", "top_k"] = "fp16"
     top_k: int = Field(5, ge=1)
     epochs_per_unit: int = Field(100, ge=1)
-
-    @field_validator("ipc")
-    @classmethod
-    def _ascending(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(count < 1 for count in value) or len(set(value)) != len(value):
-            raise ValueError("ipc takes distinct counts from 1 on")
-        return tuple(sorted(value))
 
 
 class Relabel(Stage[RelabelParams]):
@@ -69,12 +63,19 @@ class Relabel(Stage[RelabelParams]):
         distilled, params = open_part(job, "cda"), job.params
         inputs = {"cda": dataset_digest(distilled), "squeeze": stage_digest(job, "squeeze")}
         units = []
-        for ipc in params.ipc:
+        have = len(distilled) // len(distilled.classes)
+        subsets = sorted({have if ipc == "all" else ipc for ipc in params.ipc})
+        if subsets[-1] > have:
+            raise UserError(
+                f"relabel.ipc asks for {subsets[-1]} images per class, {distilled.storage.url} has {have}; lower it, say "
+                f"all, or raise cda.ipc"
+            )
+        for ipc in subsets:
             for first in range(0, params.epochs, params.epochs_per_unit):
                 epochs = [first, min(first + params.epochs_per_unit, params.epochs)]
                 payload = {"ipc": ipc, "epochs": epochs, "inputs": inputs}
                 units.append(Unit(f"ipc_{ipc:03d}/relabel-{first // params.epochs_per_unit:06d}", payload))
-        return Plan(units, facts={"classes": distilled.classes})
+        return Plan(units, facts={"classes": distilled.classes, "ipc": subsets})
 
     def open(self, job: Job[RelabelParams]) -> Teacher:
         return load_teacher(job, torch_device(job))
@@ -89,7 +90,7 @@ class Relabel(Stage[RelabelParams]):
 
     def finish(self, job: Job[RelabelParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         metrics = {}
-        for ipc in job.params.ipc:
+        for ipc in plan.facts["ipc"]:
             mine = [marker.summary for marker in markers if marker.summary["ipc"] == ipc]
             metrics[f"ipc_{ipc}"] = {
                 "bytes": sum(one["bytes"] for one in mine),

@@ -24,8 +24,8 @@ from pipelines.runtime.execute import require_finished
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import PLAN_FOLDER
 from pipelines.runtime.publication import publish_datasets
-from pipelines.runtime.seeds import seed_for
 from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.seeds import seed_for
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.sample import Sample
 from pipelines.storage import pretty_json

@@ -89,7 +89,7 @@ class Squeeze(Stage[SqueezeParams]):
             validation=parts["val"].tensors(device),
         )
         history = train_resumably(trainer, output)
-        final = trainer.model
+        final = trainer.final
         test_top1, val_top1 = (
             evaluate(final, *parts[part].tensors(device), mean=params.mean, std=params.std)[0]
             for part in ("test", "val")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection
@@ -88,6 +89,10 @@ def assert_same(found: dict[str, bytes], expected: dict[str, bytes]) -> None:
     assert not differing, f"these files differ: {differing}"
 
 
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start_driver(place: Workplace, *more: str) -> subprocess.Popen[bytes]:
     """`limbeck run toy` in a process of its own."""
     parameters = place.root / "params.yaml"
@@ -99,6 +104,8 @@ def start_driver(place: Workplace, *more: str) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
+        # A suite started in the background ignores SIGINT, and its children would inherit that.
+        preexec_fn=_heed_interrupts,
     )
 
 

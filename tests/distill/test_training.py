@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ from torch import nn
 
 from distill.compression import pack, unpack
 from distill.config import RecoverConfig, TrainConfig, ViewConfig
+from distill.labels import label_epoch, replay
 from distill.networks import build
-from distill.training import Trainer, evaluate
-from distill.views import apply_views, draw_views
+from distill.training import Trainer, evaluate, normalise, teacher_labels
+from distill.views import Views, apply_views, draw_views
 
 STATISTICS = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
 
@@ -88,9 +90,14 @@ def test_images_that_are_not_bytes_are_refused() -> None:
         (lambda: TrainConfig(ema=1.0), "ema"),
         (lambda: ViewConfig(scale=(0.5, 0.2)), "scale"),
         (lambda: RecoverConfig(milestone=2), "milestone"),
+        (lambda: RecoverConfig(mode="published"), "reference"),  # type: ignore[arg-type]
+        (lambda: TrainConfig(schedule="linear"), "half_cosine"),  # type: ignore[arg-type]
+        (lambda: TrainConfig(optimizer="adam"), "adamw"),  # type: ignore[arg-type]
+        (lambda: ViewConfig(mix="cutmx"), "cutmix"),  # type: ignore[arg-type]
         (lambda: build("convnet3_w8", 0, 32), "class"),
         (lambda: build("convnt3_w128", 10, 32), "convnet3_w128"),
         (lambda: pack(torch.zeros(2, 4), "top_k", 4), "top_k"),
+        (lambda: pack(torch.zeros(1, 40_000), "top_k", 4), "16-bit"),
     ],
 )
 def test_a_wrong_value_is_named(make: object, message: str) -> None:
@@ -109,6 +116,75 @@ def test_small_images_get_a_stem_that_keeps_their_resolution() -> None:
     assert tuple(small.conv1.weight.shape) == (64, 3, 3, 3)  # type: ignore[union-attr]
     assert tuple(large.conv1.weight.shape) == (64, 3, 7, 7)  # type: ignore[union-attr]
     assert sum(isinstance(module, nn.BatchNorm2d) for module in small.modules()) == 20
+
+
+def test_a_convnet_can_normalise_each_image_alone() -> None:
+    student = build("convnet3_w8_in", 10, 32)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in student.modules())
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(student.train()(images)[:2], student.eval()(images[:2]), atol=1e-5)
+
+
+def soft_student(views: ViewConfig, seed: int, **labels: object) -> Trainer:
+    images, classes = bars(20)
+    config = TrainConfig(epochs=5, batch_size=8, learning_rate=0.05, views=views, evaluate_every=5)
+    return Trainer(build("convnet2_w8", 2, 16, seed=3), (images, classes), config, seed=seed, **STATISTICS, **labels)  # type: ignore[arg-type]
+
+
+def stored_labels(teacher: nn.Module, views: ViewConfig, epochs: int) -> dict[int, tuple[Views, torch.Tensor]]:
+    images = bars(20)[0]
+    return {
+        epoch: label_epoch(teacher, images, views, seed=7, epoch=epoch, batch_size=8, **STATISTICS)
+        for epoch in range(epochs)
+    }
+
+
+def test_two_epochs_of_labels_serve_five_epochs_of_training() -> None:
+    views, teacher = ViewConfig(crop="resized", mix="mixup"), build("convnet2_w8", 2, 16, seed=1).eval()
+    finals = []
+    for soft, kept in (
+        (replay(stored_labels(teacher, views, 2)), 2),
+        (teacher_labels(teacher), 2),
+        (teacher_labels(teacher), 5),
+    ):
+        student = soft_student(views, 7, soft_labels=soft, view_epochs=kept)
+        list(student.run())
+        finals.append(student.final.state_dict()["classifier.weight"])
+    assert torch.equal(finals[0], finals[1])
+    assert not torch.equal(finals[1], finals[2])
+
+
+@pytest.mark.parametrize("change", ["seed", "crop", "flip", "mix", "batch"])
+def test_labels_of_other_views_are_refused(change: str) -> None:
+    views, teacher = ViewConfig(crop="resized", mix="cutmix"), build("convnet2_w8", 2, 16, seed=1).eval()
+    soft = replay(stored_labels(teacher, views, 5))
+    other = {
+        "crop": replace(views, scale=(0.5, 1.0)),
+        "flip": replace(views, flip=False),
+        "mix": replace(views, mix_alpha=0.5),
+    }.get(change, views)
+    student = soft_student(other, 8 if change == "seed" else 7, soft_labels=soft)
+    if change == "batch":
+        student.config = replace(student.config, batch_size=10)
+    with pytest.raises(ValueError, match="other views"):
+        list(student.run())
+
+
+def test_a_teacher_in_train_mode_does_not_label() -> None:
+    teacher = build("convnet2_w8", 2, 16, seed=1)
+    with pytest.raises(AssertionError, match="train mode"):
+        teacher_labels(teacher)
+
+
+def test_a_lone_last_sample_does_not_count_in_the_loss() -> None:
+    images, labels = bars(17)
+    config = TrainConfig(epochs=1, batch_size=16, learning_rate=1e-9, views=ViewConfig(crop="none", flip=False))
+    one = Trainer(build("convnet2_w8", 2, 16, seed=3), (images, labels), config, seed=4, **STATISTICS)
+    loss = next(one.run())["train_loss"]
+    seen = draw_views(17, 16, config.views, seed=4, epoch=0, batch_size=16).order[:16]
+    batch = normalise(images[seen].float() / 255, **STATISTICS)
+    expected = nn.functional.cross_entropy(build("convnet2_w8", 2, 16, seed=3).train()(batch), labels[seen])
+    assert loss == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_views_without_chance_are_the_images() -> None:

@@ -151,6 +151,17 @@ def test_f18_label_size() -> None:
     assert gib == pytest.approx(5.66, abs=0.005)
 
 
+def test_resized_views_are_as_large_as_the_published_crops() -> None:
+    generator = torch.Generator().manual_seed(3)
+    for low, mean in [(0.08, 0.478), (0.25, 0.566), (0.54, 0.713)]:
+        boxes = [draw_resized_crop(224, 224, (low, 1.0), generator) for _ in range(4000)]
+        views = draw_views(20_000, 224, ViewConfig(crop="resized", scale=(low, 1.0)), 3, 0, 128)
+        published = np.mean([box.height * box.width for box in boxes]) / 224**2
+        ours = float((views.box[:, 2] * views.box[:, 3]).double().mean()) / 224**2
+        assert ours == pytest.approx(mean, abs=0.006)
+        assert published == pytest.approx(mean, abs=0.012)
+
+
 def test_f19_half_cosine() -> None:
     for epoch, factor in [(0, 1.0), (150, 0.853553), (299, 0.502618)]:
         assert schedule_factor("half_cosine", epoch / 300) == pytest.approx(factor, abs=5e-7)
@@ -158,9 +169,10 @@ def test_f19_half_cosine() -> None:
         assert learning_rate(config, epoch) == pytest.approx(factor, abs=5e-7)
 
 
-def test_the_published_squeeze_warms_up_then_falls_as_a_cosine() -> None:
+def test_the_published_squeeze_warms_up_from_a_hundredth_then_falls_as_a_cosine() -> None:
     config = TrainConfig(epochs=50, warmup_epochs=5, learning_rate=0.2)
-    assert [round(learning_rate(config, epoch), 4) for epoch in range(6)] == [0.04, 0.08, 0.12, 0.16, 0.2, 0.2]
+    warm = [round(learning_rate(config, epoch), 4) for epoch in range(6)]
+    assert warm == [0.002, 0.0416, 0.0812, 0.1208, 0.1604, 0.2]
     assert learning_rate(config, 49) == pytest.approx(0.2 * 0.5 * (1 + math.cos(math.pi * 44 / 45)))
 
 

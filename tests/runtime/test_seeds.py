@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from pipelines.runtime.seeds import seed_for
+from pipelines.seeds import seed_for
 
 
 def test_seeds_are_pinned_for_ever() -> None:
@@ -36,7 +36,7 @@ def test_seeds_fit_where_libraries_want_a_positive_int64() -> None:
 
 
 def test_another_process_with_another_hash_seed_draws_the_same() -> None:
-    program = "from pipelines.runtime.seeds import seed_for; print(seed_for(3, 'cda', 'käfer', 'noise'))"
+    program = "from pipelines.seeds import seed_for; print(seed_for(3, 'cda', 'käfer', 'noise'))"
     found = {
         subprocess.run(
             [sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True

@@ -1,6 +1,6 @@
 """How much of a bare decode-resize-encode loop is left when every rule of the safe image path is kept.
 
-    python -m tests.images.bench FOLDER_WITH_JPEGS
+    python -m tests.bench.images FOLDER_WITH_JPEGS
 
 One thread, CPU time (the machine may be shared), the same images in alternating blocks, the median of the block
 ratios. The bare loop is simplejpeg decode, OpenCV AREA resize where the size changes, simplejpeg encode: no probe, no
