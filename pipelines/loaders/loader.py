@@ -27,7 +27,15 @@ class StreamLoader(DataLoader[Any]):
     dataset: StreamDataset
 
     def __init__(self, dataset: StreamDataset, num_workers: int = 0, **options: Any) -> None:
-        decided = {"batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "collate_fn", "in_order"} & options.keys()
+        decided = {
+            "batch_size",
+            "shuffle",
+            "sampler",
+            "batch_sampler",
+            "drop_last",
+            "collate_fn",
+            "in_order",
+        } & options.keys()
         if decided:
             raise TypeError(f"the dataset decides about {sorted(decided)}")
         super().__init__(dataset, batch_size=None, num_workers=num_workers, **options)

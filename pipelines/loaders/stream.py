@@ -83,7 +83,11 @@ class StreamDataset(data.IterableDataset[Any]):
         threads: int = 2,
     ) -> None:
         super().__init__()
-        for name, value, known in (("shuffle", shuffle, Shuffle), ("tail", tail, Tail), ("on_error", on_error, OnError)):
+        for name, value, known in (
+            ("shuffle", shuffle, Shuffle),
+            ("tail", tail, Tail),
+            ("on_error", on_error, OnError),
+        ):
             if value not in get_args(known):
                 raise UserError(f"{name} is one of {', '.join(get_args(known))}, got {value!r}")
         for name, number in (("batch_size", batch_size), ("window", window), ("threads", threads)):
