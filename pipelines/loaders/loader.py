@@ -51,9 +51,18 @@ class StreamLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         mark = self.dataset.begin_pass()
-        for batches, batch in enumerate(super().__iter__(), 1):
-            self.dataset.consumed(mark, batches)
-            yield batch
+        given: Iterator[Any] | None = super().__iter__()
+        try:
+            for batches, batch in enumerate(given, 1):  # type: ignore[arg-type]
+                self.dataset.consumed(mark, batches)
+                yield batch
+        except Exception as error:
+            if self.num_workers == 0:
+                raise
+            # The text tells what happened in the worker. Torch's own traceback keeps its iterator in a cycle, and an
+            # iterator that the garbage collector finds waits 5 s for each worker.
+            given = None
+            raise error.with_traceback(None) from None
         self.dataset.end_pass(mark)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,181 +1,265 @@
-"""The loader: each sample once, one order for any workers and ranks, resume exactly, bad samples by stated rules."""
+"""Reading an epoch: each sample once, one order for any ranks, resume exactly, bad samples by stated rules."""
 
 from __future__ import annotations
 
-import itertools
 import json
+import random
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from pipelines.loaders.dataset import BadSampleError, MapDataset, StreamDataset
-from pipelines.loaders.order import batches_of, epoch_order, fit_tail
-from pipelines.shards.dataset import ShardEntry, publish
-from pipelines.shards.keys import key_of_bytes
-from pipelines.shards.sidecar import Sidecar
-from pipelines.shards.tar import ShardWriter
-from pipelines.storage import Storage
-
-COUNT = 53
-GOLDEN_ORDER = [0, 3, 7, 5, 2, 4, 6, 1]
+from pipelines.errors import UserError
+from pipelines.loaders.dataset import MapDataset
+from pipelines.loaders.loader import StreamLoader
+from pipelines.loaders.reading import BadSampleError
+from pipelines.loaders.stream import StreamDataset
+from tests.loaders.making import CLASSES, COUNT, key_of, merged, numbers, write_dataset
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """53 small pictures in three shards."""
-    return make(tmp_path_factory.mktemp("dataset"), broken=())
+    return write_dataset(tmp_path_factory.mktemp("dataset"))
 
 
-def make(root: Path, broken: tuple[int, ...]) -> str:
-    storage, entries = Storage(root), []
-    for shard, places in enumerate(np.array_split(np.arange(COUNT), 3)):
-        name, sidecar = f"test-{shard:06d}", Sidecar()
-        (root / "shards").mkdir(exist_ok=True)
-        (root / "meta").mkdir(exist_ok=True)
-        with ShardWriter(root / f"shards/{name}.tar") as writer:
-            for place in places.tolist():
-                pixels = np.full((9, 8, 3), place * 4, np.uint8)
-                data = b"no image" if place in broken else cv2.imencode(".png", pixels)[1].tobytes()
-                key = key_of_bytes(str(place).encode())
-                members = (("png", data), ("json", json.dumps({"n": place}).encode()), ("cls", str(place % 3).encode()))
-                spans = writer.add(key, members)
-                sidecar.add({"key": key, "outcome": "kept", "label": place % 3, "members": spans})
-            info = writer.close()
-        sidecar.write(root / f"meta/{name}.parquet")
-        path = f"shards/{name}.tar"
-        entries.append(ShardEntry(f"{name}.tar", path, f"meta/{name}.parquet", info.samples, info.bytes, info.sha256))
-    publish(storage, entries, ["a", "b", "c"], {"name": "test"})
-    return str(root)
+def stream(folder: str, batch_size: int = 4, **options: Any) -> StreamDataset:
+    return StreamDataset(folder, batch_size, collate=numbers, **options)
 
 
-def numbers(batch: list[dict[str, object]]) -> list[int]:
-    return [item["json"]["n"] for item in batch]  # type: ignore[index]
-
-
-def read(folder: str, workers: int = 0, **options: object) -> list[list[int]]:
-    stream = StreamDataset(folder, 4, collate=numbers, **options)  # type: ignore[arg-type]
-    return list(DataLoader(stream, batch_size=None, num_workers=workers))
+def flat(batches: Iterator[list[int]] | list[list[int]] | StreamDataset) -> list[int]:
+    return [number for batch in batches for number in batch]
 
 
 def test_a_sample_is_read_back_whole(folder: str) -> None:
-    dataset = MapDataset(folder)
-    assert len(dataset) == COUNT
-    item = dataset[20]
-    assert item["image"].shape == (3, 9, 8)
-    assert item["image"].unique().tolist() == [80]
-    assert (item["label"], item["json"]["n"], item["key"]) == (2, 20, key_of_bytes(b"20"))
+    dataset = MapDataset(folder, members=("json", "cls"))
+    assert (len(dataset), dataset.classes) == (COUNT, CLASSES)
+    sample = dataset[20]
+    assert sample["image"].shape == (3, 9, 8)
+    assert sample["image"].dtype == torch.uint8
+    assert sample["image"].unique().tolist() == [80]
+    assert (sample["key"], sample["label"], sample["json"], sample["cls"]) == (key_of(20), 2, {"n": 20}, 2)
+    assert dataset[-1]["key"] == key_of(COUNT - 1)
+    assert dataset.labels.tolist() == [number % 3 for number in range(COUNT)]
+    with pytest.raises(IndexError):
+        dataset[COUNT]
 
 
+def test_batches_come_collated(folder: str) -> None:
+    batch = next(iter(StreamDataset(folder, 4, shuffle="none")))
+    assert batch["image"].shape == (4, 3, 9, 8)
+    assert batch["label"].tolist() == [0, 1, 2, 0]
+    assert batch["key"] == [key_of(number) for number in range(4)]
+
+
+@pytest.mark.parametrize("shuffle", ["full", "block", "none"])
 @pytest.mark.parametrize("world", [1, 2, 3])
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_each_sample_once_in_one_order_for_any_workers_and_ranks(folder: str, world: int, workers: int) -> None:
-    alone = list(itertools.chain(*read(folder, seed=3)))
-    ranks = [read(folder, workers if rank == 0 else 0, seed=3, rank=rank, world=world) for rank in range(world)]
-    merged: list[int] = []
-    for step in itertools.zip_longest(*ranks, fillvalue=[]):
-        longest = max(len(part) for part in step)
-        merged += [part[place] for place in range(longest) for part in step if place < len(part)]
-    assert merged == alone
-    assert sorted(merged) == list(range(COUNT))
+def test_each_sample_once_in_one_order_for_any_number_of_ranks(folder: str, world: int, shuffle: str) -> None:
+    alone = flat(stream(folder, seed=3, shuffle=shuffle, window=2))
+    ranks = [stream(folder, 5, seed=3, shuffle=shuffle, window=2, rank=rank, world=world) for rank in range(world)]
+    assert merged([list(rank) for rank in ranks]) == alone
+    assert sorted(alone) == list(range(COUNT))
+    assert (alone == list(range(COUNT))) == (shuffle == "none")
+
+
+def test_rows_of_few_shards_stay_in_memory_when_blocks_are_shuffled(folder: str) -> None:
+    blocks = stream(folder, shuffle="block", window=1)
+    assert sorted(flat(blocks)) == list(range(COUNT))
+    assert len(blocks._reader._rows) <= 3
+
+
+@pytest.mark.parametrize("tail", ["exact", "pad", "drop"])
+def test_an_epoch_is_as_long_as_it_says(folder: str, tail: str) -> None:
+    ranks = [stream(folder, seed=1, rank=rank, world=3, tail=tail) for rank in range(3)]
+    batches = [list(rank) for rank in ranks]
+    assert [len(rank) for rank in ranks] == [len(rank) for rank in batches]
+    whole = flat(stream(folder, seed=1))
+    read = merged(batches)
+    if tail == "exact":
+        assert read == whole
+    elif tail == "pad":
+        assert read == whole + whole[:1]
+    else:
+        assert read == whole[:48]
+        assert {len(batch) for rank in batches for batch in rank} == {4}
+
+
+def test_nothing_is_left_by_a_drop_is_said_at_once(folder: str) -> None:
+    with pytest.raises(UserError, match="leaves nothing of 53 samples"):
+        stream(folder, 30, world=2, rank=0, tail="drop")
 
 
 def test_epochs_differ_and_the_same_seed_agrees(folder: str) -> None:
-    stream = StreamDataset(folder, 4, seed=1, collate=numbers)
-    first = list(stream)
-    stream.set_epoch(1)
-    second = list(stream)
-    assert first != second
-    assert sorted(itertools.chain(*first)) == sorted(itertools.chain(*second))
-    assert list(StreamDataset(folder, 4, seed=1, collate=numbers)) == first
-    assert list(StreamDataset(folder, 4, seed=2, collate=numbers)) != first
+    loader = StreamLoader(stream(folder, seed=1))
+    epochs = [flat(list(loader)) for _ in range(3)]
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert all(sorted(epoch) == list(range(COUNT)) for epoch in epochs)
+    again = stream(folder, seed=1)
+    again.set_epoch(2)
+    assert flat(again) == epochs[2]
+    assert flat(stream(folder, seed=2)) != epochs[0]
 
 
-def test_persistent_workers_see_the_next_epoch(folder: str) -> None:
-    stream = StreamDataset(folder, 4, seed=1, collate=numbers)
-    loader = DataLoader(stream, batch_size=None, num_workers=2, persistent_workers=True)
-    first = list(loader)
-    stream.set_epoch(1)
-    assert list(loader) == list(stream)
-    assert list(stream) != first
+def test_an_epoch_is_not_repeated_unawares(folder: str) -> None:
+    dataset = stream(folder, seed=1)
+    first = flat(dataset)
+    with pytest.raises(UserError, match=r"call set_epoch\(1\)"):
+        list(dataset)
+    dataset.set_epoch(0)
+    assert flat(dataset) == first
+    ordered = stream(folder, shuffle="none")
+    assert flat(ordered) == flat(ordered)
 
 
-@pytest.mark.parametrize(("world", "then"), [(1, 1), (2, 2), (1, 3), (3, 2)])
-@pytest.mark.parametrize("done", [0, 1, 3])
-def test_resume_continues_exactly_even_on_other_ranks(folder: str, world: int, then: int, done: int) -> None:
-    before = [StreamDataset(folder, 4, seed=5, rank=rank, world=world, collate=numbers) for rank in range(world)]
-    for stream in before:
-        stream.set_epoch(2)
-    seen = [number for stream in before for batch in itertools.islice(stream, done) for number in batch]
-    state = json.loads(json.dumps(before[0].state_dict(done)))
-    rest: list[int] = []
-    for rank in range(then):
-        resumed = StreamDataset(folder, 4, seed=5, rank=rank, world=then, collate=numbers)
-        resumed.load_state_dict(state)
-        rest += itertools.chain(*resumed)
-    assert len(seen) == min(done * 4 * world, COUNT)
-    assert sorted(seen + rest) == list(range(COUNT))
+def test_augmentation_seeds_follow_from_the_position_and_not_from_the_rank(folder: str) -> None:
+    def seeds(**options: Any) -> dict[str, int]:
+        read = StreamDataset(folder, 4, collate=list, **options)
+        return {sample["key"]: sample["seed"] for batch in read for sample in batch}
+
+    alone = seeds(seed=1)
+    assert seeds(seed=1, rank=0, world=2) | seeds(seed=1, rank=1, world=2) == alone
+    assert len(set(alone.values())) == COUNT
+    assert seeds(seed=2) != alone
 
 
-def test_resume_gives_the_same_batches_as_going_on(folder: str) -> None:
-    whole = read(folder, seed=5)
-    resumed = StreamDataset(folder, 4, seed=5, collate=numbers)
-    resumed.load_state_dict({"seed": 5, "epoch": 0, "position": 5 * 4})
-    assert list(DataLoader(resumed, batch_size=None, num_workers=2)) == whole[5:]
-    assert len(resumed) == len(whole) - 5
+@pytest.mark.parametrize("trial", range(12))
+def test_resume_goes_on_exactly_also_on_other_ranks_and_batches(folder: str, trial: int) -> None:
+    chance = random.Random(trial)
+    world, then = chance.choice([1, 2, 3]), chance.choice([1, 2, 3])
+    batch_size, shuffle = chance.choice([1, 4, 7]), chance.choice(["full", "block"])
+    epoch, options = chance.randrange(3), {"seed": 5, "shuffle": shuffle, "window": 2}
+    unbroken = stream(folder, **options)
+    unbroken.set_epoch(epoch)
+    whole = flat(unbroken)
+    done = chance.randrange(-(-COUNT // (batch_size * world)))
+    before = [StreamLoader(stream(folder, batch_size, rank=rank, world=world, **options)) for rank in range(world)]
+    for loader in before:
+        loader.set_epoch(epoch)
+    seen = [list(islice(loader, done)) for loader in before]
+    states = [json.loads(json.dumps(loader.state_dict())) for loader in before]
+    assert all(state == states[0] for state in states)
+    after = [StreamLoader(stream(folder, chance.choice([2, 5]), rank=0, world=1, **options))]
+    if then > 1:
+        after = [StreamLoader(stream(folder, 3, rank=rank, world=then, **options)) for rank in range(then)]
+    for loader in after:
+        loader.load_state_dict(states[0])
+        assert loader.epoch == epoch
+    rest = merged([list(loader) for loader in after])
+    assert (merged(seen) if done else []) + rest == whole
 
 
-@pytest.mark.parametrize(("tail", "lengths"), [("exact", [18, 18, 17]), ("pad", [18, 18, 18]), ("drop", [17, 17, 17])])
-def test_the_tail_does_what_it_says(folder: str, tail: str, lengths: list[int]) -> None:
-    got = [sum(map(len, read(folder, rank=rank, world=3, tail=tail))) for rank in range(3)]
-    assert got == lengths
+def test_a_state_is_right_for_a_plain_dataloader_too(folder: str) -> None:
+    dataset = stream(folder, seed=2)
+    whole = flat(stream(folder, seed=2))
+    seen = flat(list(islice(DataLoader(dataset, batch_size=None), 3)))
+    assert dataset.state_dict() == dataset.state_dict(batches_done=3)
+    resumed = stream(folder, seed=2)
+    resumed.load_state_dict(dataset.state_dict())
+    assert seen + flat(resumed) == whole
 
 
-def test_the_order_is_pinned() -> None:
-    assert epoch_order(8, seed=0, epoch=0).tolist() == GOLDEN_ORDER
-    assert sorted(epoch_order(1000, 0, 0, "block", 64).tolist()) == list(range(1000))
-    blocks = epoch_order(1000, 0, 0, "block", 64)
-    assert len({int(position) // 64 for position in blocks[:64]}) <= 2
-    assert epoch_order(5, 0, 0, "none").tolist() == [0, 1, 2, 3, 4]
+def test_an_epoch_left_early_is_continued_and_a_finished_one_is_followed_by_the_next(folder: str) -> None:
+    loader = StreamLoader(stream(folder, seed=4))
+    first = flat(list(islice(loader, 2))) + flat(list(loader))
+    assert sorted(first) == list(range(COUNT))
+    assert loader.epoch == 1
+    flat(list(islice(loader, len(loader))))  # all batches, but the end was not asked for
+    at_the_end = loader.state_dict()
+    assert (at_the_end["epoch"], at_the_end["position"]) == (1, COUNT)
+    second = stream(folder, seed=4)
+    second.set_epoch(2)
+    expected = flat(second)
+    assert flat(list(loader)) == expected
+    resumed = StreamLoader(stream(folder, seed=4))
+    resumed.load_state_dict(at_the_end)
+    assert resumed.epoch == 2
+    assert flat(list(resumed)) == expected
 
 
-def test_padding_repeats_the_start_of_the_epoch() -> None:
-    assert fit_tail(np.array([3, 1, 2, 0]), 3, "pad").tolist() == [3, 1, 2, 0, 3, 1]
-    assert [part.tolist() for part in batches_of(np.arange(7), 0, 1, 2, 2)] == [[1, 3], [5]]
+def test_setting_an_epoch_in_the_middle_of_one_begins_it_anew(folder: str) -> None:
+    loader = StreamLoader(stream(folder, seed=4))
+    for place, _ in enumerate(loader):
+        if place == 3:
+            loader.set_epoch(7)
+    assert (loader.epoch, loader.state_dict()["position"]) == (7, 0)
 
 
-def test_a_bad_sample_is_named_or_skipped(tmp_path: Path) -> None:
-    folder = make(tmp_path, broken=(7,))
-    with pytest.raises(BadSampleError, match=f"limbeck show {key_of_bytes(b'7')}"):
-        read(folder)
-    stream = StreamDataset(folder, 4, collate=numbers, on_error="skip")
-    assert sorted(itertools.chain(*DataLoader(stream, batch_size=None, num_workers=2))) == [
-        number for number in range(COUNT) if number != 7
-    ]
-    assert stream.skipped == 1
+def test_a_state_of_other_data_or_another_order_is_refused(folder: str, tmp_path: Path) -> None:
+    state = stream(folder, seed=1).state_dict()
+    for other, word in (
+        (stream(folder, seed=2), "seed"),
+        (stream(folder, seed=1, shuffle="none"), "shuffle"),
+        (stream(write_dataset(tmp_path, bad={3}), seed=1), "dataset"),
+    ):
+        with pytest.raises(UserError, match=word):
+            other.load_state_dict(state)
 
 
-def test_too_many_bad_samples_in_a_row_are_an_error(tmp_path: Path) -> None:
-    folder = make(tmp_path, broken=tuple(range(COUNT)))
-    with pytest.raises(BadSampleError):
-        list(StreamDataset(folder, 32, on_error="skip"))
+def test_a_bad_sample_is_named_with_the_command_that_shows_it(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path, bad={7})
+    with pytest.raises(BadSampleError, match=f"{key_of(7)} in .*test-000000.tar .*limbeck show {key_of(7)}"):
+        list(stream(folder))
+    with pytest.raises(BadSampleError, match=key_of(7)):
+        MapDataset(folder)[7]
+
+
+def test_skipped_samples_shorten_their_batch_and_move_no_other(tmp_path: Path) -> None:
+    bad = {7, 8, 31}
+    folder = write_dataset(tmp_path / "bad", bad)
+    sound = list(stream(write_dataset(tmp_path / "sound"), seed=1))
+    read = stream(folder, seed=1, on_error="skip")
+    assert list(read) == [[number for number in batch if number not in bad] for batch in sound]
+    assert read.skipped == 3
+
+
+def test_bad_samples_in_a_row_and_batches_of_nothing_else_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="16 bad samples in a row"):
+        list(stream(write_dataset(tmp_path / "row", range(2, 20)), 20, shuffle="none", on_error="skip"))
+    with pytest.raises(UserError, match="every sample of a batch is bad"):
+        list(stream(write_dataset(tmp_path / "batch", range(4, 8)), 4, shuffle="none", on_error="skip"))
+
+
+def test_a_cut_shard_is_a_bad_sample_and_a_missing_one_an_error_of_the_machine(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path)
+    shard = tmp_path / "shards/test-000005.tar"
+    shard.write_bytes(shard.read_bytes()[:9000])
+    with pytest.raises(BadSampleError, match="damaged_shard"):
+        list(stream(folder))
+    shard.unlink()
+    with pytest.raises(Exception, match="test-000005") as error:
+        list(stream(folder, 53, on_error="skip"))
+    assert not isinstance(error.value, BadSampleError)
+
+
+def test_a_failing_transform_says_on_which_sample(folder: str) -> None:
+    def fail(sample: dict[str, Any]) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as error:
+        MapDataset(folder, fail)[5]
+    assert key_of(5) in error.value.__notes__[0]
 
 
 def test_wrong_arguments_are_named(folder: str) -> None:
-    with pytest.raises(ValueError, match="rank must be"):
-        StreamDataset(folder, 4, rank=2, world=2)
-    with pytest.raises(ValueError, match="seed 1"):
-        StreamDataset(folder, 4, seed=2).load_state_dict({"seed": 1, "epoch": 0, "position": 0})
+    with pytest.raises(UserError, match=r"rank must be 0\.\.1"):
+        stream(folder, rank=2, world=2)
+    with pytest.raises(UserError, match="both rank and world"):
+        stream(folder, rank=1)
+    with pytest.raises(UserError, match="shuffle is one of full, block, none"):
+        stream(folder, shuffle="some")
+    with pytest.raises(UserError, match="batch_size must be 1"):
+        stream(folder, 0)
+    with pytest.raises(UserError, match="no member 'jpg'"):
+        stream(folder, members=("jpg",))
+    with pytest.raises(TypeError, match="batch_size"):
+        StreamLoader(stream(folder), batch_size=3)
 
 
-def test_the_readmes_three_lines_read_it_without_limbeck(folder: str) -> None:
-    import webdataset
-
-    shards = sorted(str(path) for path in Path(folder).glob("shards/*.tar"))
-    pairs = list(webdataset.WebDataset(shards, shardshuffle=False).decode("torchrgb").to_tuple("png;jpg", "cls"))
-    assert len(pairs) == COUNT
-    assert [label for _, label in pairs] == [place % 3 for place in range(COUNT)]
-    assert torch.allclose(pairs[5][0], torch.full((3, 9, 8), 20 / 255))
+def test_torchruns_environment_places_a_rank(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    placed = stream(folder)
+    assert (placed.rank, placed.world) == (1, 3)
