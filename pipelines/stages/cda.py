@@ -146,9 +146,6 @@ class Cda(Stage[CdaParams]):
         extra = {"name": "cda", "description": f"distilled images, {plan.facts['ipc']} per class"}
         return publish_datasets(job.output, markers, plan.facts["classes"], extra)
 
-    def keeps(self, job: Job[CdaParams]) -> set[str]:
-        return {LOSSES}
-
     def identity_params(self, job: Job[CdaParams]) -> dict[str, Any]:
         """Without what only shapes the plan: raising ipc adds units and keeps those that are done."""
         whole = super().identity_params(job)

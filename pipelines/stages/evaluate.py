@@ -181,9 +181,6 @@ class Evaluate(Stage[EvaluateParams]):
         job.output.write_bytes(CURVES, (",".join(CURVE_COLUMNS) + "\n" + body).encode())
         return {"teacher": teacher["test_top1"]}
 
-    def keeps(self, job: Job[EvaluateParams]) -> set[str]:
-        return {METRICS_FILE, CURVES}
-
 
 def _needs(arm: str) -> list[str]:
     """Which products an arm depends on; the others may change without training it again."""
