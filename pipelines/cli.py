@@ -147,7 +147,7 @@ def show(
 ) -> None:
     """Find a sample by key in every dataset under the data folder, with its sidecar row and where its bytes are.
 
-    Example: limbeck show k3vq7 --out /tmp/look
+    Example: limbeck show k3vq7 --out look
     """
     from pipelines.doors import views
 

@@ -77,6 +77,8 @@ def execute(
             prepared.done.pop(name, None)
         if not prepared.pending and (form := folder.sealed(stage, job, prepared, verify)) is not None:
             return {**form, "ran": 0}
+        if prepared.pending:
+            stage.check(job)
         folder.begin(stage, job, prepared)
         markers = _run_pending(stage, job, prepared, runner)
         no_units(job)

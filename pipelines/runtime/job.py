@@ -77,6 +77,10 @@ class Stage(ABC, Generic[ParamsT]):
     def plan(self, job: Job[ParamsT]) -> Plan:
         """The units, decided from the inputs and the parameters alone."""
 
+    def check(self, job: Job[ParamsT]) -> None:
+        """Raise `UserError` for what would stop every unit and costs an import to find out; before anything is touched."""
+        return
+
     def open(self, job: Job[ParamsT]) -> Any:
         """Whatever a worker keeps between units: readers, models."""
         return None

@@ -27,6 +27,7 @@ from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.shards.keys import slot_key
 from pipelines.shards.sample import Sample
 from pipelines.stages.common import (
+    TEACHER_FILE,
     Teacher,
     csv_bytes,
     dataset_digest,
@@ -83,9 +84,12 @@ class Cda(Stage[CdaParams]):
     def _slots_per_unit(self, job: Job[CdaParams], group: int) -> int:
         if job.params.slots_per_unit != "auto":
             return job.params.slots_per_unit
-        size = json.loads(job.input("squeeze").read_bytes("teacher.json"))["image_size"]
+        size = json.loads(job.input("squeeze").read_bytes(TEACHER_FILE))["image_size"]
         budget = next((count for side, count in sorted(IMAGES_PER_STEP.items()) if size <= side), group)
         return max(1, budget // group)
+
+    def check(self, job: Job[CdaParams]) -> None:
+        torch_device(job)
 
     def open(self, job: Job[CdaParams]) -> tuple[Teacher, list[list[str]] | None]:
         teacher = load_teacher(job, torch_device(job))
@@ -141,9 +145,6 @@ class Cda(Stage[CdaParams]):
         job.output.write_bytes(LOSSES, f"{header}\n{body}".encode())
         extra = {"name": "cda", "description": f"distilled images, {plan.facts['ipc']} per class"}
         return publish_datasets(job.output, markers, plan.facts["classes"], extra)
-
-    def keeps(self, job: Job[CdaParams]) -> set[str]:
-        return {LOSSES}
 
     def identity_params(self, job: Job[CdaParams]) -> dict[str, Any]:
         """Without what only shapes the plan: raising ipc adds units and keeps those that are done."""

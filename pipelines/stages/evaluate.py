@@ -27,6 +27,7 @@ from pipelines.seeds import seed_for
 from pipelines.stages.checkpoints import train_resumably
 from pipelines.stages.common import (
     METRICS_FILE,
+    TEACHER_FILE,
     Teacher,
     build_network,
     csv_bytes,
@@ -100,6 +101,11 @@ class Evaluate(Stage[EvaluateParams]):
         """A student's payload holds its own recipe, so adding an arm or a seed keeps the others."""
         return {"network": job.params.network, "seed": job.run.seed, "threads": job.run.threads}
 
+    def check(self, job: Job[EvaluateParams]) -> None:
+        torch_device(job)
+        facts = json.loads(job.input("squeeze").read_bytes(TEACHER_FILE))
+        build_network(job.params.network, len(facts["classes"]), facts["image_size"], 0, "evaluate.network")
+
     def open(self, job: Job[EvaluateParams]) -> tuple[Teacher, ImageArrays]:
         teacher = load_teacher(job, torch_device(job))
         test = open_part(job, "split", "test")
@@ -158,7 +164,7 @@ class Evaluate(Stage[EvaluateParams]):
     def finish(self, job: Job[EvaluateParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         students = [marker.summary for marker in markers if marker.summary["arm"] != "teacher"]
         teacher = next(marker.summary for marker in markers if marker.summary["arm"] == "teacher")
-        squeezed = json.loads(job.input("squeeze").read_bytes("teacher.json"))
+        squeezed = json.loads(job.input("squeeze").read_bytes(TEACHER_FILE))
         metrics: dict[str, Any] = {
             "teacher": {"network": squeezed["network"], "test_top1": teacher["test_top1"]},
             "protocol": _protocol(job),
@@ -174,9 +180,6 @@ class Evaluate(Stage[EvaluateParams]):
         body = "".join(table.split("\n", 1)[1] for table in tables)
         job.output.write_bytes(CURVES, (",".join(CURVE_COLUMNS) + "\n" + body).encode())
         return {"teacher": teacher["test_top1"]}
-
-    def keeps(self, job: Job[EvaluateParams]) -> set[str]:
-        return {METRICS_FILE, CURVES}
 
 
 def _needs(arm: str) -> list[str]:

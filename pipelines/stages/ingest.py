@@ -227,6 +227,9 @@ def _processed(
     def work(row: dict[str, Any]) -> Processed | Outcome:
         if row["duplicate_of"] is not None:
             return dropped("duplicate", f"same bytes as {row['duplicate_of']}")
+        limit = params.image.limits.max_bytes
+        if row["length"] > limit:  # known before it is read into memory
+            return failed("too_many_bytes", "policy", f"{row['length']} bytes, the limit is {limit}")
         try:
             raw = sources[row["origin"]].read(_record(row))
         except OSError as error:

@@ -101,9 +101,6 @@ class Relabel(Stage[RelabelParams]):
         job.output.write_bytes(METRICS_FILE, pretty_json(metrics))
         return metrics
 
-    def keeps(self, job: Job[RelabelParams]) -> set[str]:
-        return {METRICS_FILE}
-
     def identity_params(self, job: Job[RelabelParams]) -> dict[str, Any]:
         """Without what only shapes the plan: more epochs or subsets add units and keep those that are done."""
         whole = super().identity_params(job)

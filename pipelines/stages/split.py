@@ -114,9 +114,6 @@ class Split(Stage[SplitParams]):
         job.output.write_bytes(FEW_SHOT, pretty_json(manifests))
         return publish_datasets(job.output, markers, plan.facts["classes"], {"name": "split"}, plan.facts["parts"])
 
-    def keeps(self, job: Job[SplitParams]) -> set[str]:
-        return {FEW_SHOT}
-
     def identity_params(self, job: Job[SplitParams]) -> dict[str, Any]:
         """Units copy what their payload names; every parameter acts through the plan."""
         return {}

@@ -66,6 +66,14 @@ class Squeeze(Stage[SqueezeParams]):
             payload["weights"] = hashlib.sha256(_weights_file(job.params.weights).read_bytes()).hexdigest()
         return Plan([Unit("teacher", payload)], facts={"classes": train.classes})
 
+    def check(self, job: Job[SqueezeParams]) -> None:
+        torch_device(job)
+        train = open_part(job, "split", "train")
+        size = train.rows(["width"])["width"][0].as_py()
+        model = build_network(job.params.network, len(train.classes), size, 0, "squeeze.network")
+        if job.params.weights is not None:
+            load_weights(model, job.params)
+
     def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[SqueezeParams]) -> None:
         import safetensors.torch
 

@@ -1,0 +1,220 @@
+"""The whole pipeline at toy size: every stage through its job, what it leaves, and what a change or a kill costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from pipelines.doors.jobs import make_job
+from pipelines.doors.runs import run_stage
+from pipelines.errors import UserError
+from pipelines.runtime.execute import execute, prepare
+from pipelines.runtime.serial import SerialRunner, run_unit
+from pipelines.shards.dataset import Dataset
+from pipelines.shards.lint import lint
+from pipelines.stages import STAGES, checkpoints, get_stage
+from tests.contract.folders import tree
+
+PARAMS = """
+run: {seed: 0, threads: 1, device: cpu}
+ingest:
+  sources:
+    - {type: folder, path: SOURCE/train, split: train}
+    - {type: folder, path: SOURCE/test, split: test}
+  image: {format: png}
+split: {validation: 0.25, few_shot: [1, 2]}
+squeeze:
+  network: convnet2_w8
+  training: {epochs: 6, batch_size: 8, learning_rate: 0.05, views: {crop: pad, padding: 1, flip: false}}
+cda: {ipc: 2, slots_per_unit: 1, recover: {iterations: 6, jitter: 1, log_every: 3}}
+relabel: {epochs: 3, batch_size: 2, epochs_per_unit: 2}
+evaluate:
+  network: convnet2_w8
+  seeds: 1
+  soft: {epochs: 4, learning_rate: 0.01}
+  hard: {epochs: 2, batch_size: 2, learning_rate: 0.01}
+  full: {epochs: 2, batch_size: 8, learning_rate: 0.05}
+report: {title: toy}
+"""
+
+
+def write_source(root: Path) -> None:
+    """Two classes, bright on the left or on the right, 16 px; nothing equal to anything else."""
+    rng = np.random.default_rng(1)
+    for split, count in (("train", 16), ("test", 6)):
+        for label, name in enumerate(["left", "right"]):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for place in range(count):
+                pixels = rng.integers(0, 120, (16, 16, 3)).astype(np.uint8)
+                pixels[:, 8 * label : 8 * label + 8] += 100
+                cv2.imwrite(str(folder / f"{place:03d}.png"), pixels)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("source")
+    write_source(root)
+    return root
+
+
+def params_of(source: Path, folder: Path) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(PARAMS.replace("SOURCE", str(source)))
+    return path
+
+
+def run_all(source: Path, folder: Path) -> Path:
+    params = params_of(source, folder)
+    for stage in STAGES:
+        run_stage(make_job(stage, params, data=str(folder / "data")), "serial", debug=True)
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def data(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with every stage finished."""
+    return run_all(source, tmp_path_factory.mktemp("run"))
+
+
+def metrics(data: Path, stage: str = "evaluate") -> Any:
+    return json.loads((data / stage / "metrics.json").read_text())
+
+
+def test_every_accuracy_stands_next_to_its_controls(data: Path) -> None:
+    found = metrics(data)
+    arms = {"distilled_soft", "random_soft", "distilled_hard", "random_hard"}
+    assert set(found["ipc_1"]) == set(found["ipc_2"]) == arms
+    assert found["full"]["real_hard"]["images"] == 24
+    assert found["ipc_2"]["distilled_soft"]["images"] == found["ipc_2"]["random_soft"]["images"] == 4
+    assert found["protocol"]["seeds"] == 1
+    assert "Only 1 seed" in found["protocol"]["note"]
+
+
+def test_the_teacher_is_checked_by_the_students_loader(data: Path) -> None:
+    assert metrics(data)["teacher"]["test_top1"] == metrics(data, "squeeze")["test_top1"] >= 0.75
+
+
+def test_soft_labels_of_both_arms_are_counted_alike(data: Path) -> None:
+    soft = metrics(data)["ipc_2"]
+    stored = metrics(data, "relabel")["ipc_2"]
+    files = sum(path.stat().st_size for path in (data / "relabel/labels/ipc_002").iterdir())
+    assert soft["distilled_soft"]["label_bytes"] == stored["bytes"] == files
+    assert soft["random_soft"]["label_bytes"] == pytest.approx(files, rel=0.5)
+    assert stored["epochs"] == 3
+
+
+def test_distilled_images_are_a_sound_dataset_with_parents(data: Path) -> None:
+    report = lint(str(data / "cda"))
+    assert report.ok
+    assert not report.findings
+    rows = Dataset.open(str(data / "cda")).rows(["key", "label", "parents"]).to_pylist()
+    assert sorted(row["key"] for row in rows) == [f"cda-c0000{c}-s0000{s}" for c in (0, 1) for s in (0, 1)]
+    train = set(Dataset.open(str(data / "split/train")).rows(["key"])["key"].to_pylist())
+    assert all(len(row["parents"]) == 1 and row["parents"][0] in train for row in rows)
+
+
+def test_no_test_image_is_in_any_training_set(data: Path) -> None:
+    parts = {part: Dataset.open(str(data / "split" / part)).rows(["raw_sha256"]) for part in ("train", "val", "test")}
+    hashes = {part: set(rows["raw_sha256"].to_pylist()) for part, rows in parts.items()}
+    assert {part: len(found) for part, found in hashes.items()} == {"train": 24, "val": 8, "test": 12}
+    assert len(set.union(*hashes.values())) == 44
+
+
+def test_few_shot_manifests_are_nested_and_from_train(data: Path) -> None:
+    manifests = json.loads((data / "split/few_shot.json").read_text())
+    train = set(Dataset.open(str(data / "split/train")).rows(["key"])["key"].to_pylist())
+    for label, chosen in manifests["2"].items():
+        assert manifests["1"][label] == chosen[:1]
+        assert set(chosen) <= train
+
+
+def test_a_second_run_does_nothing(data: Path) -> None:
+    params = data.parent / "params.yaml"
+    for stage in STAGES:
+        assert "up to date" in run_stage(make_job(stage, params, data=str(data)), "serial")
+
+
+def test_the_same_job_elsewhere_gives_the_same_bytes(source: Path, data: Path, tmp_path: Path) -> None:
+    again = run_all(source, tmp_path)
+    for stage in [name for name in STAGES if name != "report"]:  # the report tells times
+        assert tree(again / stage) == tree(data / stage), stage
+
+
+def test_more_images_per_class_keep_those_that_are_done(data: Path) -> None:
+    job = make_job("cda", data.parent / "params.yaml", ["cda.ipc=3"], str(data))
+    prepared = prepare(get_stage("cda"), job)
+    assert [unit.payload["slots"] for unit, _ in prepared.pending] == [[2]]
+
+
+def test_another_student_recipe_leaves_the_other_arms_alone(data: Path) -> None:
+    job = make_job("evaluate", data.parent / "params.yaml", ["evaluate.hard.epochs=3"], str(data))
+    pending = {unit.payload["arm"] for unit, _ in prepare(get_stage("evaluate"), job).pending}
+    assert pending == {"distilled_hard", "random_hard"}
+
+
+def test_training_that_was_interrupted_ends_with_the_same_bytes(
+    data: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)  # a checkpoint after every epoch
+    params = params_of(source, tmp_path)
+    for stage in ("ingest", "split"):
+        run_stage(make_job(stage, params, data=str(tmp_path)), "serial")
+    job, squeeze = make_job("squeeze", params, data=str(tmp_path)), get_stage("squeeze")
+    (unit, identity) = prepare(squeeze, job).pending[0]
+
+    def interrupt(done: float, _total: float, _note: str) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_unit(squeeze, job, None, unit, identity, interrupt)
+    assert list((tmp_path / "squeeze/.partial").rglob("*.pt"))
+    epochs: list[float] = []
+    run_unit(squeeze, job, None, unit, identity, lambda done, _total, _note: epochs.append(done))
+    assert epochs == [3.0, 4.0, 5.0, 6.0]  # two were kept, the interrupted third ran again
+    execute(squeeze, job, SerialRunner)
+    assert tree(tmp_path / "squeeze") == tree(data / "squeeze")
+
+
+@pytest.mark.parametrize(
+    ("stage", "override", "sentence"),
+    [
+        ("relabel", "relabel.ipc=[5]", "relabel.ipc asks for 5 images per class"),
+        ("evaluate", "evaluate.ipc=[7]", r"no labels for \[7\] images per class, only for \[1, 2\]"),
+        ("squeeze", "squeeze.network=resnt18", "squeeze.network: no network 'resnt18'; near it: resnet18"),
+        ("squeeze", "squeeze.weights=/nowhere.pt", "squeeze.weights: no file"),
+        ("evaluate", "run.device=cuda", "torch sees no CUDA device"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(data: Path, stage: str, override: str, sentence: str) -> None:
+    if "cuda" in override and __import__("torch").cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    before = tree(data / stage)
+    change = ["evaluate.hard.epochs=5"] if stage == "evaluate" else []
+    with pytest.raises(UserError, match=sentence):
+        run_stage(make_job(stage, data.parent / "params.yaml", [override, *change], str(data)), "serial", debug=True)
+    assert tree(data / stage) == before  # a bad configuration stops before work starts
+
+
+def test_weights_of_another_network_are_refused(data: Path, source: Path, tmp_path: Path) -> None:
+    params = params_of(source, tmp_path)
+    for stage in ("ingest", "split"):
+        run_stage(make_job(stage, params, data=str(tmp_path)), "serial")
+    weights = data / "squeeze/teacher.safetensors"
+    same = make_job("squeeze", params, [f"squeeze.weights={weights}", "squeeze.training.epochs=0"], str(tmp_path))
+    run_stage(same, "serial", debug=True)
+    assert metrics(tmp_path, "squeeze")["test_top1"] == metrics(data, "squeeze")["test_top1"]
+    other = make_job("squeeze", params, [f"squeeze.weights={weights}", "squeeze.network=convnet2_w4"], str(tmp_path))
+    with pytest.raises(UserError, match="does not fit convnet2_w4"):
+        run_stage(other, "serial", debug=True)
+
+
+def test_an_input_that_is_missing_names_the_command(tmp_path: Path, source: Path) -> None:
+    with pytest.raises(UserError, match="run first: limbeck run split"):
+        run_stage(make_job("squeeze", params_of(source, tmp_path), data=str(tmp_path)), "serial")
