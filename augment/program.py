@@ -1,0 +1,94 @@
+"""What is done to a batch, drawn and resolved: a list of segments that torch, cv2 and Kornia each carry out.
+
+Numbers only, no pixels: arrays are numpy with one row per sample. A pixel coordinate is an integer at the pixel's centre, x to
+the right and y down. Colours are RGB in [0, 1]. An operation that is off for a sample leaves it as it is, so that groups may
+choose different operations for the samples of one batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+Interpolation = Literal["bilinear", "nearest", "bicubic"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WarpStep:
+    """One geometric operation.
+
+    `matrix` (n, 3, 3) float64 maps a pixel of the step's input to its output, `size` is (height, width) after the step.
+    `clamp` (n, 4) float64, or None: left, top, right and bottom pixel centres, inclusive, of the part of the input that is
+    read, as if it had been cut out first; infinite where the step is off. `roll` (n, 2) int: pixels down and to the right
+    by which the image is shifted in a circle; `matrix` is the identity then.
+    """
+
+    matrix: np.ndarray
+    size: tuple[int, int]
+    clamp: np.ndarray | None = None
+    roll: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Warp:
+    """Consecutive geometric operations: one resampling.
+
+    `on` (n,) bool is False where every step is the identity. `antialias` widens the triangle when an axis shrinks and the
+    warp is axis-aligned. `fill` is what lies beyond the frame, in [0, 1].
+    """
+
+    size_in: tuple[int, int]
+    steps: tuple[WarpStep, ...]
+    on: np.ndarray
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = True
+    fill: float = 0.0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width after the last step."""
+        return self.steps[-1].size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ColourStep:
+    """One pointwise operation: its name, where it is on (n,) and its values, arrays of n rows."""
+
+    name: str
+    on: np.ndarray
+    values: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Colour:
+    """Consecutive pointwise operations, to be folded as far as that is exact."""
+
+    steps: tuple[ColourStep, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Filter:
+    """An operation that reads a neighbourhood or writes a region: `constants` are the same for all samples."""
+
+    name: str
+    on: np.ndarray
+    values: dict[str, np.ndarray]
+    constants: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blend:
+    """AugMix (Hendrycks et al. 2020): (1 - share) x + share * sum_i weights_i chain_i(x).
+
+    `weights` (n, chains) float32 sum to one, `share` (n,) float32 in [0, 1]. Chains keep the size.
+    """
+
+    chains: tuple[tuple[Segment, ...], ...]
+    weights: np.ndarray
+    share: np.ndarray
+    on: np.ndarray
+
+
+Segment: TypeAlias = Warp | Colour | Filter | Blend
