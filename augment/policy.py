@@ -249,7 +249,8 @@ class _Reader:
 
     def _leaf(self, prefix: str, entry: Any) -> Leaf:
         if isinstance(entry, str):
-            name, settings = entry, {}
+            name = entry
+            settings: Any = {}
         elif isinstance(entry, Mapping) and len(entry) == 1:
             ((name, settings),) = entry.items()
             settings = {} if settings is None else settings

@@ -22,7 +22,7 @@ Keys = Sequence[str] | Sequence[int] | np.ndarray
 
 def seed_for(run_seed: int, key: str | int, operation: str) -> int:
     """The 64-bit seed of one operation on one sample."""
-    return int(operation_seeds(sample_seeds(run_seed, [key]), [operation])[0, 0])  # type: ignore[list-item]
+    return int(operation_seeds(sample_seeds(run_seed, np.array([_key(key)], np.uint64)), [operation])[0, 0])
 
 
 def sample_seeds(run_seed: int, keys: Keys, epoch: int = 0, view: int = 0) -> np.ndarray:
@@ -31,7 +31,7 @@ def sample_seeds(run_seed: int, keys: Keys, epoch: int = 0, view: int = 0) -> np
     if isinstance(keys, np.ndarray):
         words = keys.astype(np.uint64)
     else:
-        words = np.array([_word(key) if isinstance(key, str) else key & 0xFFFFFFFFFFFFFFFF for key in keys], np.uint64)
+        words = np.array([_key(key) for key in keys], np.uint64)
     return _mix(_mix(words + _GOLDEN) ^ np.uint64(run))
 
 
@@ -43,6 +43,10 @@ def operation_seeds(seeds: np.ndarray, operations: Sequence[str]) -> np.ndarray:
 def uniforms(seeds: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """float64 in [0, 1) of the same shape as `seeds`: the number at place `steps`, from 1, of each seed's sequence."""
     return (_mix(seeds + steps * _GOLDEN) >> _11) * 2.0**-53
+
+
+def _key(key: str | int) -> int:
+    return _word(key) if isinstance(key, str) else key & 0xFFFFFFFFFFFFFFFF
 
 
 def _mix(words: np.ndarray) -> np.ndarray:

@@ -63,7 +63,10 @@ class Operation:
         for field in fields(cls):
             if field.default is MISSING and field.default_factory is MISSING and field.name not in settings:
                 raise PolicyError(f"{cls.name} needs {field.name}")
-        return cls(**{word: tuple(value) if isinstance(value, list) else value for word, value in settings.items()})
+        given: dict[str, Any] = {
+            word: tuple(value) if isinstance(value, list) else value for word, value in settings.items()
+        }
+        return cls(**given)
 
     def range_of(self, name: str, progress: float) -> Range:
         """A setting's range at a progress."""
