@@ -108,11 +108,11 @@ def _aligned(images: torch.Tensor, warp: Warp) -> torch.Tensor:
     down, inside_down = _matrix(rows, warp.antialias, images)
     across, inside_across = _matrix(columns, warp.antialias, images)
     count, channels, height, width = images.shape
-    made = torch.bmm(images.reshape(count, channels * height, width), across.transpose(1, 2))
-    made = (down[:, None] @ made.reshape(count, channels, height, -1)).contiguous()
+    wide = torch.bmm(images.reshape(count, channels * height, width), across.transpose(1, 2))
+    result = (down[:, None] @ wide.reshape(count, channels, height, -1)).contiguous()
     if warp.fill:
-        made = made + warp.fill * (1 - inside_down[:, None, :, None] * inside_across[:, None, None, :])
-    return made
+        result = result + warp.fill * (1 - inside_down[:, None, :, None] * inside_across[:, None, None, :])
+    return result
 
 
 def _matrix(axis: Axis, antialias: bool, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
