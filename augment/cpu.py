@@ -7,6 +7,7 @@ short list of OpenCV calls. OpenCV frees the interpreter's lock, so threads shar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -50,6 +51,10 @@ def run_cpu(images: np.ndarray, segments: Sequence[Segment], threads: int = 1) -
 @lru_cache(maxsize=4)
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "augment")
+
+
+# A forked process has the pool without its threads, and would wait for them for ever.
+os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def plan_program(segments: Sequence[Segment], count: int) -> Plan:

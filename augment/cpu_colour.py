@@ -1,7 +1,7 @@
 """Colours of the CPU path: affine maps of a pixel's colour are one `transform`, functions of one channel one table.
 
-A map that pushes colours apart is carried out at once, so that it saturates where Kornia clamps; others wait to be composed with
-the next. Contrast takes the mean that the image has at that point.
+A map is carried out at once where Kornia's clamp after it can bite, so that it saturates there; others wait to be composed
+with the next, as DSA's do, which are not clamped. Contrast takes the mean that the image has at that point.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ Values = dict[str, Any]
 _LUMA = np.array([0.299, 0.587, 0.114])
 _JITTER = ("brightness", "contrast", "saturation", "hue")
 _LEVELS = np.arange(256.0)
+#: Kornia clamps after these, and not after the others; DSA's leave [0, 1] and only the next clamp brings them back.
+_CLAMPED = {"brightness", "contrast", "saturation"}
+_UNCLAMPED = {"brightness_shift", "saturation_mean", "contrast_mean"}
 
 
 def plan_colour(plan: list[list[Call]], colour: Colour) -> None:
@@ -48,13 +51,16 @@ def _chain(steps: list[tuple[str, Values]]) -> Call:
 
     def call(image: np.ndarray) -> np.ndarray:
         pending: np.ndarray | None = None
+        loose = False
         for name, values in steps:
             if name in _MATRICES:
                 matrix = _MATRICES[name](image, pending, values)
                 pending = matrix if pending is None else _then(matrix, pending)
-                if values.get("factor", 0) > 1:
-                    image, pending = _transformed(image, pending), None
+                loose = loose or name in _UNCLAMPED
+                if name in _CLAMPED and (loose or values["factor"] > 1):
+                    image, pending, loose = _transformed(image, pending), None, False
             else:
+                loose = False
                 if pending is not None:
                     image, pending = _transformed(image, pending), None
                 image = _ALONE[name](image, values)
