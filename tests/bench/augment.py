@@ -6,7 +6,7 @@
 
 Everybody gets the same uint8 images in the layout it likes (ours and torch's: channels last), draws its own parameters from
 the same ranges anew for every image, and hands out its natural result: uint8 for ours on cv2, torchvision and albumentations,
-floats for ours on torch and Kornia, whose conversion counts. torchvision and albumentations take one image at a time, because a
+floats for ours on torch and Kornia, whose conversion counts; all hand out a batch. torchvision and albumentations take one image at a time, because a
 batch would share one draw; Kornia and ours take the batch. Candidates take turns within a repeat; a figure is the median
 of the repeats in images per second. With a CUDA device the batched ones run there too.
 """
@@ -175,11 +175,11 @@ def candidates(name: str, side: int, batch: int, device: str, compiled: bool) ->
         found["ours cv2"] = ours(Augmenter(policy, backend="cv2"), images)
         tv = v2.Compose([TORCHVISION[one](TorchvisionNames(), side) for one in POLICIES.get(name, (name,))])
         single = [image.contiguous() for image in images]
-        found["torchvision"] = lambda: [tv(image) for image in single]
+        found["torchvision"] = lambda: torch.stack([tv(image) for image in single])
         compose = albumentations.Compose(
             [ALBUMENTATIONS[one](albumentations, side) for one in POLICIES.get(name, (name,))]
         )
-        found["albumentations"] = lambda: [compose(image=image)["image"] for image in pixels]
+        found["albumentations"] = lambda: np.stack([compose(image=image)["image"] for image in pixels])
     there = images.to(device)
     found["ours torch"] = ours(Augmenter(policy, backend="torch", output="float"), there)
     eager = kornia_of(name, side)
