@@ -188,7 +188,7 @@ class _Builder:
             if not self.warps:
                 self.size_in = self.size
             everywhere = np.ones_like(on) if operation.resizes else on
-            self.warps.append((operation.step(values, on, self.size), everywhere))
+            self.warps.extend((step, everywhere) for step in operation.steps(values, on, self.size))
             self.size = operation.size_after(self.size)
         elif isinstance(operation, Pointwise):
             self.colours.append(operation.step(values, on))

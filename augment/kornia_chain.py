@@ -58,26 +58,8 @@ def _warp(image: torch.Tensor, step: WarpStep, warp: Warp, index: int) -> torch.
         return resize(cut, step.size, "bilinear", align_corners=False)
     if np.array_equal(matrix, np.eye(3)) and tuple(image.shape[2:]) == step.size:
         return image
-    shrinks = matrix[0, 1] == matrix[1, 0] == 0 and min(abs(matrix[0, 0]), abs(matrix[1, 1])) < 1
-    if warp.antialias and shrinks:
-        from augment.frames import part
-        from augment.warp import apply_warp
-
-        alone = Warp(tuple(image.shape[2:]), (step,), warp.on, warp.interpolation, True, warp.fill)  # type: ignore[arg-type]
-        one = Warp(
-            alone.size_in,
-            tuple(_only(each, index) for each in part(alone, 0, 1).steps),
-            np.ones(1, bool),
-            fill=warp.fill,
-        )
-        return apply_warp(image, one)
     tensor = torch.from_numpy(matrix[None]).to(image)
     return warp.fill + warp_perspective(image - warp.fill, tensor, step.size, warp.interpolation, align_corners=True)
-
-
-def _only(step: WarpStep, index: int) -> WarpStep:
-    clamp = None if step.clamp is None else step.clamp[index : index + 1]
-    return WarpStep(step.matrix[index : index + 1], step.size, clamp)
 
 
 def _colour(image: torch.Tensor, step: ColourStep, index: int) -> torch.Tensor:

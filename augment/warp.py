@@ -18,8 +18,9 @@ from augment.program import Warp
 def apply_warp(images: torch.Tensor, warp: Warp) -> torch.Tensor:
     """Warp images (n, C, H, W), float for `bilinear`, any dtype for `nearest`, into (n, C, h, w).
 
-    Bilinear shrinking along the axes is filtered by a triangle (`antialias`), as `interpolate(antialias=True)` does inside
-    the box that is read. A sample that shrinks and then turns is resampled twice, so that turning it does not alias it.
+    What is cut out and resized is filtered by a triangle where it shrinks (`antialias`), as `interpolate(antialias=True)`
+    does inside the box; a sample that turns after that is resampled twice, so as not to lose the filter. Other warps are
+    not filtered, as they are not in Kornia.
     """
     assert images.shape[2:] == warp.size_in, f"a warp of {warp.size_in} got images of {tuple(images.shape[2:])}"
     rolls = [place for place, step in enumerate(warp.steps) if step.roll is not None]
@@ -66,12 +67,13 @@ def _one_kind(images: torch.Tensor, warp: Warp, places: np.ndarray, kind: int) -
 
 
 def _shrinks_first(warp: Warp) -> np.ndarray:
-    """Samples whose first step shrinks along the axes, with something else to come that is not along them."""
+    """Samples whose first step is a cut-out that shrinks, with something else to come that is not along the axes."""
     matrix = warp.steps[0].matrix
-    if not warp.antialias or warp.interpolation == "nearest" or len(warp.steps) == 1:
+    if not warp.antialias or warp.interpolation == "nearest" or len(warp.steps) == 1 or warp.steps[0].clamp is None:
         return np.zeros(len(matrix), bool)
-    along = frames.axis_aligned(frames.part(warp, 0, 1))
-    return along & ((np.abs(matrix[:, 0, 0]) < 1 - 1e-6) | (np.abs(matrix[:, 1, 1]) < 1 - 1e-6))
+    return frames.axis_aligned(frames.part(warp, 0, 1)) & (
+        (np.abs(matrix[:, 0, 0]) < 1 - 1e-6) | (np.abs(matrix[:, 1, 1]) < 1 - 1e-6)
+    )
 
 
 def _around_roll(images: torch.Tensor, warp: Warp, place: int) -> torch.Tensor:
@@ -105,8 +107,9 @@ def _aligned(images: torch.Tensor, warp: Warp) -> torch.Tensor:
             _aligned(images[torch.from_numpy(group).to(images.device)], frames.take(warp, group)) for group in groups
         ]
         return torch.cat(made)[torch.from_numpy(np.concatenate(groups).argsort()).to(images.device)]
-    down, inside_down = _matrix(rows, warp.antialias, images)
-    across, inside_across = _matrix(columns, warp.antialias, images)
+    antialias = warp.antialias and warp.steps[0].clamp is not None
+    down, inside_down = _matrix(rows, antialias, images)
+    across, inside_across = _matrix(columns, antialias, images)
     count, channels, height, width = images.shape
     wide = torch.bmm(images.reshape(count, channels * height, width), across.transpose(1, 2))
     result = (down[:, None] @ wide.reshape(count, channels, height, -1)).contiguous()
