@@ -15,6 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from augment.errors import PolicyError
+from augment.policy import load
 from pipelines.images.annotations import foreground, read_annotations
 from pipelines.images.process import decode_rgb
 from pipelines.outcomes import Outcome
@@ -100,32 +102,57 @@ def _rows(dataset: Dataset, source: Dataset | None, settings: Mapping[str, Any])
         else:
             break
     originals = _originals(source, list(chosen), settings)
-    shown = []
-    for parent, places in chosen.items():
-        views = [_view(dataset, row) for row in rows.take(pa.array(places[:VIEWS])).to_pylist()]
-        first = originals.get(parent)
-        shown.append([one for one in (first, *views) if one is not None])
-    return shown
+    places = [place for found in chosen.values() for place in found[:VIEWS]]
+    views = rows.take(pa.array(places)).to_pylist()
+    records = [_parsed(row["params"]) for row in views]
+    texts = drawn([record.get("draws") for record in records], _order(settings.get("policy")))
+    shown: dict[str, list[Shown | None]] = {parent: [originals.get(parent)] for parent in chosen}
+    for row, record, text in zip(views, records, texts, strict=True):
+        (parent,) = row["parents"] or [""]
+        shown[parent].append(_view(dataset, row, f"view {record.get('view')}", text))
+    return [[one for one in row if one is not None] for row in shown.values()]
 
 
-def _view(dataset: Dataset, row: Mapping[str, Any]) -> Shown | None:
-    made = _parsed(row["params"])
-    picture = picture_of(dataset, row, f"view {made.get('view')} of {row['label_name'] or row['key']}", SIDE, SIDE)
+def _view(dataset: Dataset, row: Mapping[str, Any], title: str, text: Sequence[tuple[str, str]]) -> Shown | None:
+    picture = picture_of(dataset, row, f"{title} of {row['label_name'] or row['key']}", SIDE, SIDE)
     if picture is None:
         return None
     annotations = _described(dataset, row).get("annotations")
     boxes = _boxes(annotations, row) if annotations is not None else []
-    return Shown(f"view {made.get('view')}", picture, row["width"], row["height"], boxes, drawn(made.get("draws")))
+    return Shown(title, picture, row["width"], row["height"], boxes, text)
 
 
-def drawn(draws: Any) -> list[tuple[str, str]]:
-    """What acted on a view, in the policy's order: `("rotate", "degrees 12.3")`. Seeds of noise are left out."""
-    if not isinstance(draws, Mapping):
-        return []
+def _order(policy: Any) -> dict[str, int]:
+    """The place of every operation in a policy, by its path in a row's draws."""
+    try:
+        return {leaf.path: place for place, leaf in enumerate(load(policy).leaves)}
+    except PolicyError:
+        return {}
+
+
+def drawn(views: Sequence[Any], order: Mapping[str, int]) -> list[list[tuple[str, str]]]:
+    """For each view what acted on it, in the policy's order: `("rotate", "degrees 12.3")`.
+
+    Seeds of noise are left out, and values that are the same wherever the operation acts: nobody drew them.
+    """
+    different: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    known = [view if isinstance(view, Mapping) else {} for view in views]
+    for view in known:
+        for path, values in view.items():
+            for name, value in values.items():
+                different[path, name].add(_value(value))
     found = []
-    for path, values in draws.items():
-        parts = [f"{name.replace('_', ' ')}{FIXED}{_value(value)}" for name, value in values.items() if name != "seed"]
-        found.append((str(path), ", ".join(parts)))
+    for view in known:
+        lines = []
+        for path in sorted(view, key=lambda path: (order.get(path, len(order)), path)):
+            told = {name: _value(value) for name, value in view[path].items() if name != "seed"}
+            parts = [
+                f"{name.replace('_', FIXED)}{FIXED}{text}"
+                for name, text in told.items()
+                if len(different[path, name]) > 1 or len(known) == 1
+            ]
+            lines.append((path, ", ".join(parts)))
+        found.append(lines)
     return found
 
 

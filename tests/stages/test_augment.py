@@ -32,7 +32,7 @@ TURN = [
 ]
 VIEWS = [*TURN, {"color_jitter": {"brightness": 0.4, "hue": 0.1}}, {"gaussian_blur": {"p": 0.5}}]
 EXACT = ["horizontal_flip", "vertical_flip"]
-BACKENDS = ["torch"]
+BACKENDS = ["torch", "cv2"]
 
 
 def run(data: Path, **settings: Any) -> dict[str, Any]:

@@ -73,8 +73,8 @@ def shards_of(*counts: int, **changes: Any) -> list[list[Sample]]:
 
 
 def job_of(data: Path, threads: int = 1, source: str = "split/train", shard_samples: int = 12, **sets: Any) -> Job[Any]:
-    """A job of `augment` with these sets, PNG by torch unless they say otherwise."""
-    whole = {name: {"format": "png", "backend": "torch"} | settings for name, settings in sets.items()}
+    """A job of `augment` with these sets, PNG unless they say otherwise."""
+    whole = {name: {"format": "png"} | settings for name, settings in sets.items()}
     params = AugmentParams.model_validate({"source": source, "sets": whole, "shard_samples": shard_samples})
     return Job("augment", params, RunParams(device="cpu", threads=threads), str(data))
 
