@@ -68,7 +68,8 @@ def view_grids(outputs: Outputs) -> list[Grid]:
         dataset = outputs.dataset("augment", name)
         settings = params.get("sets", {}).get(name, {})
         if dataset is not None and len(dataset):
-            policy = json.dumps(settings.get("policy"), ensure_ascii=False)
+            policy = settings.get("policy")
+            policy = policy if isinstance(policy, str) else json.dumps(policy, ensure_ascii=False)
             grids.append(Grid(name, policy, _summary(made[name]), _rows(dataset, source, settings)))
     return grids
 
