@@ -6,7 +6,7 @@ Plain numpy, no pixels. Everything is decided sample by sample, so that a sample
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +51,26 @@ class Line:
     size_in: int
     size: int
 
+    def take(self, where: np.ndarray) -> Line:
+        """The lines of some of the samples."""
+
+        def rows(fade: Fade | None) -> Fade | None:
+            return None if fade is None else Fade(*(column[where] for column in fade[:5]), fade.size)  # type: ignore[misc]
+
+        picked = {field.name: getattr(self, field.name) for field in fields(self)}
+        picked |= {name: column[where] for name, column in picked.items() if isinstance(column, np.ndarray)}
+        fades = tuple(fade for fade in map(rows, self.fades) if fade is not None)
+        return Line(**(picked | {"fades": fades, "edge": rows(self.edge)}))
+
+    @property
+    def flips(self) -> np.ndarray | None:
+        """(n,) bool where the whole axis is mirrored, if every sample's is that or left as it is; else None."""
+        mirrored = self.scale == -1
+        same = np.where(mirrored, self.shift == self.size_in - 1, (self.scale == 1) & (self.shift == 0))
+        free = not self.fades and self.edge is None and self.roll is None and self.size == self.size_in
+        uncut = (self.low <= 0) & (self.high >= self.size - 1)
+        return mirrored if free and (same & uncut).all() else None
+
     @property
     def integral(self) -> np.ndarray:
         """(n,) bool: whole pixels are copied."""
@@ -64,7 +84,7 @@ class Stage(NamedTuple):
     """One frame that a homography must respect: map into it, fade where it ends, clip to it.
 
     Coordinates are -1..1 over the pixel areas of a frame. `matrix` (n, 3, 3), `low` and `high` (n, 2) x and y;
-    coverage is clip((1 - |coordinate|) * slope + offset, 0, 1), `slope` and `offset` (n, 2).
+    coverage is clip(offset - slope |coordinate|, 0, 1), `slope` and `offset` (n, 2).
     """
 
     matrix: np.ndarray
@@ -165,46 +185,63 @@ def stages(warp: Warp) -> tuple[list[Stage], np.ndarray]:
     """Frames to respect from the output backwards, and the matrices (n, 3, 3) from the last of them to the source.
 
     All coordinates are -1..1 over pixel areas. The source's own frame is not a stage unless a box is cut from it: sampling
-    fades there by itself. Where a frame cannot bite for a sample, its stage is the identity.
+    fades there by itself. Where a frame cannot bite for a sample, its stage is the identity. A box behind axis-aligned maps
+    is a box in the coordinates of the stage before it, and joins its bounds.
     """
     frames = sizes(warp)
     count = len(warp.on)
-    pending = np.tile(_from_unit(frames[-1]), (count, 1, 1))  # from the coordinates in hand to pixels of the current frame
+    pending = np.tile(
+        _from_unit(frames[-1]), (count, 1, 1)
+    )  # from the coordinates in hand to pixels of the current frame
     reach = np.tile([-1.0, -1.0, 1.0, 1.0], (count, 1)) * (1 - 1 / np.tile(frames[-1][::-1], 2))
+    joinable = np.zeros(count, bool)  # only axis-aligned maps since the sample's last stage, which is `found[-1]`
     found: list[Stage] = []
     for index in range(len(warp.steps) - 1, -1, -1):
         step, (height, width) = warp.steps[index], frames[index]
         pending = _inverse(step.matrix) @ pending
-        start, end = np.full((count, 2), -np.inf), np.full((count, 2), np.inf)
-        if step.clamp is not None:
-            start, end = step.clamp[:, :2], step.clamp[:, 2:]
-        boxed = np.isfinite(start).all(1)
+        joinable &= axis_aligned([step])
+        boxed = np.zeros(count, bool) if step.clamp is None else np.isfinite(step.clamp).all(1)
         if index == 0 and not boxed.any():
             break
-        top = np.array([width - 1.0, height - 1.0])
-        start, end = np.maximum(start, 0), np.minimum(end, top)
+        start, end = np.zeros((count, 2)), np.tile([width - 1.0, height - 1.0], (count, 1))
+        if step.clamp is not None:
+            start, end = np.maximum(start, step.clamp[:, :2]), np.minimum(end, step.clamp[:, 2:])
         lowest, highest = _hull(pending, reach)
         bites = ((lowest < start - _SLACK) | (highest > end + _SLACK)).any(1)
         if index == 0:
             bites &= boxed
+        join = bites & boxed & joinable
+        if join.any():
+            _join(found[-1], join, pending, start, end)
+            reach = np.where(join[:, None], np.concatenate([found[-1].low, found[-1].high], 1), reach)
+        bites &= ~join
         if not bites.any():
             continue
-        to_unit, from_unit = _to_unit((height, width)), _from_unit((height, width))
         side = np.array([width, height])
         low, high = ((2 * bound + 1) / side - 1 for bound in (start, end))
-        fading = (bites & ~boxed)[:, None]
+        here, fading = bites[:, None], (bites & ~boxed)[:, None]
         found.append(
             Stage(
-                np.where(bites[:, None, None], to_unit @ pending, np.eye(3)),
-                np.where(bites[:, None], low, -np.inf),
-                np.where(bites[:, None], high, np.inf),
+                np.where(here[..., None], _to_unit((height, width)) @ pending, np.eye(3)),
+                np.where(here, low, -np.inf),
+                np.where(here, high, np.inf),
                 np.where(fading, side / 2, 0.0),
-                np.where(fading, 0.5, np.ones(2)),
+                np.where(fading, side / 2 + 0.5, np.ones(2)),
             )
         )
-        reach = np.where(bites[:, None], np.concatenate([low, high], 1), reach)
-        pending = np.where(bites[:, None, None], from_unit, pending)
+        reach = np.where(here, np.concatenate([low, high], 1), reach)
+        pending = np.where(here[..., None], _from_unit((height, width)), pending)
+        joinable = bites
     return found, _to_unit(frames[0]) @ pending
+
+
+def _join(stage: Stage, where: np.ndarray, pending: np.ndarray, start: np.ndarray, end: np.ndarray) -> None:
+    """Add bounds in pixels, seen through the axis-aligned `pending`, to those of a stage."""
+    scale, shift = np.diagonal(pending, axis1=1, axis2=2)[:, :2], pending[:, :2, 2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = _ordered((start - shift) / scale, (end - shift) / scale)
+    for bound in (stage.low, stage.high):
+        bound[where] = np.clip(bound, low, high)[where]
 
 
 def _to_unit(size: Size) -> np.ndarray:

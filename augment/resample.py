@@ -36,7 +36,7 @@ def positions(line: Line, on: dict[str, torch.Tensor]) -> tuple[torch.Tensor, to
     index = torch.arange(line.size, dtype=torch.float64, device=on["scale"].device)[None]
     if "roll" in on:
         index = (index - on["roll"]).remainder(line.size)
-    return index, torch.minimum(torch.maximum(on["scale"] * index + on["shift"], on["low"]), on["high"])
+    return index, torch.clamp(on["scale"] * index + on["shift"], on["low"], on["high"])
 
 
 def coverage(line: Line, on: dict[str, torch.Tensor], index: torch.Tensor, edge: bool) -> torch.Tensor | None:
@@ -45,7 +45,7 @@ def coverage(line: Line, on: dict[str, torch.Tensor], index: torch.Tensor, edge:
     found = None
     for place, fade in enumerate(frames):
         scale, shift, low, high, width = (on[f"{name}{place}"] for name in Fade._fields[:5])
-        position = torch.minimum(torch.maximum(scale * index + shift, low), high)
+        position = torch.clamp(scale * index + shift, low, high)
         widest = float(fade.width.max())
         share = torch.minimum(position + 1, fade.size - position).clamp_(0, 1)
         if widest > 1:
@@ -73,10 +73,10 @@ def nearest(line: Line, on: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torc
     inside = None
     for place, fade in enumerate(frames):
         scale, shift, low, high, _ = (on[f"{name}{place}"] for name in Fade._fields[:5])
-        at = _round(torch.minimum(torch.maximum(scale * index + shift, low), high))
+        at = _round(torch.clamp(scale * index + shift, low, high))
         here = (at >= 0) & (at < fade.size)
         inside = here if inside is None else inside & here
-    pixel = torch.minimum(torch.maximum(_round(position), on["first"]), on["last"])
+    pixel = torch.clamp(_round(position), on["first"], on["last"])
     return pixel.clamp_(0, line.size_in - 1).long(), inside
 
 
@@ -101,7 +101,7 @@ def taps(line: Line, on: dict[str, torch.Tensor], kind: Interpolation, soft: boo
     away = (pixel - position[..., None]).abs_().div_(width[..., None])
     weight = _cubic(away, -0.5 if soft else -0.75) if kind == "bicubic" else (1 - away).clamp_(min=0)
     first, last = on["first"][..., None], on["last"][..., None]
-    kept = torch.minimum(torch.maximum(pixel, first), last)
+    kept = torch.clamp(pixel, first, last)
     if soft or kind == "bilinear":
         weight = weight * (kept == pixel)
         total = weight.cumsum(-1)[..., -1:]  # one after the other: the sum does not depend on the taps of other samples
@@ -118,7 +118,9 @@ def _cubic(away: torch.Tensor, a: float) -> torch.Tensor:
     return torch.where(away < 1, near, torch.where(away < 2, far, torch.zeros_like(away)))
 
 
-def resample(images: torch.Tensor, rows: Line, columns: Line, kind: Interpolation, soft: bool, fill: float) -> torch.Tensor:
+def resample(
+    images: torch.Tensor, rows: Line, columns: Line, kind: Interpolation, soft: bool, fill: float
+) -> torch.Tensor:
     """Filter and resample (n, C, H, W) float32 or float64 along both axes; keeps channels_last; differentiable."""
     count, channels, height, width = images.shape
     last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()

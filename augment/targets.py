@@ -46,9 +46,7 @@ def warp_points(points: np.ndarray, warp: Warp, sample: int) -> np.ndarray:
     return found
 
 
-def warp_boxes(
-    boxes: np.ndarray, warp: Warp, sample: int, min_visible: float = 0.5, min_side: float = 1.0
-) -> Visible:
+def warp_boxes(boxes: np.ndarray, warp: Warp, sample: int, min_visible: float = 0.5, min_side: float = 1.0) -> Visible:
     """Boxes (k, 4) x1, y1, x2, y2 in pixel edges of one sample, to those that are left, their places and visible fractions.
 
     Returns boxes (m, 4) float64, index (m,) int64 into the boxes given, visible (m,). In the order of Gen2Det's box rules:
