@@ -19,13 +19,12 @@ Size = tuple[int, int]
 
 
 class Fade(NamedTuple):
-    """Coverage of one frame along one axis: position clip(scale * i + shift, low, high), triangle of half width `width`."""
+    """Coverage of one frame along one axis: it ends within a pixel, as position clip(scale * i + shift, low, high) leaves it."""
 
     scale: np.ndarray
     shift: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    width: np.ndarray
     size: int
 
 
@@ -55,7 +54,7 @@ class Line:
         """The lines of some of the samples."""
 
         def rows(fade: Fade | None) -> Fade | None:
-            return None if fade is None else Fade(*(column[where] for column in fade[:5]), fade.size)  # type: ignore[misc]
+            return fade and Fade(fade.scale[where], fade.shift[where], fade.low[where], fade.high[where], fade.size)
 
         picked = {field.name: getattr(self, field.name) for field in fields(self)}
         picked |= {name: column[where] for name, column in picked.items() if isinstance(column, np.ndarray)}
@@ -147,8 +146,7 @@ def line(warp: Warp, axis: int) -> Line:
         # half a pixel outside the outermost centres: a pixel is read when its centre lies within
         first = np.maximum(first, np.where(boxed, np.maximum(start, 0), 0) - 0.5)
         last = np.minimum(last, np.where(boxed, np.minimum(end, size - 1), size - 1) + 0.5)
-        spread = np.maximum(np.abs(scale), 1.0) if warp.antialias else np.ones(count)
-        fade = _fade(scale, shift, low, high, np.where(boxed, 1.0, spread), size, frames[-1])
+        fade = _fade(scale, shift, low, high, size, frames[-1])
         if index == 0:
             edge = fade
         else:
@@ -157,28 +155,38 @@ def line(warp: Warp, axis: int) -> Line:
             low, high = np.clip(low, 0, size - 1), np.clip(high, 0, size - 1)
     roll = warp.steps[-1].roll
     return Line(
-        scale, shift, low, high, np.ceil(first - _SLACK), np.floor(last + _SLACK), spread, tuple(fades), edge,
-        None if roll is None else roll[:, axis], frames[0], frames[-1],
-    )  # fmt: skip
+        scale,
+        shift,
+        low,
+        high,
+        np.ceil(first - _SLACK),
+        np.floor(last + _SLACK),
+        np.maximum(np.abs(scale), 1.0) if warp.antialias else np.ones(count),
+        tuple(fades),
+        edge,
+        None if roll is None else roll[:, axis],
+        frames[0],
+        frames[-1],
+    )
 
 
 def _ordered(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(one, other), np.maximum(one, other)
 
 
-def _fade(
-    scale: np.ndarray, shift: np.ndarray, low: np.ndarray, high: np.ndarray, width: np.ndarray, size: int, out: int
-) -> Fade | None:
-    """The coverage of a frame of `size` by output indices 0..out - 1; full where no sample's neighbourhood sticks out."""
+def _fade(scale: np.ndarray, shift: np.ndarray, low: np.ndarray, high: np.ndarray, size: int, out: int) -> Fade | None:
+    """The coverage of a frame of `size` by output indices 0..out - 1; full where no sample's position leaves it."""
     lowest, highest = _ordered(np.clip(shift, low, high), np.clip(scale * (out - 1) + shift, low, high))
-    bites = (lowest < width - 1 - _SLACK) | (highest > size - width + _SLACK)
+    bites = (lowest < -_SLACK) | (highest > size - 1 + _SLACK)
     if not bites.any():
         return None
-    middle = (size - 1) / 2
     return Fade(
-        np.where(bites, scale, 0.0), np.where(bites, shift, middle), np.where(bites, low, -np.inf),
-        np.where(bites, high, np.inf), np.where(bites, width, 1.0), size,
-    )  # fmt: skip
+        np.where(bites, scale, 0.0),
+        np.where(bites, shift, (size - 1) / 2),
+        np.where(bites, low, -np.inf),
+        np.where(bites, high, np.inf),
+        size,
+    )
 
 
 def stages(warp: Warp) -> tuple[list[Stage], np.ndarray]:

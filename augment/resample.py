@@ -20,15 +20,11 @@ from augment.program import Interpolation
 def to_device(line: Line, device: torch.device) -> dict[str, torch.Tensor]:
     """A line's numbers as (n, 1) float64 columns, in one copy."""
     names = [field.name for field in fields(line) if isinstance(getattr(line, field.name), np.ndarray)]
-    frames = [*line.fades, *((line.edge,) if line.edge is not None else ())]
-    columns = [np.asarray(getattr(line, name), float) for name in names]
-    columns += [column for fade in frames for column in fade[:5]]
-    packed = torch.from_numpy(np.stack(columns)[..., None]).to(device)
-    found = dict(zip(names, packed, strict=False))
-    for place, fade in enumerate(frames):
-        for offset, name in enumerate(Fade._fields[:5]):
-            found[f"{name}{place}"] = packed[len(names) + 5 * place + offset]
-    return found
+    columns = {name: getattr(line, name) for name in names}
+    for place, fade in enumerate(_frames(line, True)):
+        columns |= {f"{name}{place}": getattr(fade, name) for name in ("scale", "shift", "low", "high")}
+    packed = torch.from_numpy(np.stack([column.astype(float) for column in columns.values()])[..., None]).to(device)
+    return dict(zip(columns, packed, strict=True))
 
 
 def positions(line: Line, on: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,44 +32,34 @@ def positions(line: Line, on: dict[str, torch.Tensor]) -> tuple[torch.Tensor, to
     index = torch.arange(line.size, dtype=torch.float64, device=on["scale"].device)[None]
     if "roll" in on:
         index = (index - on["roll"]).remainder(line.size)
-    return index, torch.clamp(on["scale"] * index + on["shift"], on["low"], on["high"])
+    return index, _position(on, index, "")
 
 
 def coverage(line: Line, on: dict[str, torch.Tensor], index: torch.Tensor, edge: bool) -> torch.Tensor | None:
-    """(n, size) share of a reading's neighbourhood inside every frame on the way, the source's own if `edge`; None for all."""
-    frames = [*line.fades, *((line.edge,) if edge and line.edge is not None else ())]
+    """(n, size) share of each output index inside every frame on the way, the source's own if `edge`; None for all."""
     found = None
-    for place, fade in enumerate(frames):
-        scale, shift, low, high, width = (on[f"{name}{place}"] for name in Fade._fields[:5])
-        position = torch.clamp(scale * index + shift, low, high)
-        widest = float(fade.width.max())
+    for place, fade in enumerate(_frames(line, edge)):
+        position = _position(on, index, place)
         share = torch.minimum(position + 1, fade.size - position).clamp_(0, 1)
-        if widest > 1:
-            share = torch.where(width > 1, _triangle_share(position, width, widest, fade.size), share)
         found = share if found is None else found * share
     return found
 
 
-def _triangle_share(position: torch.Tensor, width: torch.Tensor, widest: float, size: int) -> torch.Tensor:
-    """How much of a triangle over whole pixels falls on pixels 0..size - 1."""
-    start = (position - width).floor() + 1
-    inside, total = torch.zeros_like(position), torch.zeros_like(position)
-    for tap in range(math.ceil(2 * widest)):
-        pixel = start + tap
-        weight = (1 - (pixel - position).abs() / width).clamp_(min=0)
-        total += weight
-        inside += weight * ((pixel >= 0) & (pixel < size))
-    return inside / total
+def _frames(line: Line, edge: bool) -> tuple[Fade, ...]:
+    return (*line.fades, line.edge) if edge and line.edge is not None else line.fades
+
+
+def _position(on: dict[str, torch.Tensor], index: torch.Tensor, place: int | str) -> torch.Tensor:
+    """Where output indices read in a frame, or with no place in the source."""
+    return torch.clamp(on[f"scale{place}"] * index + on[f"shift{place}"], on[f"low{place}"], on[f"high{place}"])
 
 
 def nearest(line: Line, on: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(n, size) int64 pixel read by each output index, and (n, size) bool whether it is inside every frame; None for all."""
     index, position = positions(line, on)
-    frames = [*line.fades, *((line.edge,) if line.edge is not None else ())]
     inside = None
-    for place, fade in enumerate(frames):
-        scale, shift, low, high, _ = (on[f"{name}{place}"] for name in Fade._fields[:5])
-        at = _round(torch.clamp(scale * index + shift, low, high))
+    for place, fade in enumerate(_frames(line, True)):
+        at = _round(_position(on, index, place))
         here = (at >= 0) & (at < fade.size)
         inside = here if inside is None else inside & here
     pixel = torch.clamp(_round(position), on["first"], on["last"])
@@ -91,9 +77,9 @@ def taps(line: Line, on: dict[str, torch.Tensor], kind: Interpolation, soft: boo
     `soft`: pixels beyond a box are left out and the rest is renormalised, as in F.interpolate with antialias; else they are
     replaced by the box's last pixel. Taps that a sample does not need weigh nothing.
     """
-    index, position = positions(line, on)
+    index, _ = positions(line, on)
     cover = coverage(line, on, index, edge=True)
-    position = position.clamp(0, line.size_in - 1)
+    position = on["scale"] * index + on["shift"]  # a box bounds the taps, not the position
     width, widest = on["width"], float(line.width.max())
     reach = 2 if kind == "bicubic" else 1
     start = (position - reach * width).floor() + 1
