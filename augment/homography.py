@@ -1,4 +1,4 @@
-"""The arithmetic of a warp on the host: per sample, what kind of resampling it needs and the few numbers that say where to.
+"""The arithmetic of homographies on the host: the frames on the way from an output pixel back to the source.
 
 Plain numpy, no pixels. Everything is decided sample by sample, so that a sample's neighbours in a batch change nothing.
 """
@@ -6,77 +6,15 @@ Plain numpy, no pixels. Everything is decided sample by sample, so that a sample
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
 
 from augment.program import Warp, WarpStep
 
-_SLACK = 1e-7  # pixels: what float64 arithmetic may be off by without a border being crossed
+SLACK = 1e-7  # pixels: what float64 arithmetic may be off by without a border being crossed
 
 Size = tuple[int, int]
-
-
-class Fade(NamedTuple):
-    """Coverage of one frame along one axis: it ends within a pixel, as position clip(scale * i + shift, low, high) leaves it."""
-
-    scale: np.ndarray
-    shift: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    size: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Line:
-    """One axis of axis-aligned warps: output index i reads source position clip(scale * i + shift, low, high).
-
-    Arrays are (n,) float64. `first` and `last` (n,) are the outermost source pixels that may be read, `width` the half width
-    of the triangle. `fades` are the frames on the way, `edge` the source's own frame; both only where they bite, `edge` None
-    when it does not. `roll` (n,) moves the output in a circle.
-    """
-
-    scale: np.ndarray
-    shift: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
-    width: np.ndarray
-    fades: tuple[Fade, ...]
-    edge: Fade | None
-    roll: np.ndarray | None
-    size_in: int
-    size: int
-
-    def take(self, where: np.ndarray) -> Line:
-        """The lines of some of the samples."""
-
-        def rows(fade: Fade | None) -> Fade | None:
-            return fade and Fade(fade.scale[where], fade.shift[where], fade.low[where], fade.high[where], fade.size)
-
-        picked = {field.name: getattr(self, field.name) for field in fields(self)}
-        picked |= {name: column[where] for name, column in picked.items() if isinstance(column, np.ndarray)}
-        fades = tuple(fade for fade in map(rows, self.fades) if fade is not None)
-        return Line(**(picked | {"fades": fades, "edge": rows(self.edge)}))
-
-    @property
-    def flips(self) -> np.ndarray | None:
-        """(n,) bool where the whole axis is mirrored, if every sample's is that or left as it is; else None."""
-        mirrored = self.scale == -1
-        same = np.where(mirrored, self.shift == self.size_in - 1, (self.scale == 1) & (self.shift == 0))
-        free = not self.fades and self.edge is None and self.roll is None and self.size == self.size_in
-        uncut = (self.low <= 0) & (self.high >= self.size - 1)
-        return mirrored if free and (same & uncut).all() else None
-
-    @property
-    def integral(self) -> np.ndarray:
-        """(n,) bool: whole pixels are copied."""
-        whole = (np.abs(self.scale) == 1) & (self.shift == np.rint(self.shift))
-        for bound in (self.low, self.high):
-            whole &= np.isinf(bound) | (bound == np.rint(bound))
-        return whole
 
 
 class Stage(NamedTuple):
@@ -122,71 +60,9 @@ def axis_aligned(steps: Sequence[WarpStep]) -> np.ndarray:
     return found
 
 
-def line(warp: Warp, axis: int) -> Line:
-    """Axis 0 is y, 1 is x. All steps must be axis-aligned, and only the last may roll."""
-    place, count = 1 - axis, len(warp.on)
-    frames = [size[axis] for size in sizes(warp)]
-    scale, shift = np.ones(count), np.zeros(count)
-    low, high = np.full(count, -np.inf), np.full(count, np.inf)
-    first, last = low.copy(), high.copy()
-    fades: list[Fade] = []
-    edge = None
-    for index in range(len(warp.steps) - 1, -1, -1):
-        step, size = warp.steps[index], frames[index]
-        back = step.matrix[:, 2, 2] / step.matrix[:, place, place]
-        move = -step.matrix[:, place, 2] / step.matrix[:, place, place]
-        scale, shift = back * scale, back * shift + move
-        low, high = _ordered(back * low + move, back * high + move)
-        first, last = _ordered(back * first + move, back * last + move)
-        start, end = np.full(count, -np.inf), np.full(count, np.inf)
-        if step.clamp is not None:
-            start, end = step.clamp[:, place], step.clamp[:, place + 2]
-        boxed = np.isfinite(start)
-        low, high = np.clip(low, start, end), np.clip(high, start, end)
-        # half a pixel outside the outermost centres: a pixel is read when its centre lies within
-        first = np.maximum(first, np.where(boxed, np.maximum(start, 0), 0) - 0.5)
-        last = np.minimum(last, np.where(boxed, np.minimum(end, size - 1), size - 1) + 0.5)
-        fade = _fade(scale, shift, low, high, size, frames[-1])
-        if index == 0:
-            edge = fade
-        else:
-            if fade is not None:
-                fades.append(fade)
-            low, high = np.clip(low, 0, size - 1), np.clip(high, 0, size - 1)
-    roll = warp.steps[-1].roll
-    return Line(
-        scale,
-        shift,
-        low,
-        high,
-        np.ceil(first - _SLACK),
-        np.floor(last + _SLACK),
-        np.maximum(np.abs(scale), 1.0) if warp.antialias else np.ones(count),
-        tuple(fades),
-        edge,
-        None if roll is None else roll[:, axis],
-        frames[0],
-        frames[-1],
-    )
-
-
-def _ordered(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def ordered(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lower and the higher of two arrays, element by element."""
     return np.minimum(one, other), np.maximum(one, other)
-
-
-def _fade(scale: np.ndarray, shift: np.ndarray, low: np.ndarray, high: np.ndarray, size: int, out: int) -> Fade | None:
-    """The coverage of a frame of `size` by output indices 0..out - 1; full where no sample's position leaves it."""
-    lowest, highest = _ordered(np.clip(shift, low, high), np.clip(scale * (out - 1) + shift, low, high))
-    bites = (lowest < -_SLACK) | (highest > size - 1 + _SLACK)
-    if not bites.any():
-        return None
-    return Fade(
-        np.where(bites, scale, 0.0),
-        np.where(bites, shift, (size - 1) / 2),
-        np.where(bites, low, -np.inf),
-        np.where(bites, high, np.inf),
-        size,
-    )
 
 
 def stages(warp: Warp) -> tuple[list[Stage], np.ndarray]:
@@ -215,7 +91,7 @@ def stages(warp: Warp) -> tuple[list[Stage], np.ndarray]:
         if step.clamp is not None:
             start, end = np.maximum(start, step.clamp[:, :2]), np.minimum(end, step.clamp[:, 2:])
         lowest, highest = _hull(pending, reach)
-        bites = ((lowest < start - _SLACK) | (highest > end + _SLACK)).any(1)
+        bites = ((lowest < start - SLACK) | (highest > end + SLACK)).any(1)
         if index == 0:
             bites &= boxed
         join = bites & boxed & joinable
@@ -247,7 +123,7 @@ def _join(stage: Stage, where: np.ndarray, pending: np.ndarray, start: np.ndarra
     """Add bounds in pixels, seen through the axis-aligned `pending`, to those of a stage."""
     scale, shift = np.diagonal(pending, axis1=1, axis2=2)[:, :2], pending[:, :2, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = _ordered((start - shift) / scale, (end - shift) / scale)
+        low, high = ordered((start - shift) / scale, (end - shift) / scale)
     for bound in (stage.low, stage.high):
         bound[where] = np.clip(bound, low, high)[where]
 

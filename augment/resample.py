@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from augment.homography import Fade, Line
+from augment.lines import Fade, Line
 from augment.program import Interpolation
 
 

@@ -115,7 +115,7 @@ def _window(step: WarpStep, size: tuple[int, int], sample: int) -> tuple[np.ndar
 
 
 def _within(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    return np.asarray((points >= start) & (points <= end)).all(-1)
+    return np.all((points >= start) & (points <= end), axis=-1)
 
 
 def _straight(step: WarpStep, sample: int) -> bool:
