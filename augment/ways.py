@@ -55,6 +55,12 @@ def _flipped(images: torch.Tensor, upside: np.ndarray, mirrored: np.ndarray) -> 
     kinds = [(where, axes) for where, axes in kinds if len(where)]
     if len(kinds) == 1:
         return images.flip(kinds[0][1]) if kinds[0][1] else images.clone()
+    if images.device.type == "cpu" and images[0].numel() >= _BLOCK and not images.requires_grad:
+        made = torch.empty_like(images)
+        for where, axes in kinds:
+            for sample in where.tolist():
+                made[sample] = images[sample].flip(axes) if axes else images[sample]
+        return made
     made = images.clone()
     for where, axes in kinds:
         if axes:

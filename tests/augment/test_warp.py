@@ -187,11 +187,16 @@ def test_interpolating_whole_numbers_is_refused() -> None:
         apply_warp((noise() * 255).to(torch.uint8), warp_of([TURN]))
 
 
-def test_copies_of_large_images_are_the_same() -> None:
-    """Row by row above a size, one gather below it."""
-    images = noise(3, (160, 150))
-    warp = warp_of(["horizontal_flip", {"shift": {"share": 0.2}}, {"roll": {"pixels": 60}}], size=(160, 150), count=3)
-    torch.testing.assert_close(apply_warp(images, warp), unfused(images, warp), atol=1e-12, rtol=0)
+@pytest.mark.parametrize(
+    "spec", [EXACT["flips"], ["horizontal_flip", {"shift": {"share": 0.2}}, {"roll": {"pixels": 60}}]]
+)
+def test_copies_of_large_images_are_the_same(spec: list[Any]) -> None:
+    """One by one above a size, the batch at once below it or where a gradient is wanted."""
+    images = noise(4, (160, 150))
+    warp = warp_of(spec, size=(160, 150), count=4)
+    made = apply_warp(images, warp)
+    torch.testing.assert_close(made, unfused(images, warp), atol=1e-12, rtol=0)
+    assert (made == apply_warp(images.clone().requires_grad_(), warp)).all()
 
 
 @pytest.mark.parametrize("kind", ["bilinear", "bicubic", "nearest"])
