@@ -166,6 +166,23 @@ def test_what_an_earlier_frame_cut_off_does_not_come_back() -> None:
     torch.testing.assert_close(apply_warp(noise(), turned), unfused(noise(), turned), atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize(
+    "then", [["horizontal_flip"], ["horizontal_flip", TURN], ["horizontal_flip", {"perspective": {}}]]
+)
+def test_a_crop_never_reads_beyond_its_box(then: list[Any], antialias: bool) -> None:
+    """Ones in the box, and beyond it what would show at once; also where a turn reads between the crop's outermost pixels."""
+    for size in (12, 70):
+        warp = warp_of([{"resized_crop": {"size": size, "scale": [0.1, 0.4]}}, *then])
+        images = torch.full((COUNT, 1, HEIGHT, WIDTH), 1e6, dtype=torch.float64)
+        clamp = warp.steps[0].clamp
+        assert clamp is not None
+        for image, (left, top, right, bottom) in zip(images, clamp.astype(int), strict=True):
+            image[:, top : bottom + 1, left : right + 1] = 1
+        made = apply_warp(images, replace(warp, fill=1.0, antialias=antialias))
+        torch.testing.assert_close(made, torch.ones_like(made), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float16, torch.bool])
 def test_whole_pixels_are_copied_in_any_dtype(dtype: torch.dtype) -> None:
     pixels = (noise() * 255).to(dtype)
