@@ -74,16 +74,15 @@ def stages(warp: Warp) -> tuple[list[Stage], np.ndarray]:
     """
     frames = sizes(warp)
     count = len(warp.on)
-    pending = np.tile(
-        _from_unit(frames[-1]), (count, 1, 1)
-    )  # from the coordinates in hand to pixels of the current frame
+    # from the coordinates in hand to pixels of the current frame, and the rectangle of them that is read
+    pending = np.tile(_from_unit(frames[-1]), (count, 1, 1))
     reach = np.tile([-1.0, -1.0, 1.0, 1.0], (count, 1)) * (1 - 1 / np.tile(frames[-1][::-1], 2))
-    joinable = np.zeros(count, bool)  # only axis-aligned maps since the sample's last stage, which is `found[-1]`
+    owner = np.full(count, -1)  # the stage behind which a sample has met axis-aligned maps only; -1 for none
     found: list[Stage] = []
     for index in range(len(warp.steps) - 1, -1, -1):
         step, (height, width) = warp.steps[index], frames[index]
         pending = _inverse(step.matrix) @ pending
-        joinable &= axis_aligned([step])
+        owner[~axis_aligned([step])] = -1
         boxed = np.zeros(count, bool) if step.clamp is None else np.isfinite(step.clamp).all(1)
         if index == 0 and not boxed.any():
             break
@@ -94,10 +93,11 @@ def stages(warp: Warp) -> tuple[list[Stage], np.ndarray]:
         bites = ((lowest < start - SLACK) | (highest > end + SLACK)).any(1)
         if index == 0:
             bites &= boxed
-        join = bites & boxed & joinable
-        if join.any():
-            _join(found[-1], join, pending, start, end)
-            reach = np.where(join[:, None], np.concatenate([found[-1].low, found[-1].high], 1), reach)
+        join = bites & boxed & (owner >= 0)
+        for place in np.unique(owner[join]):
+            where = join & (owner == place)
+            _join(found[place], where, pending, start, end)
+            reach[where] = np.concatenate([found[place].low[where], found[place].high[where]], 1)
         bites &= ~join
         if not bites.any():
             continue
@@ -115,7 +115,7 @@ def stages(warp: Warp) -> tuple[list[Stage], np.ndarray]:
         )
         reach = np.where(here, np.concatenate([low, high], 1), reach)
         pending = np.where(here[..., None], _from_unit((height, width)), pending)
-        joinable = bites
+        owner[bites] = len(found) - 1
     return found, _to_unit(frames[0]) @ pending
 
 

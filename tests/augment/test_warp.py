@@ -25,6 +25,11 @@ MIXED: dict[str, list[Any]] = {
     "shrink": [{"resized_crop": {"size": 12, "scale": [0.5, 1.0]}}, "vertical_flip"],
     "letterbox": [{"letterbox": {"size": 48}}, {"affine": {"scale": [0.5, 1.5], "translate_x": [-0.2, 0.2], "p": 0.7}}],
     "turn": [{"resized_crop": {"size": 32}}, "horizontal_flip", {"rotate": {"degrees": [-40, 40], "p": 0.6}}],
+    "turns": [
+        {"resized_crop": {"size": 32}},
+        {"shear_x": {"degrees": 20, "p": 0.5}},
+        {"rotate": {"degrees": 30, "p": 0.5}},
+    ],
     "one of": [{"one_of": ["identity", "horizontal_flip", TURN, {"shift": {"share": 0.2}}, {"perspective": {}}]}],
     "roll": [{"resized_crop": {"size": 32}}, "horizontal_flip", {"roll": {"pixels": 7}}, {"shift": {"share": 0.2}}],
 }
