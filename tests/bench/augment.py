@@ -4,11 +4,11 @@
     python -m tests.bench.augment --quick                # 32 and 224 px, batches of 1 and 32
     python -m tests.bench.augment --compiled             # also Kornia under torch.compile, which compiles for minutes
 
-Everybody gets the same uint8 images in the layout it likes (ours and torch's: channels last), draws its own parameters from
-the same ranges anew for every image, and hands out its natural result: uint8 for ours on cv2, torchvision and albumentations,
-floats for ours on torch and Kornia, whose conversion counts; all hand out a batch. torchvision and albumentations take one image at a time, because a
-batch would share one draw; Kornia and ours take the batch. Candidates take turns within a repeat; a figure is the median
-of the repeats in images per second. With a CUDA device the batched ones run there too.
+Everybody gets the same uint8 images in the layout it likes (ours and torch's: channels last), draws its own parameters
+from the same ranges anew for every image, and hands out a batch: uint8 for ours on cv2, torchvision and albumentations,
+floats for ours on torch and Kornia, whose conversion counts. torchvision and albumentations take one image at a time,
+because a batch would share one draw; Kornia and ours take the batch. Candidates take turns within a repeat; a figure is
+the median of the repeats in images per second. With a CUDA device the batched ones run there too.
 """
 
 from __future__ import annotations
