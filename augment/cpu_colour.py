@@ -177,17 +177,15 @@ def _autocontrast(image: np.ndarray, values: Values, target: Target) -> np.ndarr
 
 def _equalize(image: np.ndarray, values: Values, target: Target) -> np.ndarray:
     """PIL's: unchanged where the step is 0."""
-    planes = cv2.split(image)
-    counts = np.stack([cv2.calcHist([plane], [0], None, [256], [0, 256]).ravel() for plane in planes], 1)
-    counts = counts.astype(np.int64)
     pixels = len(image) * image.shape[1]
-    last = counts[255 - (counts[::-1] > 0).argmax(0), (0, 1, 2)]
-    step = (pixels - last) // 255
-    tables = ((counts.cumsum(0) - counts + step // 2) // np.maximum(step, 1)).clip(0, 255).astype(np.uint8)
-    made = [
-        cv2.LUT(plane, table) if one else plane for plane, table, one in zip(planes, tables.T.copy(), step, strict=True)
-    ]
-    return cv2.merge(made, target)
+    planes = list(cv2.split(image))
+    for channel, plane in enumerate(planes):
+        counts = cv2.calcHist([plane], [0], None, [256], [0, 256]).ravel().astype(np.int32)
+        step = (pixels - int(counts[counts.nonzero()[0][-1]])) // 255
+        if step:
+            levels = (counts.cumsum() - counts + step // 2) // step
+            planes[channel] = cv2.LUT(plane, np.minimum(levels, 255).astype(np.uint8))
+    return cv2.merge(planes, target)
 
 
 def _alone(name: str) -> Callable[[np.ndarray, Values, Target], np.ndarray]:
