@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -90,6 +92,56 @@ def test_a_forked_worker_makes_its_own_threads() -> None:
     code = child.exitcode
     child.kill()
     assert code == 0
+
+
+def kornia_functions() -> dict[str, tuple[dict[str, float], Callable[[torch.Tensor], torch.Tensor], int]]:
+    """Operation: its values, Kornia's function with the same, the largest difference in levels."""
+    from kornia import color, enhance, filters
+
+    return {
+        "brightness": ({"factor": 1.4}, lambda x: enhance.adjust_brightness_accumulative(x, 1.4), 1),
+        "contrast": ({"factor": 1.6}, lambda x: enhance.adjust_contrast_with_mean_subtraction(x, 1.6), 1),
+        "saturation": ({"factor": 2.5}, lambda x: enhance.adjust_saturation_with_gray_subtraction(x, 2.5), 1),
+        "hue": ({"turns": -0.3}, lambda x: enhance.adjust_hue(x, -0.6 * math.pi), 9),
+        "gamma": ({"gamma": 0.7}, lambda x: enhance.adjust_gamma(x, 0.7), 1),
+        "solarize": ({"threshold": 0.4}, lambda x: enhance.solarize(x, 0.4), 0),
+        "posterize": ({"bits": 3}, lambda x: enhance.posterize(x, 3), 0),
+        "invert": ({}, enhance.invert, 0),
+        "grayscale": ({}, lambda x: color.rgb_to_grayscale(x).expand(-1, 3, -1, -1), 1),
+        "equalize": ({}, enhance.equalize, 0),
+        "autocontrast": ({}, enhance.normalize_min_max, 1),
+        "sharpness": ({"factor": 1.8}, lambda x: enhance.sharpness(x, 1.8), 1),
+        "gaussian_blur": ({"sigma": 1.3}, lambda x: filters.gaussian_blur2d(x, 9, (1.3, 1.3)), 1),
+    }
+
+
+def test_colours_and_filters_are_kornias_functions() -> None:
+    images = photo(6, 40, 48, seed=3)
+    images[0] = 77  # flat, where histograms and extremes have nothing to stretch
+    for name, (values, function, largest) in kornia_functions().items():
+        settings = values | ({"kernel": 9} if name == "gaussian_blur" else {})
+        ours = Augmenter([{name: settings}], backend="cv2")(images, KEYS[:6]).images.int()
+        theirs = (function(images.float() / 255) * 255).round().clamp(0, 255).int()
+        assert int((ours - theirs).abs().max()) <= largest, name
+
+
+def test_a_chain_of_colour_maps_is_one_map_rounded_once() -> None:
+    images = photo(12, 40, 48)
+    chain: list[Any] = [
+        {"brightness": {"factor": 0.8}},
+        {"saturation": {"factor": 0.7}},
+        {"saturation": {"factor": 0.8}},
+        "invert",
+        {"contrast": {"factor": 0.7}},
+        {"saturation_mean": {"factor": 0.8}},
+        {"saturation_mean": {"factor": 0.7}},
+        {"contrast_mean": {"factor": 0.9}},
+        {"brightness_shift": {"shift": 0.1}},
+        "invert",
+    ]
+    for steps in (chain, [*chain, "grayscale"]):
+        ours, kornia = (Augmenter(steps, backend=backend)(images, KEYS).images.int() for backend in ("cv2", "kornia"))
+        assert int((ours - kornia).abs().max()) <= 1
 
 
 def test_threads_and_a_read_only_input_change_nothing() -> None:
