@@ -51,11 +51,10 @@ def _warp(image: torch.Tensor, step: WarpStep, warp: Warp, index: int) -> torch.
     if step.clamp is not None and np.isfinite(step.clamp[index]).all():
         left, top, right, bottom = (int(side) for side in step.clamp[index])
         cut = image[:, :, top : bottom + 1, left : right + 1]
-        if (
-            warp.antialias
-        ):  # kornia.geometry.resize blurs instead of filtering; torch's filter is what torchvision and PIL do
-            return functional.interpolate(cut, step.size, mode="bilinear", align_corners=False, antialias=True)
-        return resize(cut, step.size, "bilinear", align_corners=False)
+        if warp.antialias and warp.interpolation != "nearest":
+            # kornia.geometry.resize blurs instead of filtering; torch's filter is what torchvision and PIL do.
+            return functional.interpolate(cut, step.size, mode=warp.interpolation, align_corners=False, antialias=True)
+        return resize(cut, step.size, warp.interpolation, align_corners=False)
     if np.array_equal(matrix, np.eye(3)) and tuple(image.shape[2:]) == step.size:
         return image
     tensor = torch.from_numpy(matrix[None]).to(image)

@@ -110,6 +110,7 @@ def line(warp: Warp, axis: int) -> Line:
                 fades.append(fade)
             low, high = np.clip(low, 0, size - 1), np.clip(high, 0, size - 1)
     roll = warp.steps[-1].roll
+    resized = any(step.clamp is not None for step in warp.steps)  # what is only warped is not filtered, as in Kornia
     return Line(
         scale,
         shift,
@@ -117,7 +118,7 @@ def line(warp: Warp, axis: int) -> Line:
         high,
         np.ceil(first - SLACK),
         np.floor(last + SLACK),
-        np.maximum(np.abs(scale), 1.0) if warp.antialias else np.ones(count),
+        np.maximum(np.abs(scale), 1.0) if warp.antialias and resized else np.ones(count),
         tuple(fades),
         edge,
         None if roll is None else roll[:, axis],

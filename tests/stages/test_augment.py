@@ -188,7 +188,7 @@ def test_a_policy_that_boxes_cannot_follow_stops_the_stage_with_its_reason(data:
 
 def test_what_a_policy_refuses_of_one_picture_is_no_matter_to_its_company(tmp_path: Path) -> None:
     write_split(tmp_path, [[sample(0), sample(1), *(sample(number, json=b"{}") for number in range(2, 8))]])
-    run(tmp_path, some={"policy": [{"roll": {"pixels": 4}}]})
+    run(tmp_path, some={"policy": "augmix"})
     outcomes = [row["outcome"] for row in rows_of(tmp_path, "some", kept_only=False)]
     assert outcomes == ["failed"] * 2 + ["kept"] * 6
 
