@@ -1,0 +1,246 @@
+"""Colour on torch: a folded program of rounds on a batch of images, in as few passes over memory as it takes.
+
+Without a gradient on a CPU the batch goes through in blocks that stay in the second-level cache, every round in place; large
+images one at a time, with Python numbers in place of broadcast tensors (torch vectorises only those). Where the block
+is cut depends on the size of an image alone, so that splitting a batch never changes a bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from augment import pointwise, rounds
+from augment.program import Colour
+
+BLOCK = 1 << 17  # numbers in a block: half a mebibyte of float32
+ALONE = 96 * 96  # pixels from which an image is a block of its own
+
+OPERATIONS: dict[int, Callable[..., Tensor]] = {
+    rounds.HUE: pointwise.hue,
+    rounds.GAMMA: pointwise.gamma,
+    rounds.SOLARIZE: pointwise.solarize,
+    rounds.POSTERIZE: pointwise.posterize,
+    rounds.AUTOCONTRAST: pointwise.autocontrast,
+    rounds.EQUALIZE: pointwise.equalize,
+}
+
+
+class Step(NamedTuple):
+    """One pass over a block; `moves`: it cannot write over what it reads."""
+
+    apply: Callable[[Tensor, Tensor | None], Tensor]
+    moves: bool = False
+
+
+def apply_colour(
+    images: Tensor,
+    colour: Colour,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    bounded: bool = True,
+) -> Tensor:
+    """Colour images (n, 3, H, W) float, RGB in [0, 1], as drawn, and normalise them with `mean` and `std` (3,) if given.
+
+    The images given are left as they are. Results are in [0, 1] up to one rounding, or normalised. Differentiable where
+    Kornia is. `bounded=False`: the images may lie outside [0, 1] (bicubic, noise); clamps then act as Kornia's functions do.
+    """
+    if mean is not None and std is not None:
+        plan = rounds.plan_rounds(colour, len(images), np.asarray(mean, float), np.asarray(std, float), bounded)
+    else:
+        plan = rounds.plan_rounds(colour, len(images), bounded=bounded)
+    if not plan.active.any():
+        return images.clone()
+    images = images.contiguous()
+    if images.is_cuda or pointwise.records_gradient(images):
+        for step in _batch_steps(plan, slice(None), images):
+            images = step.apply(images, None)
+        return images
+    out = torch.empty_like(images)
+    if images.shape[2] * images.shape[3] >= ALONE:
+        spare = torch.empty_like(images[:1])
+        single = _Single(plan)
+        for index in range(len(images)):
+            _run(single.steps(index), images[index : index + 1], out[index : index + 1], spare)
+        return out
+    size = max(BLOCK // images[0].numel(), 1)
+    spare = torch.empty_like(images[:size])
+    for start in range(0, len(images), size):
+        block = slice(start, min(start + size, len(images)))
+        part = images[block]
+        _run(_batch_steps(plan, block, part), part, out[block], spare[: len(part)])
+    return out
+
+
+def _run(steps: list[Step], source: Tensor, out: Tensor, spare: Tensor) -> None:
+    """All steps from `source` into `out`, by way of `spare` where a step cannot work in place."""
+    if not steps:
+        out.copy_(source)
+        return
+    moves = sum(step.moves for step in steps[1:])
+    here = out if moves % 2 == 0 else spare
+    source = steps[0].apply(source, here)
+    for step in steps[1:]:
+        if step.moves:
+            here = spare if here is out else out
+        source = step.apply(source, here)
+
+
+# ---- many images at once: tensors of coefficients
+
+
+def _batch_steps(plan: rounds.Rounds, block: slice, images: Tensor) -> list[Step]:
+    """Steps of the samples `block`, whose coefficients go to the images' device and type in one copy each."""
+    coefficients = plan.coefficients[block]
+    count, total = coefficients.shape[:2]
+    on_device = torch.from_numpy(coefficients).to(images.device, images.dtype)
+    values = torch.from_numpy(plan.value[block]).to(images.device, images.dtype)
+    steps = []
+    for index in range(total):
+        active = plan.active[block, index]
+        if not active.any():
+            continue
+        if (coefficients[:, index] != np.eye(3, 7)).any():
+            uses_mean = bool(coefficients[:, index, :, 3:6].any())
+            steps.append(Step(partial(_affine, on_device[:, index], uses_mean), moves=True))
+        if (clamp := plan.clamp[block, index]).any():
+            step = partial(_clamp, plan.low[index], plan.high[index])
+            rows = clamp if (plan.free[block, index] & ~clamp).any() else np.ones(count, bool)
+            steps.append(Step(_on_rows(step, rows, images.device)))
+        operation = plan.operation[block, index]
+        for code in np.unique(operation[operation != rounds.NOTHING]):
+            rows = operation == code
+            value = values[torch.from_numpy(rows).to(images.device), index] if not rows.all() else values[:, index]
+            steps.append(
+                Step(_on_rows(partial(_operate, OPERATIONS[int(code)], value[:, None, None, None]), rows, images.device))
+            )
+    return steps
+
+
+def _operate(operation: Callable[..., Tensor], value: pointwise.Value, images: Tensor, out: Tensor | None) -> Tensor:
+    return operation(images, value, out=out)
+
+
+def _on_rows(
+    apply: Callable[[Tensor, Tensor | None], Tensor], rows: np.ndarray, device: torch.device
+) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """`apply` on the chosen samples; the others stay."""
+    if rows.all():
+        return apply
+    chosen = torch.from_numpy(np.flatnonzero(rows)).to(device)
+
+    def apply_to_some(images: Tensor, out: Tensor | None) -> Tensor:
+        if out is None:
+            return images.index_copy(0, chosen, apply(images[chosen], None))
+        part = images[chosen]
+        if out is not images:
+            out.copy_(images)
+        return out.index_copy_(0, chosen, apply(part, part))
+
+    return apply_to_some
+
+
+def _affine(coefficients: Tensor, uses_mean: bool, images: Tensor, out: Tensor | None) -> Tensor:
+    """A x + M m + c with coefficients (k, 3, 7), one map for each image."""
+    flat = images.flatten(2)
+    constant = coefficients[:, :, 6]
+    if uses_mean:
+        constant = constant + (coefficients[:, :, 3:6] * flat.mean(2)[:, None]).sum(2)
+    target = None if out is None else out.flatten(2)
+    if images.is_cuda or torch.get_float32_matmul_precision() != "highest":  # a matrix product would be in TF32 or bfloat16
+        result = torch.addcmul(constant[:, :, None], coefficients[:, :, 0:1], flat[:, 0:1], out=target)
+        for channel in (1, 2):
+            weight = coefficients[:, :, channel, None]
+            result = torch.addcmul(result, weight, flat[:, channel : channel + 1], out=target)
+    else:
+        result = torch.baddbmm(constant[:, :, None], coefficients[:, :, :3], flat, out=target)
+    return result.view(images.shape)
+
+
+def _clamp(low: np.ndarray, high: np.ndarray, images: Tensor, out: Tensor | None) -> Tensor:
+    """Channel by channel between bounds (3,), which are numbers: at once where they are the same."""
+    if (low == low[0]).all() and (high == high[0]).all():
+        return torch.clamp(images, float(low[0]), float(high[0]), out=out)
+    if out is None:
+        bounds = torch.from_numpy(np.stack([low, high])).to(images.device, images.dtype)[:, :, None, None]
+        return torch.clamp(images, bounds[0], bounds[1])
+    for channel in range(3):
+        torch.clamp(images[:, channel], float(low[channel]), float(high[channel]), out=out[:, channel])
+    return out
+
+
+# ---- one image at a time: Python numbers
+
+
+class _Single:
+    """The steps of each image alone."""
+
+    def __init__(self, plan: rounds.Rounds) -> None:
+        self.plan = plan
+        linear = plan.coefficients[..., :3]
+        off_diagonal = linear * (1 - np.eye(3))
+        self.diagonal = ~off_diagonal.any((2, 3))
+        self.gray = (plan.coefficients == plan.coefficients[:, :, :1]).all((2, 3))
+        self.uses_mean = plan.coefficients[..., 3:6].any((2, 3))
+        self.changes = (plan.coefficients != np.eye(3, 7)).any((2, 3))
+
+    def steps(self, sample: int) -> list[Step]:
+        """What image `sample` goes through."""
+        plan = self.plan
+        steps = []
+        for index in np.flatnonzero(plan.active[sample]):
+            if self.changes[sample, index]:
+                coefficients = plan.coefficients[sample, index]
+                uses_mean = bool(self.uses_mean[sample, index])
+                if self.diagonal[sample, index]:
+                    steps.append(Step(partial(_scale_and_shift, coefficients, uses_mean)))
+                elif self.gray[sample, index]:
+                    steps.append(Step(partial(_to_gray, coefficients, uses_mean)))
+                else:
+                    steps.append(Step(partial(_mix, coefficients, uses_mean), moves=True))
+            if plan.clamp[sample, index]:
+                steps.append(Step(partial(_clamp, plan.low[index], plan.high[index])))
+            if code := int(plan.operation[sample, index]):
+                steps.append(Step(partial(_operate, OPERATIONS[code], float(plan.value[sample, index]))))
+        return steps
+
+
+def _constant(coefficients: np.ndarray, uses_mean: bool, images: Tensor) -> np.ndarray:
+    """M m + c, (3,) float64."""
+    constant = coefficients[:, 6]
+    return constant + coefficients[:, 3:6] @ images.mean((2, 3))[0].double().numpy() if uses_mean else constant
+
+
+def _scale_and_shift(coefficients: np.ndarray, uses_mean: bool, images: Tensor, out: Tensor | None) -> Tensor:
+    assert out is not None
+    scale, shift = coefficients[range(3), range(3)].tolist(), _constant(coefficients, uses_mean, images).tolist()
+    constants = torch.tensor(shift, dtype=images.dtype)  # shift + scale x is one pass when the shift has no dimension
+    if len(set(scale)) == len(set(shift)) == 1:
+        return torch.add(constants[0], images, alpha=scale[0], out=out)
+    for channel in range(3):
+        torch.add(constants[channel], images[:, channel], alpha=scale[channel], out=out[:, channel])
+    return out
+
+
+def _to_gray(coefficients: np.ndarray, uses_mean: bool, images: Tensor, out: Tensor | None) -> Tensor:
+    """All channels the same mixture."""
+    assert out is not None
+    shift = float(_constant(coefficients, uses_mean, images)[0])
+    red, green, blue = images[0]
+    gray = torch.mul(red, float(coefficients[0, 0]), out=out[0, 0])
+    gray.add_(green, alpha=float(coefficients[0, 1])).add_(blue, alpha=float(coefficients[0, 2]))
+    if shift:
+        gray.add_(shift)
+    out[0, 1:] = gray
+    return out
+
+
+def _mix(coefficients: np.ndarray, uses_mean: bool, images: Tensor, out: Tensor | None) -> Tensor:
+    numbers = np.concatenate([coefficients[:, :3], _constant(coefficients, uses_mean, images)[:, None]], axis=1)
+    one = torch.from_numpy(numbers[None, :, [0, 1, 2, 0, 0, 0, 3]]).to(images.dtype)
+    return _affine(one, False, images, out)
