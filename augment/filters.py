@@ -81,9 +81,9 @@ def gaussian_blur(images: Tensor, sigma: np.ndarray, size: int, border: str = "r
     return _by_blocks(images, lambda part, rows: _blur_by_shifts(part, weights[rows], border))
 
 
-def _by_blocks(images: Tensor, apply: Callable[[Tensor, slice], Tensor]) -> Tensor:
+def _by_blocks(images: Tensor, apply: Callable[[Tensor, slice], Tensor], size: int | None = None) -> Tensor:
     """`apply` on blocks that fit the cache, or on all at once where a gradient is recorded or there is a device."""
-    size = max(BLOCK // images[0].numel(), 1)
+    size = size or max(BLOCK // images[0].numel(), 1)
     if images.is_cuda or records_gradient(images) or len(images) <= size:
         return apply(images, slice(None))
     out = torch.empty_like(images)
@@ -126,10 +126,12 @@ def sharpness(images: Tensor, factor: np.ndarray) -> Tensor:
     if min(images.shape[-2:]) < 3:
         raise PolicyError("Sharpness needs images of at least 3 x 3 pixels.")
     factors = torch.from_numpy(factor.astype(np.float64)).to(images.device, images.dtype)
+    if images[0].numel() > BLOCK // 2 and not images.is_cuda and not records_gradient(images):  # a block of its own: a number is faster than a broadcast tensor
+        return _by_blocks(images, lambda part, rows: _sharpness(part, float(factor[rows.start])), 1)
     return _by_blocks(images, lambda part, rows: _sharpness(part, factors[rows, None, None, None]))
 
 
-def _sharpness(images: Tensor, factor: Tensor) -> Tensor:
+def _sharpness(images: Tensor, factor: Tensor | float) -> Tensor:
     rows = images[..., :-2, :] + images[..., 1:-1, :]
     rows += images[..., 2:, :]
     average = rows[..., :-2] + rows[..., 1:-1]
@@ -137,7 +139,10 @@ def _sharpness(images: Tensor, factor: Tensor) -> Tensor:
     inner = images[..., 1:-1, 1:-1]
     average = average.add_(inner, alpha=4).div_(13)
     out = images.clone()
-    out[..., 1:-1, 1:-1] = torch.addcmul(average, inner - average, factor)
+    if isinstance(factor, Tensor):
+        out[..., 1:-1, 1:-1] = torch.addcmul(average, inner - average, factor)
+    else:
+        out[..., 1:-1, 1:-1] = average.mul_(1 - factor).add_(inner, alpha=factor)
     return out.clamp(0.0, 1.0) if records_gradient(images) else out.clamp_(0.0, 1.0)
 
 

@@ -33,16 +33,13 @@ def hue(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:
     bottom = torch.minimum(torch.minimum(red, green), blue)
     chroma = top - bottom
     turn = torch.copysign((green + blue).sub_(red).add_(top).sub_(bottom, alpha=2), green - blue)
-    shifts = [(value * 6 + ahead) % 6 - 3 for ahead in AHEAD]  # half round from the channel; t + shift C is in [-6C, 6C]
     if isinstance(value, Tensor):
-        offset = torch.stack([shift.flatten() for shift in shifts if isinstance(shift, Tensor)], 1)[:, :, None, None]
-        wave = torch.addcmul(turn[:, None], chroma[:, None], offset, out=out)
-    elif out is None:
-        wave = torch.stack([turn.add(chroma, alpha=shift) for shift in shifts], 1)
+        shift = torch.remainder(value * 6 + value.new_tensor(AHEAD)[:, None, None], 6) - 3  # t + shift C is in [-6C, 6C]
+        wave = torch.addcmul(turn[:, None], chroma[:, None], shift, out=out)
     else:
-        wave = out
-        for channel, shift in enumerate(shifts):
-            torch.add(turn, chroma, alpha=shift, out=out[:, channel])
+        wave = torch.empty_like(images) if out is None else out
+        for channel, ahead in enumerate(AHEAD):
+            torch.add(turn, chroma, alpha=(value * 6 + ahead) % 6 - 3, out=wave[:, channel])
     wave = torch.abs(wave, out=out)
     wave = torch.sub(wave, chroma[:, None], alpha=3, out=out)
     wave = torch.abs(wave, out=out)
@@ -58,13 +55,14 @@ def gamma(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:
 def solarize(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:
     """kornia.enhance.solarize: 1 - x from the threshold on.
 
-    Without a gradient 0.5 -+ (x - 0.5), its sign from (x - 0.5)(x - threshold): comparisons and selections are slow on a
-    CPU. That rounds by 6e-8.
+    Without a gradient on a CPU |x - s| with s = 0 below the threshold and 1 from it on: exact, and made of the sign of
+    x - threshold, because comparisons and selections are slow there.
     """
     if records_gradient(images) or images.is_cuda:
         return torch.where(images < value, images, 1.0 - images)
-    side = (images - value).mul_(centred := images - 0.5)
-    return torch.sub(torch.tensor(0.5, dtype=images.dtype), torch.copysign(centred, side, out=centred), out=out)
+    side = images - value
+    side = torch.copysign(torch.tensor(0.5, dtype=images.dtype), side, out=side).add_(0.5)
+    return torch.sub(images, side, out=out).abs_()
 
 
 def posterize(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:

@@ -34,7 +34,6 @@ AFFINE = (
     "saturation_mean",
     "contrast_mean",
 )
-CLAMPED = ("brightness", "contrast", "saturation")
 COMMUTES_WITH_CLAMP = ("invert", "channel_shuffle")
 JITTER = ("brightness", "contrast", "saturation", "hue")
 
@@ -46,7 +45,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rounds:
-    """What each of n samples goes through in R rounds; its last round is the last one, shorter programs start later.
+    """What each of n samples goes through in R rounds, aligned at the hue and at the end.
 
     `coefficients` (n, R, 3, 7) float64 holds A, M and c side by side. `clamp` (n, R): the clamp can bite. `free` (n, R): the
     result may lie outside [0, 1] and must not be clamped; where neither holds a clamp changes nothing. `low`, `high` (R, 3)
@@ -82,22 +81,37 @@ class _Planner:
 
     def add(self, name: str, rows: np.ndarray, values: dict[str, np.ndarray]) -> None:
         """One step for the samples `rows` with their own values."""
-        if not len(rows):
-            return
-        if name in OPERATIONS:
+        if name in JITTER[:3]:
+            self.add_clamped(rows, np.full(len(rows), JITTER.index(name)), values["factor"])
+        elif name in OPERATIONS:
             code, key = OPERATIONS[name]
-            self._operate(code, rows, values[key] if key else np.zeros(len(rows)))
-            return
-        if name not in COMMUTES_WITH_CLAMP:
-            shut = rows[self.clamp[rows, self.round[rows]]]
+            self.operate(code, rows, values[key] if key else np.zeros(len(rows)))
+        else:
+            if name not in COMMUTES_WITH_CLAMP:
+                self._shut(rows)
+            at = self.round[rows]
+            self.coefficients[rows, at] = _affine(name, self.coefficients[rows, at], values)
+            self.affine[rows, at] = True
+
+    def add_clamped(self, rows: np.ndarray, kind: np.ndarray, factor: np.ndarray) -> None:
+        """Brightness, contrast or saturation: each of the samples `rows` its own `kind`, an index into JITTER."""
+        self._shut(rows)
+        at = self.round[rows]
+        open_ = self.coefficients[rows, at]
+        scale = factor.astype(np.float64)[:, None, None]
+        anchor = LUMA @ open_  # gray, from which saturation moves away; contrast from its mean, brightness from black
+        anchor[kind == 1] = _mean_of(anchor[kind == 1])
+        anchor[kind == 0] = 0.0
+        self.coefficients[rows, at] = open_ * scale + (1 - scale) * anchor[:, None]
+        self.affine[rows, at] = True
+        self.clamp[rows, at] = _outside(*self.reach(rows))
+
+    def _shut(self, rows: np.ndarray) -> None:
+        """A new round where the open one ends in a clamp that can bite."""
+        shut = rows[self.clamp[rows, self.round[rows]]]
+        if len(shut):
             self.round[shut] += 1
             self.range[shut] = (0.0, 1.0)
-        at = self.round[rows]
-        new = _affine(name, self.coefficients[rows, at], values)
-        self.coefficients[rows, at] = new
-        self.affine[rows, at] = True
-        if name in CLAMPED:
-            self.clamp[rows, at] = _outside(*self.reach(rows))
 
     def reach(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Least and greatest value that the open affine map reaches without its clamp, each (rows,)."""
@@ -107,7 +121,7 @@ class _Planner:
         low, high = self.range[rows, 0, None], self.range[rows, 1, None]
         return (up * low + down * high + constant).min(1), (up * high + down * low + constant).max(1)
 
-    def _operate(self, code: int, rows: np.ndarray, value: np.ndarray) -> None:
+    def operate(self, code: int, rows: np.ndarray, value: np.ndarray) -> None:
         at = self.round[rows]
         if code in (GAMMA, POSTERIZE, EQUALIZE):  # not defined beyond [0, 1]; Kornia clamps what it is given here
             self.clamp[rows, at] |= _outside(*self.reach(rows))
@@ -134,25 +148,26 @@ def _outside(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return (low < -ROUNDING) | (high > 1 + ROUNDING)
 
 
+def _mean_of(row: np.ndarray) -> np.ndarray:
+    """The image mean of what rows of coefficients (n, 7) make: that of a x + b m + c is (a + b) m + c."""
+    mean = row.copy()
+    mean[:, 3:6] += mean[:, :3]
+    mean[:, :3] = 0.0
+    return mean
+
+
 def _affine(name: str, open_: np.ndarray, values: dict[str, np.ndarray]) -> np.ndarray:
     """The step after the map `open_` (rows, 3, 7), as one map of the same input."""
 
     def factor(key: str = "factor") -> np.ndarray:
         return values[key].astype(np.float64)[:, None, None]
 
-    if name == "brightness":
-        return open_ * factor()
-    if name in ("saturation", "saturation_mean"):
-        weights = LUMA if name == "saturation" else THIRDS
-        return open_ * factor() + (1 - factor()) * np.einsum("c,ncj->nj", weights, open_)[:, None]
-    if name in ("contrast", "contrast_mean"):
-        weights = LUMA if name == "contrast" else THIRDS
-        gray = np.einsum("c,ncj->nj", weights, open_)
-        gray[:, 3:6] += gray[:, :3]  # the mean of A x + M m + c is (A + M) m + c
-        gray[:, :3] = 0.0
-        return open_ * factor() + (1 - factor()) * gray[:, None]
+    if name == "saturation_mean":
+        return open_ * factor() + (1 - factor()) * (THIRDS @ open_)[:, None]
+    if name == "contrast_mean":
+        return open_ * factor() + (1 - factor()) * _mean_of(THIRDS @ open_)[:, None]
     if name == "grayscale":
-        return np.repeat(np.einsum("c,ncj->nj", LUMA, open_)[:, None], 3, axis=1)
+        return np.repeat((LUMA @ open_)[:, None], 3, axis=1)
     if name == "channel_shuffle":
         return np.take_along_axis(open_, values["order"].astype(np.intp)[:, :, None], axis=1)
     if name == "invert":
@@ -184,6 +199,8 @@ def plan_rounds(
             _add_jitter(planner, step)
             continue
         rows = np.flatnonzero(step.on)
+        if not len(rows):
+            continue
         planner.add(step.name, rows, {key: value[rows] for key, value in step.values.items()})
     return _finished(planner, mean, std)
 
@@ -192,12 +209,17 @@ def _add_jitter(planner: _Planner, step: ColourStep) -> None:
     """Brightness, contrast, saturation and hue in each sample's own order; a neutral value is left out."""
     rows = np.flatnonzero(step.on)
     order = step.values["order"][rows]
+    factors = np.stack([step.values[name][rows] for name in JITTER], 1)
+    alters = factors != (1, 1, 1, 0)
     for slot in range(4):
-        for index, name in enumerate(JITTER):
-            chosen = rows[order[:, slot] == index]
-            value = step.values[name][chosen]
-            alters = value != (0 if name == "hue" else 1)
-            planner.add(name, chosen[alters], {"turns" if name == "hue" else "factor": value[alters]})
+        kind = order[:, slot].astype(np.intp)
+        value = np.take_along_axis(factors, kind[:, None], 1)[:, 0]
+        altered = np.take_along_axis(alters, kind[:, None], 1)[:, 0]
+        chosen = altered & (kind != 3)
+        planner.add_clamped(rows[chosen], kind[chosen], value[chosen])
+        chosen = altered & (kind == 3)
+        if chosen.any():
+            planner.operate(HUE, rows[chosen], value[chosen])
 
 
 def _finished(planner: _Planner, mean: np.ndarray | None, std: np.ndarray | None) -> Rounds:
@@ -208,8 +230,8 @@ def _finished(planner: _Planner, mean: np.ndarray | None, std: np.ndarray | None
     length = planner.round + 1
     if mean is None or std is None:  # the open round may be empty: then the one before is the last
         length = length - (~planner.affine[everyone, planner.round] & ~planner.clamp[everyone, planner.round])
-    total = max(int(length.max(initial=0)), 1)
-    source = np.arange(total)[None] - (total - length)[:, None]
+    source = _alignment(length, planner.operation)
+    total = source.shape[1]
     blank = source < 0
     source = np.where(blank, planner.coefficients.shape[1] - 1, source)
 
@@ -230,3 +252,16 @@ def _finished(planner: _Planner, mean: np.ndarray | None, std: np.ndarray | None
         affine[:, -1] = True
     active = affine | clamp | (operation != NOTHING)
     return Rounds(coefficients, clamp, free, low, high, operation, aligned(planner.value), active)
+
+
+def _alignment(length: np.ndarray, operation: np.ndarray) -> np.ndarray:
+    """(n, R): which of a sample's rounds is its r-th, -1 for none. The last ones coincide, and so do the first hues."""
+    turned = operation == HUE
+    has_hue = turned.any(1)
+    head = np.where(has_hue, turned.argmax(1) + 1, 0)
+    early = int(head.max(initial=0))
+    total = max(early + int((length - head)[has_hue].max(initial=0)), int(length.max(initial=0)), 1)
+    slot = np.arange(total)
+    from_end = slot - (total - length)[:, None]
+    source = np.where(slot < early, slot - (early - head)[:, None], np.where(from_end >= head[:, None], from_end, -1))
+    return np.where(has_hue[:, None], np.maximum(source, -1), np.maximum(from_end, -1))
