@@ -19,7 +19,6 @@ from augment import pointwise, rounds
 from augment.program import Colour
 
 BLOCK = 1 << 17  # numbers in a block: half a mebibyte of float32
-ALONE = 96 * 96  # pixels from which an image is a block of its own
 
 OPERATIONS: dict[int, Callable[..., Tensor]] = {
     rounds.HUE: pointwise.hue,
@@ -47,41 +46,47 @@ def apply_colour(
 ) -> Tensor:
     """Colour images (n, 3, H, W) float, RGB in [0, 1], as drawn, and normalise them with `mean` and `std` (3,) if given.
 
-    The images given are left as they are. Results are in [0, 1] up to one rounding, or normalised. Differentiable where
-    Kornia is. `bounded=False`: the images may lie outside [0, 1] (bicubic, noise); clamps then act as Kornia's functions do.
+    The images given are not written to, and come back where nothing is on. Results are in [0, 1] up to one rounding, or
+    normalised, in the memory format given. Differentiable where Kornia is. `bounded=False`: the images may lie outside [0, 1]
+    (bicubic, noise, unclamped steps before); clamps then act as Kornia's functions do.
     """
     if mean is not None and std is not None:
         plan = rounds.plan_rounds(colour, len(images), np.asarray(mean, float), np.asarray(std, float), bounded)
     else:
         plan = rounds.plan_rounds(colour, len(images), bounded=bounded)
     if not plan.active.any():
-        return images.clone()
-    images = images.contiguous()
-    if images.is_cuda or pointwise.records_gradient(images):
-        for step in _batch_steps(plan, slice(None), images):
-            images = step.apply(images, None)
         return images
-    out = torch.empty_like(images)
-    if images.shape[2] * images.shape[3] >= ALONE:
-        spare = torch.empty_like(images[:1])
-        single = _Single(plan)
-        for index in range(len(images)):
-            _run(single.steps(index), images[index : index + 1], out[index : index + 1], spare)
-        return out
-    size = max(BLOCK // images[0].numel(), 1)
-    spare = torch.empty_like(images[:size])
+    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    if images.is_cuda or pointwise.records_gradient(images):
+        result = images.contiguous()
+        for step in _batch_steps(plan, slice(None), result):
+            result = step.apply(result, None)
+        return result.contiguous(memory_format=layout)
+    images = images.detach()
+    out = torch.empty_like(images, memory_format=layout)
+    if images.shape[2] * images.shape[3] >= pointwise.ALONE:
+        size, steps_of = 1, _Single(plan).steps
+    else:
+        size, steps_of = max(BLOCK // images[0].numel(), 1), partial(_batch_steps, plan)
+    planar = images.is_contiguous()
+    spare = torch.empty(1 if planar else 3, *images[:size].shape, dtype=images.dtype)
     for start in range(0, len(images), size):
         block = slice(start, min(start + size, len(images)))
-        part = images[block]
-        _run(_batch_steps(plan, block, part), part, out[block], spare[: len(part)])
+        source = images[block]
+        scratch = spare[:, : len(source)]
+        if planar:
+            _run(steps_of(block, source), source, out[block], scratch[0])
+        else:
+            source = scratch[0].copy_(source)
+            out[block] = _run(steps_of(block, source), source, scratch[1], scratch[2])
     return out
 
 
-def _run(steps: list[Step], source: Tensor, out: Tensor, spare: Tensor) -> None:
+def _run(steps: list[Step], source: Tensor, out: Tensor, spare: Tensor) -> Tensor:
     """All steps from `source` into `out`, by way of `spare` where a step cannot work in place."""
     if not steps:
-        out.copy_(source)
-        return
+        return out.copy_(source)
     moves = sum(step.moves for step in steps[1:])
     here = out if moves % 2 == 0 else spare
     source = steps[0].apply(source, here)
@@ -89,6 +94,7 @@ def _run(steps: list[Step], source: Tensor, out: Tensor, spare: Tensor) -> None:
         if step.moves:
             here = spare if here is out else out
         source = step.apply(source, here)
+    return source
 
 
 # ---- many images at once: tensors of coefficients
@@ -105,7 +111,7 @@ def _batch_steps(plan: rounds.Rounds, block: slice, images: Tensor) -> list[Step
         active = plan.active[block, index]
         if not active.any():
             continue
-        if (coefficients[:, index] != np.eye(3, 7)).any():
+        if (coefficients[:, index] != rounds.IDENTITY).any():
             uses_mean = bool(coefficients[:, index, :, 3:6].any())
             steps.append(Step(partial(_affine, on_device[:, index], uses_mean), moves=True))
         if (clamp := plan.clamp[block, index]).any():
@@ -117,7 +123,9 @@ def _batch_steps(plan: rounds.Rounds, block: slice, images: Tensor) -> list[Step
             rows = operation == code
             value = values[torch.from_numpy(rows).to(images.device), index] if not rows.all() else values[:, index]
             steps.append(
-                Step(_on_rows(partial(_operate, OPERATIONS[int(code)], value[:, None, None, None]), rows, images.device))
+                Step(
+                    _on_rows(partial(_operate, OPERATIONS[int(code)], value[:, None, None, None]), rows, images.device)
+                )
             )
     return steps
 
@@ -152,7 +160,9 @@ def _affine(coefficients: Tensor, uses_mean: bool, images: Tensor, out: Tensor |
     if uses_mean:
         constant = constant + (coefficients[:, :, 3:6] * flat.mean(2)[:, None]).sum(2)
     target = None if out is None else out.flatten(2)
-    if images.is_cuda or torch.get_float32_matmul_precision() != "highest":  # a matrix product would be in TF32 or bfloat16
+    if (
+        images.is_cuda or torch.get_float32_matmul_precision() != "highest"
+    ):  # a matrix product would be in TF32 or bfloat16
         result = torch.addcmul(constant[:, :, None], coefficients[:, :, 0:1], flat[:, 0:1], out=target)
         for channel in (1, 2):
             weight = coefficients[:, :, channel, None]
@@ -184,14 +194,15 @@ class _Single:
         self.plan = plan
         linear = plan.coefficients[..., :3]
         off_diagonal = linear * (1 - np.eye(3))
-        self.diagonal = ~off_diagonal.any((2, 3))
+        self.diagonal = np.logical_not(off_diagonal.any((2, 3)))
         self.gray = (plan.coefficients == plan.coefficients[:, :, :1]).all((2, 3))
         self.uses_mean = plan.coefficients[..., 3:6].any((2, 3))
-        self.changes = (plan.coefficients != np.eye(3, 7)).any((2, 3))
+        self.changes = (plan.coefficients != rounds.IDENTITY).any((2, 3))
 
-    def steps(self, sample: int) -> list[Step]:
-        """What image `sample` goes through."""
-        plan = self.plan
+    def steps(self, block: slice, images: Tensor) -> list[Step]:
+        """What the one image of `block` goes through."""
+        del images
+        plan, sample = self.plan, block.start
         steps = []
         for index in np.flatnonzero(plan.active[sample]):
             if self.changes[sample, index]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 Value = float | Tensor
+ALONE = 96 * 96  # pixels from which an image is worth calls of its own on a CPU
 AHEAD = (0.0, 4.0, 2.0)  # sextants from the hues of red, green and blue on to red
 
 
@@ -34,7 +35,9 @@ def hue(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:
     chroma = top - bottom
     turn = torch.copysign((green + blue).sub_(red).add_(top).sub_(bottom, alpha=2), green - blue)
     if isinstance(value, Tensor):
-        shift = torch.remainder(value * 6 + value.new_tensor(AHEAD)[:, None, None], 6) - 3  # t + shift C is in [-6C, 6C]
+        shift = (
+            torch.remainder(value * 6 + value.new_tensor(AHEAD)[:, None, None], 6) - 3
+        )  # t + shift C is in [-6C, 6C]
         wave = torch.addcmul(turn[:, None], chroma[:, None], shift, out=out)
     else:
         wave = torch.empty_like(images) if out is None else out
@@ -83,7 +86,7 @@ def autocontrast(images: Tensor, value: Value = 0.0, out: Tensor | None = None) 
     del value
     flat = images.flatten(2)
     low, high = flat.amin(2), flat.amax(2)
-    if out is not None and not images.is_cuda:  # numbers are faster than a broadcast tensor
+    if out is not None and flat.shape[2] >= ALONE:  # numbers are faster than a broadcast tensor
         for image, result, least, span in zip(images, out, low.tolist(), (high - low + 1e-6).tolist(), strict=True):
             for channel in range(len(image)):
                 torch.sub(image[channel], least[channel], out=result[channel]).div_(span[channel])
@@ -94,7 +97,7 @@ def autocontrast(images: Tensor, value: Value = 0.0, out: Tensor | None = None) 
 def equalize(images: Tensor, value: Value = 0.0, out: Tensor | None = None) -> Tensor:
     """kornia.enhance.equalize: levels floor(255 x) through each channel's own table; a channel whose step is 0 stays."""
     del value
-    if out is not None and not images.is_cuda and images.dtype == torch.float32:
+    if out is not None and images.shape[2] * images.shape[3] >= ALONE and images.dtype == torch.float32:
         for source, target in zip(images.flatten(0, 1), out.flatten(0, 1), strict=True):
             _equalize_plane(source.numpy(), target.numpy())
         return out

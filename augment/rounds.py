@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from augment.errors import PolicyError
 from augment.program import Colour, ColourStep
 
 NOTHING, HUE, GAMMA, SOLARIZE, POSTERIZE, AUTOCONTRAST, EQUALIZE = range(7)
@@ -23,17 +24,7 @@ OPERATIONS = {
     "autocontrast": (AUTOCONTRAST, None),
     "equalize": (EQUALIZE, None),
 }
-AFFINE = (
-    "brightness",
-    "contrast",
-    "saturation",
-    "grayscale",
-    "invert",
-    "channel_shuffle",
-    "brightness_shift",
-    "saturation_mean",
-    "contrast_mean",
-)
+UNCLAMPED = ("brightness_shift", "saturation_mean", "contrast_mean")
 COMMUTES_WITH_CLAMP = ("invert", "channel_shuffle")
 JITTER = ("brightness", "contrast", "saturation", "hue")
 
@@ -41,6 +32,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 THIRDS = np.full(3, 1 / 3)
 UNKNOWN = (-1e3, 1e3)  # the interval of an image that nobody vouches for
 ROUNDING = 1e-6
+IDENTITY = np.eye(3, 7)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,11 +56,12 @@ class Rounds:
 
 
 class _Planner:
-    """The open round of every sample, to which steps are added."""
+    """The open round of every sample, to which steps are added; `tame`: nothing leaves [0, 1] unclamped."""
 
-    def __init__(self, count: int, capacity: int, bounded: bool) -> None:
-        self.coefficients = np.zeros((count, capacity, 3, 7))
-        self.coefficients[:, :, range(3), range(3)] = 1.0
+    def __init__(self, count: int, capacity: int, bounded: bool, tame: bool) -> None:
+        self.tame = tame
+        self.coefficients = np.empty((count, capacity, 3, 7))
+        self.coefficients[:] = IDENTITY
         self.affine = np.zeros((count, capacity), bool)
         self.clamp = np.zeros((count, capacity), bool)
         self.free = np.zeros((count, capacity), bool)
@@ -123,6 +116,11 @@ class _Planner:
 
     def operate(self, code: int, rows: np.ndarray, value: np.ndarray) -> None:
         at = self.round[rows]
+        self.operation[rows, at] = code
+        self.value[rows, at] = value
+        if self.tame:
+            self.round[rows] += 1
+            return
         if code in (GAMMA, POSTERIZE, EQUALIZE):  # not defined beyond [0, 1]; Kornia clamps what it is given here
             self.clamp[rows, at] |= _outside(*self.reach(rows))
         low, high = self.close(rows)
@@ -131,8 +129,6 @@ class _Planner:
         elif code != HUE:
             low, high = np.zeros_like(low), np.ones_like(high)
         self.range[rows] = np.stack([low, high], 1)
-        self.operation[rows, at] = code
-        self.value[rows, at] = value
         self.round[rows] += 1
 
     def close(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +174,7 @@ def _affine(name: str, open_: np.ndarray, values: dict[str, np.ndarray]) -> np.n
         shifted = open_.copy()
         shifted[..., 6] += factor("shift")[:, :, 0]
         return shifted
-    raise ValueError(f"no colour operation is called {name!r}; there are {', '.join([*AFFINE, *OPERATIONS, 'jitter'])}")
+    raise PolicyError(f"no colour operation is called {name!r}")
 
 
 def plan_rounds(
@@ -193,7 +189,8 @@ def plan_rounds(
     `bounded`: the images are in [0, 1] to begin with; else every clamp is taken to bite.
     """
     capacity = sum(4 if step.name == "jitter" else 1 for step in colour.steps) + 1
-    planner = _Planner(count, capacity, bounded)
+    tame = bounded and not any(step.name in UNCLAMPED for step in colour.steps)
+    planner = _Planner(count, capacity, bounded, tame)
     for step in colour.steps:
         if step.name == "jitter":
             _add_jitter(planner, step)
@@ -226,7 +223,8 @@ def _finished(planner: _Planner, mean: np.ndarray | None, std: np.ndarray | None
     """The planner's rounds with every sample's last one at the end, normalised there."""
     count = len(planner.round)
     everyone = np.arange(count)
-    planner.close(everyone)
+    if not planner.tame:
+        planner.close(everyone)
     length = planner.round + 1
     if mean is None or std is None:  # the open round may be empty: then the one before is the last
         length = length - (~planner.affine[everyone, planner.round] & ~planner.clamp[everyone, planner.round])
@@ -235,15 +233,18 @@ def _finished(planner: _Planner, mean: np.ndarray | None, std: np.ndarray | None
     blank = source < 0
     source = np.where(blank, planner.coefficients.shape[1] - 1, source)
 
+    alike = bool((source == source[:1]).all() and source[0, 0] == 0)
+
     def aligned(array: np.ndarray) -> np.ndarray:
-        return array[everyone[:, None], source]
+        return array[:, :total] if alike else array[everyone[:, None], source]
 
     coefficients, clamp, free = aligned(planner.coefficients), aligned(planner.clamp), aligned(planner.free)
     operation, affine = aligned(planner.operation), aligned(planner.affine)
-    coefficients[blank] = np.eye(3, 7)
-    for flags in (clamp, operation, affine):
-        flags[blank] = 0
-    free[blank] = not planner.bounded  # before its first round a sample is what was given
+    if blank.any():
+        coefficients[blank] = IDENTITY
+        for flags in (clamp, operation, affine):
+            flags[blank] = 0
+        free[blank] = not planner.bounded  # before its first round a sample is what was given
     low, high = np.zeros((total, 3)), np.ones((total, 3))
     if mean is not None and std is not None:
         coefficients[:, -1, :, 6] -= mean

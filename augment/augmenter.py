@@ -1,0 +1,285 @@
+"""`Augmenter`: a policy as a plain module, for a trainer's loop, for `distill` and for the stage `augment`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import nn
+
+from augment import draws as drawing
+from augment.draws import Draws
+from augment.errors import PolicyError
+from augment.policy import Policy, load
+from augment.program import Blend, Colour, Filter, Segment, Warp
+from augment.seeds import Keys
+
+Backend = Literal["auto", "torch", "cv2", "kornia"]
+Output = Literal["same", "uint8", "float", "normalised"]
+Boxes = Sequence[np.ndarray]
+
+
+class Augmented(NamedTuple):
+    """What came out, and what was done.
+
+    `images` (n, C, h, w); `boxes` per image (k, 4) float64 x1, y1, x2, y2 in pixels of the new image, of those that are left,
+    and `kept` per image (k,) int64, their places among the boxes given; `masks` (n, M, h, w); `keypoints` per image (k, 3)
+    x, y and visibility, 0 outside.
+    """
+
+    images: torch.Tensor
+    draws: Draws
+    boxes: list[np.ndarray] | None = None
+    kept: list[np.ndarray] | None = None
+    masks: torch.Tensor | None = None
+    keypoints: list[np.ndarray] | None = None
+
+
+class Augmenter(nn.Module):
+    """Draws a policy's parameters for each sample from its key, and applies them to images, boxes, masks and points.
+
+    `policy` is what `augment.policy.load` takes. `output`: `same` as came in, `uint8` 0..255, `float` in [0, 1], or
+    `normalised` with `mean` and `std`, in `dtype` (float32). `backend`: `torch` for any device, batched, fused and
+    differentiable; `cv2` for uint8 on the CPU; `kornia`, the reference, one operation of Kornia's after the other; `auto` takes
+    cv2 for uint8 images on the CPU and torch for all others. A box is dropped when less than `min_visible` of it is inside or a side
+    is shorter than `min_side` pixels. There are no parameters and no state but `epoch` and `progress`, set from outside.
+
+        augmenter = Augmenter({"preset": "imagenet", "size": 160}, seed=1, output="normalised", mean=MEAN, std=STD)
+        for epoch in range(90):
+            augmenter.epoch, augmenter.progress = epoch, epoch / 90
+            for images, keys in loader:
+                train(augmenter(images, keys).images)
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        *,
+        seed: int = 0,
+        output: Output = "same",
+        backend: Backend = "auto",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        dtype: torch.dtype = torch.float32,
+        threads: int = 1,
+        min_visible: float = 0.5,
+        min_side: float = 1.0,
+    ) -> None:
+        super().__init__()
+        for name, value, known in (("output", output, Output), ("backend", backend, Backend)):
+            if value not in get_args(known):
+                raise PolicyError(f"{name} takes {' | '.join(get_args(known))}, got {value!r}")
+        if (output == "normalised") != (mean is not None and std is not None):
+            raise PolicyError("mean and std belong to output: normalised, and it to them")
+        if std is not None and min(std) <= 0:
+            raise PolicyError(f"std takes numbers above 0, got {list(std)}")
+        self.policy: Policy = load(policy)
+        self.seed, self.output, self.backend, self.dtype, self.threads = seed, output, backend, dtype, threads
+        self.mean, self.std = mean, std
+        self.min_visible, self.min_side = min_visible, min_side
+        self.epoch, self.progress = 0, 1.0
+
+    def draw(
+        self,
+        keys: Keys,
+        size: tuple[int, int],
+        *,
+        epoch: int | None = None,
+        progress: float | None = None,
+        view: int = 0,
+    ) -> Draws:
+        """What is done to images of `size` (height, width) with these keys; nothing else decides it."""
+        return drawing.draw(
+            self.policy,
+            keys,
+            size,
+            seed=self.seed,
+            epoch=self.epoch if epoch is None else epoch,
+            view=view,
+            progress=self.progress if progress is None else progress,
+        )
+
+    def forward(self, images: torch.Tensor, keys: Keys, *, view: int = 0, **targets: Any) -> Augmented:
+        """`draw` and `replay`: images (n, C, H, W) uint8 or float in [0, 1], one key each; targets as in `replay`."""
+        _check_images(images, self.policy)
+        return self.replay(images, self.draw(keys, (images.shape[2], images.shape[3]), view=view), **targets)
+
+    def replay(
+        self,
+        images: torch.Tensor,
+        draws: Draws,
+        *,
+        boxes: Boxes | None = None,
+        masks: torch.Tensor | None = None,
+        keypoints: Sequence[np.ndarray] | None = None,
+    ) -> Augmented:
+        """Carry out `draws` on images (n, C, H, W), boxes (k, 4) x1, y1, x2, y2 in pixels, masks (n, M, H, W), points (k, 2 or 3).
+
+        The same draws give the same bits on the same device. Raises `PolicyError` for images that do not fit the draws,
+        channels the policy cannot take, or boxes that do not lie in their image.
+        """
+        _check_images(images, self.policy)
+        if (len(images), tuple(images.shape[2:])) != (len(draws), draws.size):
+            raise PolicyError(
+                f"these draws are for {len(draws)} images of {draws.size}, got {len(images)} of {tuple(images.shape[2:])}"
+            )
+        segments = drawing.program(draws)
+        targets = any(given is not None for given in (boxes, masks, keypoints))
+        warp = _one_warp(segments, draws) if targets else None
+        found_boxes, kept = self._boxes(boxes, draws, warp) if boxes is not None else (None, None)
+        return Augmented(
+            self._images(images, segments),
+            draws,
+            found_boxes,
+            kept,
+            _masks(masks, draws, warp) if masks is not None else None,
+            _keypoints(keypoints, draws, warp) if keypoints is not None else None,
+        )
+
+    def _images(self, images: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
+        backend = self.backend
+        if backend == "auto":
+            backend = "cv2" if images.dtype == torch.uint8 and images.device.type == "cpu" else "torch"
+        if backend == "cv2":
+            if images.dtype != torch.uint8 or images.device.type != "cpu":
+                raise PolicyError(
+                    f"the cv2 backend takes uint8 images on the cpu, got {images.dtype} on {images.device}"
+                )
+            from augment.cpu import run_cpu
+
+            pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
+            made = torch.from_numpy(run_cpu(pixels, segments, threads=self.threads)).permute(0, 3, 1, 2)
+            return self._finish(made, images.dtype)
+        floats = images.float() / 255 if images.dtype == torch.uint8 else images
+        if backend == "kornia":
+            from augment.kornia_chain import run_kornia
+
+            return self._finish(run_kornia(floats, segments), images.dtype)
+        return self._finish(run_torch(floats, segments), images.dtype)
+
+    def _finish(self, images: torch.Tensor, given: torch.dtype) -> torch.Tensor:
+        wanted = ("uint8" if given == torch.uint8 else "float") if self.output == "same" else self.output
+        if wanted == "uint8":
+            return images if images.dtype == torch.uint8 else (images * 255).round().clamp(0, 255).to(torch.uint8)
+        if images.dtype == torch.uint8:
+            images = images.to(torch.float32) / 255
+        if wanted == "normalised":
+            mean, std = (
+                torch.tensor(list(values), device=images.device) for values in (self.mean or (), self.std or ())
+            )
+            images = (images - mean[:, None, None]) / std[:, None, None]
+        return images.to(given if self.output == "same" and given.is_floating_point else self.dtype)
+
+    def _boxes(self, boxes: Boxes, draws: Draws, warp: Warp | None) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        from augment.targets import warp_boxes
+
+        _check_count("boxes", boxes, len(draws))
+        found, kept = [], []
+        for sample, given in enumerate(boxes):
+            here = np.asarray(given, np.float64).reshape(-1, 4)
+            check_boxes(here, draws.size, sample)
+            index = np.arange(len(here))
+            if warp is not None:
+                here, index, _ = warp_boxes(here, warp, sample, self.min_visible, self.min_side)
+            found.append(here)
+            kept.append(index)
+        return found, kept
+
+
+def _masks(masks: torch.Tensor, draws: Draws, warp: Warp | None) -> torch.Tensor:
+    from augment.targets import warp_masks
+
+    if masks.ndim != 4 or (len(masks), *masks.shape[2:]) != (len(draws), *draws.size):
+        raise PolicyError(f"masks take ({len(draws)}, M, {draws.size[0]}, {draws.size[1]}), got {tuple(masks.shape)}")
+    return masks if warp is None else warp_masks(masks, warp)
+
+
+def _keypoints(keypoints: Sequence[np.ndarray], draws: Draws, warp: Warp | None) -> list[np.ndarray]:
+    from augment.targets import warp_points
+
+    _check_count("keypoints", keypoints, len(draws))
+    found = []
+    for sample, given in enumerate(keypoints):
+        points = np.asarray(given, np.float64)
+        if points.ndim != 2 or points.shape[1] not in (2, 3):
+            raise PolicyError(f"keypoints of image {sample} take (k, 2) or (k, 3), got {points.shape}")
+        if points.shape[1] == 2:
+            points = np.concatenate([points, np.ones((len(points), 1))], 1)
+        found.append(points if warp is None else warp_points(points, warp, sample))
+    return found
+
+
+def _one_warp(segments: Sequence[Segment], draws: Draws) -> Warp | None:
+    """All geometry of a program as one warp: targets do not care about the colours in between."""
+    if _blends_geometry(segments):
+        raise PolicyError("augmix blends images that moved differently: boxes, masks and points cannot follow it")
+    warps = [segment for segment in segments if isinstance(segment, Warp)]
+    if not warps:
+        return None
+    steps = tuple(step for warp in warps for step in warp.steps)
+    return Warp(draws.size, steps, np.logical_or.reduce([warp.on for warp in warps]), fill=draws.policy.fill)
+
+
+def run_torch(images: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
+    """Carry out a program on (n, C, H, W) float images; differentiable in them."""
+    from augment.colour import apply_colour
+    from augment.filters import apply_filter
+    from augment.warp import apply_warp
+
+    for segment in segments:
+        if isinstance(segment, Warp):
+            images = apply_warp(images, segment)
+        elif isinstance(segment, Colour):
+            images = apply_colour(images, segment)
+        elif isinstance(segment, Filter):
+            images = apply_filter(images, segment)
+        else:
+            images = _blend(images, segment)
+    return images
+
+
+def _blend(images: torch.Tensor, blend: Blend) -> torch.Tensor:
+    weights = torch.from_numpy(blend.weights * blend.share[:, None]).to(images)
+    mixed = images * torch.from_numpy(np.where(blend.on, 1 - blend.share, 1)).to(images)[:, None, None, None]
+    for place, chain in enumerate(blend.chains):
+        mixed = mixed + weights[:, place, None, None, None] * run_torch(images, chain)
+    return torch.where(torch.from_numpy(blend.on).to(images.device)[:, None, None, None], mixed, images)
+
+
+def _blends_geometry(segments: Sequence[Segment]) -> bool:
+    return any(
+        isinstance(segment, Blend) and any(isinstance(inner, Warp) for chain in segment.chains for inner in chain)
+        for segment in segments
+    )
+
+
+def _check_images(images: torch.Tensor, policy: Policy) -> None:
+    if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
+        raise PolicyError(f"images take (n, C, H, W) uint8 or float, got {tuple(images.shape)} {images.dtype}")
+    if len(images) == 0:
+        raise PolicyError("the batch is empty: there is nothing to augment")
+    if policy.needs_colour and images.shape[1] != 3:
+        raise PolicyError(f"the policy {policy.name} changes colours and takes RGB, got {images.shape[1]} channels")
+
+
+def _check_count(name: str, targets: Sequence[Any], count: int) -> None:
+    if len(targets) != count:
+        raise PolicyError(f"{name} take one array for each image: {count} images, {len(targets)} arrays")
+
+
+def check_boxes(boxes: np.ndarray, size: tuple[int, int], sample: int) -> None:
+    """Refuse boxes (k, 4) that are inside out, not finite, or not in an image of `size`, by up to half a pixel."""
+    high = np.array([size[1], size[0], size[1], size[0]]) + 0.5
+    bad = (
+        ~np.isfinite(boxes).all(1)
+        | (boxes[:, 2:] <= boxes[:, :2]).any(1)
+        | (boxes < -0.5).any(1)
+        | (boxes > high).any(1)
+    )
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        raise PolicyError(
+            f"box {first} of image {sample}, {boxes[first].tolist()}, is not x1 < x2, y1 < y2 inside {size[1]} x {size[0]} pixels"
+        )

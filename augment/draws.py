@@ -1,0 +1,233 @@
+"""Draws: what a policy does to each sample of a batch, as plain arrays that can be written down and read back exactly.
+
+Every number follows from (seed, epoch, view, key, operation) alone: batch size, order, worker and rank change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from augment.errors import PolicyError
+from augment.operations import Geometric, Identity, Local, Pointwise
+from augment.policy import Leaf, Mix, Pick, Policy
+from augment.program import Blend, Colour, ColourStep, Segment, Warp, WarpStep
+from augment.seeds import Keys, operation_seeds, sample_seeds, uniforms
+
+Size = tuple[int, int]
+Row = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draws:
+    """One batch's draws. `on[path]` (n,) bool says where a leaf acts, `values[path]` has its values, 0 where it does not."""
+
+    policy: Policy
+    size: Size
+    count: int
+    on: dict[str, np.ndarray]
+    values: dict[str, dict[str, np.ndarray]]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def row(self, index: int) -> Row:
+        """What was done to one sample: {path: {value: number or list}}, only what acted; JSON holds it exactly."""
+        return {
+            path: {name: column[index].tolist() for name, column in self.values[path].items()}
+            for path, on in self.on.items()
+            if on[index]
+        }
+
+    def rows(self) -> list[Row]:
+        """`row` of every sample."""
+        return [self.row(index) for index in range(self.count)]
+
+    def take(self, where: slice | np.ndarray) -> Draws:
+        """The draws of some of the samples."""
+        on = {path: column[where] for path, column in self.on.items()}
+        values = {path: {name: column[where] for name, column in named.items()} for path, named in self.values.items()}
+        count = len(np.arange(self.count)[where])
+        return Draws(self.policy, self.size, count, on, values)
+
+
+def draw(
+    policy: Policy, keys: Keys, size: Size, *, seed: int = 0, epoch: int = 0, view: int = 0, progress: float = 1.0
+) -> Draws:
+    """Draw for images of `size` (height, width) with these keys; `progress` in [0, 1] moves schedules."""
+    if len(keys) == 0:
+        raise PolicyError("the batch is empty: there is nothing to augment")
+    if not 0 <= progress <= 1:
+        raise PolicyError(f"progress takes the share of training done, 0 to 1, got {progress!r}")
+    return _Drawing(policy, keys, size, seed, epoch, view, progress).run()
+
+
+class _Drawing:
+    """All numbers of a batch at once, then each node's share of them."""
+
+    def __init__(
+        self, policy: Policy, keys: Keys, size: Size, seed: int, epoch: int, view: int, progress: float
+    ) -> None:
+        self.policy, self.size, self.progress, self.count = policy, size, progress, len(keys)
+        seeds = sample_seeds(seed, ["siamese"] if policy.siamese else keys, epoch, view)
+        names, owners, steps = policy.layout
+        numbers = uniforms(operation_seeds(seeds, names)[:, owners], steps)
+        self.numbers = np.broadcast_to(numbers, (self.count, len(owners))) if policy.siamese else numbers
+        self.at = size
+        self.on: dict[str, np.ndarray] = {}
+        self.values: dict[str, dict[str, np.ndarray]] = {}
+
+    def run(self) -> Draws:
+        for node in self.policy.nodes:
+            if isinstance(node, Leaf):
+                self._leaf(node, None)
+            elif isinstance(node, Pick):
+                self._pick(node, None)
+            else:
+                self._mix(node)
+        return Draws(self.policy, self.size, self.count, self.on, self.values)
+
+    def _leaf(self, leaf: Leaf, gate: np.ndarray | None) -> None:
+        operation = leaf.operation
+        on = operation.gate(self.numbers[:, leaf.at], self.progress)
+        if gate is not None:
+            on = on & gate
+        numbers = self.numbers[:, leaf.at + 1 : leaf.at + 1 + operation.count]
+        values = operation.draw(numbers, self.at, self.progress)
+        if not on.all():
+            for name, column in values.items():
+                values[name] = np.where(on.reshape(-1, *(1,) * (column.ndim - 1)), column, np.zeros((), column.dtype))
+        self.on[leaf.path], self.values[leaf.path] = on, values
+        self.at = operation.size_after(self.at)
+
+    def _pick(self, pick: Pick, gate: np.ndarray | None) -> None:
+        on = self.numbers[:, pick.at] < pick.p
+        if gate is not None:
+            on = on & gate
+        if pick.replace:
+            chosen = np.searchsorted(pick.bounds, self.numbers[:, pick.at + 1 + pick.slot], side="right")
+        else:
+            columns = self.numbers[:, pick.at + 1 : pick.at + 1 + len(pick.alternatives)]
+            chosen = columns.argsort(1, kind="stable")[:, pick.slot]
+        for index, leaves in enumerate(pick.alternatives):
+            for leaf in leaves:
+                self._leaf(leaf, on & (chosen == index))
+
+    def _mix(self, mix: Mix) -> None:
+        on = self.numbers[:, mix.at] < mix.p
+        weights = np.zeros((self.count, len(mix.chains)), np.float32)
+        share = np.zeros(self.count, np.float32)
+        for index in np.flatnonzero(on):
+            generator = np.random.Generator(np.random.PCG64(int(self.numbers[index, mix.at + 1] * 2.0**53)))
+            weights[index] = generator.dirichlet([mix.alpha] * len(mix.chains))
+            share[index] = generator.beta(mix.alpha, mix.alpha)
+        self.on[mix.path], self.values[mix.path] = on, {"weights": weights, "share": share}
+        for place, chain in enumerate(mix.chains):
+            depth = np.floor(self.numbers[:, mix.at + 2 + place] * len(chain))
+            for slot, pick in enumerate(chain):
+                self._pick(pick, on & (slot <= depth))
+
+
+def from_rows(policy: Policy, size: Size, rows: Sequence[Mapping[str, Mapping[str, Any]]]) -> Draws:
+    """The draws that `Draws.row` wrote down, to the bit. Raises `PolicyError` where they are not this policy's."""
+    blank = draw(policy, list(range(len(rows))), size)
+    unknown = {path for row in rows for path in row} - blank.on.keys()
+    if unknown:
+        raise PolicyError(f"recorded draws name {sorted(unknown)[0]!r}, which the policy {policy.name} does not have")
+    values: dict[str, dict[str, np.ndarray]] = {}
+    for path, columns in blank.values.items():
+        values[path] = {name: np.zeros_like(column) for name, column in columns.items()}
+        for index, row in enumerate(rows):
+            if path in row:
+                if row[path].keys() != columns.keys():
+                    raise PolicyError(
+                        f"recorded draws of {path} have {sorted(row[path])}, the policy draws {sorted(columns)}"
+                    )
+                for name, column in values[path].items():
+                    column[index] = row[path][name]
+    on = {path: np.array([path in row for row in rows], bool) for path in blank.on}
+    return Draws(policy, size, len(rows), on, values)
+
+
+def program(draws: Draws) -> tuple[Segment, ...]:
+    """What backends carry out: neighbours of one family in one segment, without what acts on no sample of the batch."""
+    builder = _Builder(draws)
+    for node in draws.policy.nodes:
+        if isinstance(node, Mix):
+            builder.mix(node)
+        else:
+            for leaf in (node,) if isinstance(node, Leaf) else node.leaves:
+                builder.leaf(leaf)
+    return builder.done()
+
+
+class _Builder:
+    def __init__(self, draws: Draws, size: Size | None = None) -> None:
+        self.draws, self.size = draws, size or draws.size
+        self.segments: list[Segment] = []
+        self.warps: list[tuple[WarpStep, np.ndarray]] = []
+        self.colours: list[ColourStep] = []
+        self.size_in = self.size
+
+    def leaf(self, leaf: Leaf) -> None:
+        operation, on = leaf.operation, self.draws.on[leaf.path]
+        if isinstance(operation, Identity):
+            return
+        values = self.draws.values[leaf.path]
+        # Where segments end follows from the policy alone, so that a sample's does not depend on its batch.
+        if not isinstance(operation, Geometric):
+            self._flush_warps()
+        if not isinstance(operation, Pointwise):
+            self._flush_colours()
+        if not (operation.resizes or on.any()):
+            return
+        if isinstance(operation, Geometric):
+            if not self.warps:
+                self.size_in = self.size
+            everywhere = np.ones_like(on) if operation.resizes else on
+            self.warps.extend((step, everywhere) for step in operation.steps(values, on, self.size))
+            self.size = operation.size_after(self.size)
+        elif isinstance(operation, Pointwise):
+            self.colours.append(operation.step(values, on))
+        else:
+            assert isinstance(operation, Local)
+            self.segments.append(operation.step(values, on, self.size))
+
+    def mix(self, mix: Mix) -> None:
+        on = self.draws.on[mix.path]
+        self._flush()
+        if not on.any():
+            return
+        chains = []
+        for chain in mix.chains:
+            inner = _Builder(self.draws, self.size)
+            for pick in chain:
+                for leaf in pick.leaves:
+                    inner.leaf(leaf)
+            chains.append(inner.done())
+        values = self.draws.values[mix.path]
+        self.segments.append(Blend(tuple(chains), values["weights"], values["share"], on))
+
+    def done(self) -> tuple[Segment, ...]:
+        self._flush()
+        return tuple(self.segments)
+
+    def _flush(self) -> None:
+        self._flush_warps()
+        self._flush_colours()
+
+    def _flush_warps(self) -> None:
+        if self.warps:
+            steps, places = zip(*self.warps, strict=True)
+            policy = self.draws.policy
+            on = np.logical_or.reduce(places)
+            self.segments.append(Warp(self.size_in, steps, on, policy.interpolation, policy.antialias, policy.fill))
+            self.warps = []
+
+    def _flush_colours(self) -> None:
+        if self.colours:
+            self.segments.append(Colour(tuple(self.colours)))
+            self.colours = []

@@ -1,0 +1,128 @@
+"""What a value of a policy may be: a number, a range, a signed size, or one of these that moves with training progress."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from augment.errors import PolicyError
+
+Shape = Literal["linear", "cosine", "step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Drawn uniformly from [low, high]; `signed`: this is a distance from `centre`, and its side is tossed (RandAugment)."""
+
+    low: float
+    high: float
+    signed: bool = False
+    centre: float = 0.0
+
+    def draw(self, uniform: np.ndarray) -> np.ndarray:
+        """(n,) float32 from (n,) float64 in [0, 1). The side uses the first bit of the same number."""
+        if not self.signed:
+            return (self.low + (self.high - self.low) * uniform).astype(np.float32)
+        doubled = uniform * 2
+        size = self.low + (self.high - self.low) * (doubled % 1)
+        return np.where(doubled < 1, self.centre - size, self.centre + size).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A range that moves from `start` to `end` while progress goes from 0 to `until`, and stays there.
+
+    `cosine` is CDA's curriculum of crops (Yin and Shen 2024, eq. 8: end + (start - end)(1 + cos(pi t)) / 2), `linear` is
+    EfficientTrain's growth of magnitude (Wang et al. 2023), `step` jumps at `until`.
+    """
+
+    start: Range
+    end: Range
+    shape: Shape = "linear"
+    until: float = 1.0
+
+    def at(self, progress: float) -> Range:
+        """The range at `progress` in [0, 1]."""
+        done = min(max(progress / self.until, 0.0), 1.0)
+        share = {"linear": done, "cosine": (1 - math.cos(math.pi * done)) / 2, "step": float(done >= 1)}[self.shape]
+        return Range(
+            self.start.low + (self.end.low - self.start.low) * share,
+            self.start.high + (self.end.high - self.start.high) * share,
+            self.start.signed,
+            self.start.centre,
+        )
+
+
+Value = Range | Schedule
+
+
+def at(value: Value, progress: float) -> Range:
+    """The range of a value at a progress."""
+    return value.at(progress) if isinstance(value, Schedule) else value
+
+
+def read(where: str, value: Any, low: float, high: float) -> Value:
+    """A value as params.yaml writes it.
+
+    `0.5`, `[0.1, 2]`, `{signed: 9}` for -9 or 9, `{around: 0.2}` for 0.8 or 1.2, `{start: .., end: .., shape: .., until: ..}`.
+
+    Every bound must lie in [low, high]; a `PolicyError` names `where`.
+    """
+    if isinstance(value, (Range, Schedule)):
+        for part in (value,) if isinstance(value, Range) else (value.start, value.end):
+            _within(where, part, low, high)
+        return value
+    if isinstance(value, Mapping):
+        return _read_mapping(where, dict(value), low, high)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        bounds = (value, value)
+    elif isinstance(value, (list, tuple)) and len(value) == 2 and all(_is_number(bound) for bound in value):
+        bounds = (value[0], value[1])
+    else:
+        raise PolicyError(
+            f"{where} takes a number, [low, high], {{signed: size}} or {{start: .., end: ..}}, got {value!r}"
+        )
+    return _within(where, Range(float(bounds[0]), float(bounds[1])), low, high)
+
+
+def _read_mapping(where: str, value: dict[str, Any], low: float, high: float) -> Value:
+    for word, centre in (("signed", 0.0), ("around", 1.0)):
+        if value.keys() == {word}:
+            size = read(f"{where}.{word}", value[word], 0.0, math.inf)
+            assert isinstance(size, Range)
+            return _within(where, Range(size.low, size.high, signed=True, centre=centre), low, high)
+    unknown = value.keys() - {"start", "end", "shape", "until"}
+    if unknown or not {"start", "end"} <= value.keys():
+        raise PolicyError(
+            f"{where} takes {{signed: ..}}, {{around: ..}} or {{start: .., end: .., shape: .., until: ..}}, got {value!r}"
+        )
+    start, end = (read(f"{where}.{name}", value[name], low, high) for name in ("start", "end"))
+    shape, until = value.get("shape", "linear"), value.get("until", 1.0)
+    if (
+        not isinstance(start, Range)
+        or not isinstance(end, Range)
+        or (start.signed, start.centre) != (end.signed, end.centre)
+    ):
+        raise PolicyError(f"{where}: start and end take ranges of one kind, got {value!r}")
+    if shape not in ("linear", "cosine", "step"):
+        raise PolicyError(f"{where}.shape takes linear | cosine | step, got {shape!r}")
+    if not _is_number(until) or not 0 < until <= 1:
+        raise PolicyError(f"{where}.until takes a share of training above 0 and up to 1, got {until!r}")
+    return Schedule(start, end, shape, float(until))
+
+
+def _within(where: str, value: Range, low: float, high: float) -> Range:
+    first = value.centre - value.high if value.signed else value.low
+    last = value.centre + value.high if value.signed else value.high
+    if not (low <= first and value.low <= value.high and last <= high):
+        words = f"{low:g} <= low <= high" + (f" <= {high:g}" if math.isfinite(high) else "")
+        raise PolicyError(f"{where} takes {words}, got [{first:g}, {last:g}]")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
