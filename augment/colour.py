@@ -7,8 +7,11 @@ is cut depends on the size of an image alone, so that splitting a batch never ch
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +61,10 @@ def apply_colour(
         return images
     last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
     layout = torch.channels_last if last else torch.contiguous_format
-    if images.is_cuda or pointwise.records_gradient(images):
+    recorded = pointwise.records_gradient(images)
+    if images.is_cuda and not recorded and (fused := _fused_colour()) and fused.can_fuse(plan):
+        return fused.apply_fused(images, plan)
+    if images.is_cuda or recorded:
         result = images.contiguous()
         for step in _batch_steps(plan, slice(None), result):
             result = step.apply(result, None)
@@ -83,6 +89,12 @@ def apply_colour(
     return out
 
 
+@cache
+def _fused_colour() -> ModuleType | None:
+    """augment.fused_colour, where Triton is: it comes with torch for CUDA on Linux."""
+    return importlib.import_module("augment.fused_colour") if importlib.util.find_spec("triton") else None
+
+
 def _run(steps: list[Step], source: Tensor, out: Tensor, spare: Tensor) -> Tensor:
     """All steps from `source` into `out`, by way of `spare` where a step cannot work in place."""
     if not steps:
@@ -101,19 +113,21 @@ def _run(steps: list[Step], source: Tensor, out: Tensor, spare: Tensor) -> Tenso
 
 
 def _batch_steps(plan: rounds.Rounds, block: slice, images: Tensor) -> list[Step]:
-    """Steps of the samples `block`, whose coefficients go to the images' device and type in one copy each."""
+    """Steps of the samples `block`, their numbers on the images' device and of their type."""
+
+    def like(numbers: np.ndarray) -> Tensor:
+        return torch.from_numpy(numbers).to(images.device, images.dtype)
+
     coefficients = plan.coefficients[block]
-    count, total = coefficients.shape[:2]
-    on_device = torch.from_numpy(coefficients).to(images.device, images.dtype)
-    values = torch.from_numpy(plan.value[block]).to(images.device, images.dtype)
+    count = len(coefficients)
     steps = []
-    for index in range(total):
+    for index in range(coefficients.shape[1]):
         active = plan.active[block, index]
         if not active.any():
             continue
         if (coefficients[:, index] != rounds.IDENTITY).any():
             uses_mean = bool(coefficients[:, index, :, 3:6].any())
-            steps.append(Step(partial(_affine, on_device[:, index], uses_mean), moves=True))
+            steps.append(Step(partial(_affine, like(coefficients[:, index]), uses_mean), moves=True))
         if (clamp := plan.clamp[block, index]).any():
             step = partial(_clamp, plan.low[index], plan.high[index])
             rows = clamp if (plan.free[block, index] & ~clamp).any() else np.ones(count, bool)
@@ -121,12 +135,8 @@ def _batch_steps(plan: rounds.Rounds, block: slice, images: Tensor) -> list[Step
         operation = plan.operation[block, index]
         for code in np.unique(operation[operation != rounds.NOTHING]):
             rows = operation == code
-            value = values[torch.from_numpy(rows).to(images.device), index] if not rows.all() else values[:, index]
-            steps.append(
-                Step(
-                    _on_rows(partial(_operate, OPERATIONS[int(code)], value[:, None, None, None]), rows, images.device)
-                )
-            )
+            value = like(plan.value[block, index][rows])[:, None, None, None]
+            steps.append(Step(_on_rows(partial(_operate, OPERATIONS[int(code)], value), rows, images.device)))
     return steps
 
 
@@ -196,7 +206,7 @@ class _Single:
         off_diagonal = linear * (1 - np.eye(3))
         self.diagonal = np.logical_not(off_diagonal.any((2, 3)))
         self.gray = (plan.coefficients == plan.coefficients[:, :, :1]).all((2, 3))
-        self.uses_mean = plan.coefficients[..., 3:6].any((2, 3))
+        self.uses_mean = np.asarray(plan.coefficients[..., 3:6].any((2, 3)))
         self.changes = (plan.coefficients != rounds.IDENTITY).any((2, 3))
 
     def steps(self, block: slice, images: Tensor) -> list[Step]:

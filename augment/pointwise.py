@@ -70,15 +70,14 @@ def solarize(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:
 
 def posterize(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:
     """kornia.enhance.posterize of images in [0, 1] to `value` bits: 0 is black, 8 leaves as is. Its gradient is zero."""
-    if not isinstance(value, Tensor) and value in (0, 8):
-        return torch.mul(images, value / 8, out=out)
-    levels = 255 / 2 ** (8 - value)
-    reduced = torch.mul(images, levels, out=None if isinstance(value, Tensor) else out)
-    reduced = torch.floor(reduced, out=None if isinstance(value, Tensor) else out)
+    levels = 255 / 2 ** (8 - value)  # of 0 bits: less than one, so that all is 0
     if isinstance(value, Tensor):
-        reduced = torch.where(value == 8, images, torch.where(value == 0, 0.0, reduced / levels))
+        reduced = torch.floor(images * levels).div_(levels)
+        reduced = torch.where(value == 8, images, reduced)
         return reduced if out is None else out.copy_(reduced)
-    return torch.div(reduced, levels, out=out)
+    if value == 8:
+        return torch.mul(images, 1.0, out=out)
+    return torch.div(torch.floor(torch.mul(images, levels, out=out), out=out), levels, out=out)
 
 
 def autocontrast(images: Tensor, value: Value = 0.0, out: Tensor | None = None) -> Tensor:
@@ -91,7 +90,8 @@ def autocontrast(images: Tensor, value: Value = 0.0, out: Tensor | None = None) 
             for channel in range(len(image)):
                 torch.sub(image[channel], least[channel], out=result[channel]).div_(span[channel])
         return out  # in [0, 1) already: the span is widened by 1e-6
-    return torch.div(images - low[..., None, None], (high - low + 1e-6)[..., None, None], out=out)
+    lifted = torch.sub(images, low[..., None, None], out=out)
+    return torch.div(lifted, (high - low + 1e-6)[..., None, None], out=out)
 
 
 def equalize(images: Tensor, value: Value = 0.0, out: Tensor | None = None) -> Tensor:

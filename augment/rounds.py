@@ -188,6 +188,8 @@ def plan_rounds(
 
     `bounded`: the images are in [0, 1] to begin with; else every clamp is taken to bite.
     """
+    if bounded and mean is None and len(colour.steps) == 1 and colour.steps[0].name in OPERATIONS:
+        return _nothing_to_fold(colour.steps[0], count)
     capacity = sum(4 if step.name == "jitter" else 1 for step in colour.steps) + 1
     tame = bounded and not any(step.name in UNCLAMPED for step in colour.steps)
     planner = _Planner(count, capacity, bounded, tame)
@@ -200,6 +202,15 @@ def plan_rounds(
             continue
         planner.add(step.name, rows, {key: value[rows] for key, value in step.values.items()})
     return _finished(planner, mean, std)
+
+
+def _nothing_to_fold(step: ColourStep, count: int) -> Rounds:
+    """One round of one operation that is not affine, without the planning."""
+    code, key = OPERATIONS[step.name]
+    never, on = np.zeros((count, 1), bool), step.on[:, None]
+    value = step.values[key][:, None].astype(np.float64) if key else np.zeros((count, 1))
+    coefficients = np.tile(IDENTITY, (count, 1, 1, 1))
+    return Rounds(coefficients, never, never, np.zeros((1, 3)), np.ones((1, 3)), np.where(on, code, NOTHING), value, on)
 
 
 def _add_jitter(planner: _Planner, step: ColourStep) -> None:
