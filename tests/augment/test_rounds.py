@@ -10,9 +10,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: limbeck[distill]")
 pytest.importorskip("kornia", reason="kornia is not installed")
 
+from augment.augmenter import run_torch  # noqa: E402
 from augment.colour import apply_colour  # noqa: E402
 from augment.kornia_chain import run_kornia  # noqa: E402
-from augment.program import Colour, ColourStep  # noqa: E402
+from augment.program import Colour, ColourStep, Filter  # noqa: E402
 from augment.rounds import plan_rounds  # noqa: E402
 
 Draw = Callable[[np.random.Generator, int], dict[str, np.ndarray]]
@@ -112,6 +113,17 @@ def test_images_beyond_the_unit_interval_are_clamped_as_kornia_clamps_them() -> 
     colour = Colour((make_step("jitter", random, 6, 0.5), make_step("brightness", random, 6, 0.5)))
     result = apply_colour(images, colour, bounded=False)
     torch.testing.assert_close(result, run_kornia(images, [colour]), atol=3e-6, rtol=0)
+
+
+def test_a_program_clamps_what_noise_or_an_unclamped_step_drove_out_of_the_unit_interval() -> None:
+    random = np.random.default_rng(6)
+    images = make_images(random, 6, 8, 8)
+    seeds = random.integers(0, 2**63, 6).astype(np.uint64)
+    noise = Filter("gaussian_noise", np.ones(6, bool), {"std": np.full(6, 0.3, np.float32), "seed": seeds})
+    darker = ColourStep("brightness", np.ones(6, bool), {"factor": np.full(6, 0.8, np.float32)})
+    shift = Colour((make_step("brightness_shift", random, 6),))
+    for segments in ((noise, Colour((darker,))), (shift, noise, Colour((darker,)))):
+        torch.testing.assert_close(run_torch(images, segments), run_kornia(images, segments), atol=3e-6, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(7, 9), (32, 32), (97, 101)])
