@@ -7,6 +7,7 @@ short list of OpenCV calls. OpenCV frees the interpreter's lock, so threads shar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -16,11 +17,9 @@ import cv2
 import numpy as np
 
 from augment.cpu_colour import plan_colour
-from augment.cpu_warp import plan_warp
+from augment.cpu_warp import Call, plan_warp
 from augment.program import Blend, Colour, Filter, Segment, Warp
 
-#: One step of one image: takes and returns (H, W, C) uint8, or (H, W) for one channel, and never writes to what it is given.
-Call = Callable[[np.ndarray], np.ndarray]
 Plan = list[list[Call]]
 
 
@@ -33,11 +32,17 @@ def run_cpu(images: np.ndarray, segments: Sequence[Segment], threads: int = 1) -
             size = segment.size
     out = np.empty((len(images), *size, images.shape[3]), np.uint8)
 
+    colour = images.shape[3] > 1
+
     def carry_out(index: int) -> None:
-        image = images[index] if images.shape[3] > 1 else images[index, :, :, 0]
-        for call in plan[index]:
-            image = call(image)
-        out[index] = image.reshape(out.shape[1:])
+        image, target = (images[index], out[index]) if colour else (images[index, :, :, 0], out[index, :, :, 0])
+        calls = plan[index]
+        for call in calls[:-1]:
+            image = call(image, None)
+        if calls:
+            image = calls[-1](image, target)
+        if image is not target:
+            target[...] = image
 
     if threads > 1 and len(images) > 1:
         list(_pool(threads).map(carry_out, range(len(images)), chunksize=max(len(images) // (4 * threads), 1)))
@@ -50,6 +55,10 @@ def run_cpu(images: np.ndarray, segments: Sequence[Segment], threads: int = 1) -
 @lru_cache(maxsize=4)
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "augment")
+
+
+# A forked process has the pool without its threads, and would wait for them for ever.
+os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def plan_program(segments: Sequence[Segment], count: int) -> Plan:
@@ -79,12 +88,14 @@ def _gaussian_blur(values: dict[str, Any], constants: dict[str, Any]) -> Call:
     sigma = values["sigma"]
     kernel = min(constants["kernel"], 2 * int(np.ceil(4 * sigma)) + 1)
     if kernel == 1:
-        return lambda image: image
+        return lambda image, target: image
     offset = np.arange(kernel) - kernel // 2
     weights = np.exp(-(offset**2) / (2 * sigma**2))
     weights = (weights / weights.sum()).astype(np.float32)
     # OpenCV mirrors as torch's reflect does, and needs a kernel that fits the image.
-    return lambda image: cv2.sepFilter2D(image, -1, weights, weights, borderType=cv2.BORDER_REFLECT_101)
+    return lambda image, target: cv2.sepFilter2D(
+        image, -1, weights, weights, dst=target, borderType=cv2.BORDER_REFLECT_101
+    )
 
 
 def _sharpness(values: dict[str, Any], constants: dict[str, Any]) -> Call:
@@ -93,8 +104,8 @@ def _sharpness(values: dict[str, Any], constants: dict[str, Any]) -> Call:
     kernel = np.full((3, 3), (1 - factor) / 13, np.float32)
     kernel[1, 1] = 5 * (1 - factor) / 13 + factor
 
-    def call(image: np.ndarray) -> np.ndarray:
-        made = cv2.filter2D(image, -1, kernel)
+    def call(image: np.ndarray, target: np.ndarray | None) -> np.ndarray:
+        made = cv2.filter2D(image, -1, kernel, dst=target)
         made[0], made[-1], made[:, 0], made[:, -1] = image[0], image[-1], image[:, 0], image[:, -1]
         return made
 
@@ -105,7 +116,7 @@ def _erase(values: dict[str, Any], constants: dict[str, Any]) -> Call:
     top, left, height, width = (values[side] for side in ("top", "left", "height", "width"))
     value = round(255 * constants["value"])
 
-    def call(image: np.ndarray) -> np.ndarray:
+    def call(image: np.ndarray, target: np.ndarray | None) -> np.ndarray:
         made = image.copy()
         made[top : top + height, left : left + width] = value
         return made
@@ -114,7 +125,7 @@ def _erase(values: dict[str, Any], constants: dict[str, Any]) -> Call:
 
 
 def _gaussian_noise(values: dict[str, Any], constants: dict[str, Any]) -> Call:
-    def call(image: np.ndarray) -> np.ndarray:
+    def call(image: np.ndarray, target: np.ndarray | None) -> np.ndarray:
         planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
         noise = np.random.Generator(np.random.PCG64(values["seed"])).standard_normal(planes.shape, np.float32)
         noise = noise[0] if image.ndim == 2 else noise.transpose(1, 2, 0)
@@ -127,7 +138,7 @@ def _kornia(values: dict[str, Any], constants: dict[str, Any]) -> Call:
     """Through Kornia itself, in floats: there is no other implementation of it."""
     seed = np.array([values["seed"]])
 
-    def call(image: np.ndarray) -> np.ndarray:
+    def call(image: np.ndarray, target: np.ndarray | None) -> np.ndarray:
         import torch
 
         from augment.filters import apply_filter
@@ -157,12 +168,12 @@ def _plan_blend(plan: Plan, blend: Blend) -> None:
 
 
 def _blended(chains: list[tuple[list[Call], float]], share: float) -> Call:
-    def call(image: np.ndarray) -> np.ndarray:
+    def call(image: np.ndarray, target: np.ndarray | None) -> np.ndarray:
         mixed = image.astype(np.float32) * (1 - share)
         for calls, weight in chains:
             made = image
             for step in calls:
-                made = step(made)
+                made = step(made, None)
             mixed += made * np.float32(share * weight)
         return np.rint(mixed).clip(0, 255).astype(np.uint8)
 

@@ -10,7 +10,9 @@ import numpy as np
 
 from augment.program import Warp, WarpStep
 
-Call = Callable[[np.ndarray], np.ndarray]
+#: One step of one image: takes (H, W, C) uint8, or (H, W) for one channel, and never writes to it. The last one of an image is
+#: given the array to write to, and returns it, or another one to be copied there.
+Call = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 Size = tuple[int, int]
 _NOTHING, _FLIP_X, _FLIP_Y, _FLIP_BOTH, _SHIFT, _AFFINE, _PERSPECTIVE = range(7)
 
@@ -55,20 +57,19 @@ def _method(height: int, width: int, size: Size, warp: Warp) -> int:
 
 def _crop_resize(left: int, top: int, right: int, bottom: int, size: Size, warp: Warp) -> Call:
     if (bottom - top, right - left) == size:
-        return lambda image: np.ascontiguousarray(image[top:bottom, left:right])
+        return lambda image, target: np.ascontiguousarray(image[top:bottom, left:right])
     method = _method(bottom - top, right - left, size, warp)
-    target = (size[1], size[0])
-    resize = cv2.resize
-    return lambda image: resize(image[top:bottom, left:right], target, interpolation=method)
+    wanted = (size[1], size[0])
+    return lambda image, target: cv2.resize(image[top:bottom, left:right], wanted, dst=target, interpolation=method)
 
 
 def _roll(down: int, right: int) -> Call:
-    return lambda image: np.roll(image, (down, right), (0, 1))
+    return lambda image, target: np.roll(image, (down, right), (0, 1))
 
 
 def _plan_matrix(plan: list[list[Call]], matrix: np.ndarray, before: Size, size: Size, warp: Warp, fill: int) -> None:
     kinds = _kinds(matrix, before, size)
-    for calls, kind, own in zip(plan, kinds.tolist(), matrix, strict=True):
+    for calls, kind, own in zip(plan, kinds, matrix, strict=True):
         if kind == _NOTHING:
             continue
         if kind in _FLIPS:
@@ -79,33 +80,42 @@ def _plan_matrix(plan: list[list[Call]], matrix: np.ndarray, before: Size, size:
             calls.append(_warp(own, kind, size, warp, fill))
 
 
-def _kinds(matrix: np.ndarray, before: Size, size: Size) -> np.ndarray:
-    """(n,) the cheapest kind of call that carries a matrix out."""
-    linear, offset = matrix[:, :2, :2], matrix[:, :2, 2]
-    whole = (np.abs(offset - np.rint(offset)) < 1e-6).all(1)
-    same = np.full(len(matrix), before == size)
-    kinds = np.where((np.abs(matrix[:, 2, :2]) < 1e-12).all(1), _AFFINE, _PERSPECTIVE)
-    upright = (np.abs(linear - np.eye(2)) < 1e-9).all((1, 2)) & whole
-    kinds = np.where(upright, _SHIFT, kinds)
-    kinds = np.where(upright & same & (np.abs(offset) < 1e-6).all(1), _NOTHING, kinds)
-    for kind, x, y in ((_FLIP_X, -1, 1), (_FLIP_Y, 1, -1), (_FLIP_BOTH, -1, -1)):
-        turned = (np.abs(linear - np.diag([x, y])) < 1e-9).all((1, 2))
-        ends = [(size[1] - 1) * (x < 0), (size[0] - 1) * (y < 0)]
-        kinds = np.where(turned & same & (np.abs(offset - ends) < 1e-6).all(1), kind, kinds)
+def _kinds(matrix: np.ndarray, before: Size, size: Size) -> list[int]:
+    """The cheapest kind of call that carries each matrix out."""
+    near = np.rint(matrix)
+    whole = np.abs(matrix - near).max((1, 2)) < 1e-6
+    kinds = [_AFFINE] * len(matrix)
+    if matrix[:, 2, :2].any():
+        kinds = np.where(matrix[:, 2, :2].any(1), _PERSPECTIVE, _AFFINE).tolist()
+    ends = {
+        _NOTHING: (0, 0),
+        _FLIP_X: (size[1] - 1, 0),
+        _FLIP_Y: (0, size[0] - 1),
+        _FLIP_BOTH: (size[1] - 1, size[0] - 1),
+    }
+    for index in np.flatnonzero(whole).tolist():
+        (a, b, right), (c, d, down), _ = near[index].astype(int).tolist()
+        kind = _UPRIGHT.get((a, b, c, d))
+        if kind is not None and before == size and (right, down) == ends[kind]:
+            kinds[index] = kind
+        elif kind == _NOTHING:
+            kinds[index] = _SHIFT
     return kinds
 
 
+_UPRIGHT = {(1, 0, 0, 1): _NOTHING, (-1, 0, 0, 1): _FLIP_X, (1, 0, 0, -1): _FLIP_Y, (-1, 0, 0, -1): _FLIP_BOTH}
 _FLIPS: dict[int, Call] = {
-    _FLIP_X: lambda image: cv2.flip(image, 1),
-    _FLIP_Y: lambda image: cv2.flip(image, 0),
-    _FLIP_BOTH: lambda image: cv2.flip(image, -1),
+    _FLIP_X: lambda image, target: cv2.flip(image, 1, dst=target),
+    _FLIP_Y: lambda image, target: cv2.flip(image, 0, dst=target),
+    _FLIP_BOTH: lambda image, target: cv2.flip(image, -1, dst=target),
 }
 
 
 def _shift(down: int, right: int, size: Size, fill: int) -> Call:
-    def call(image: np.ndarray) -> np.ndarray:
+    def call(image: np.ndarray, target: np.ndarray | None) -> np.ndarray:
         height, width = image.shape[:2]
-        made = np.full((*size, *image.shape[2:]), fill, np.uint8)
+        made = np.empty((*size, *image.shape[2:]), np.uint8) if target is None else target
+        made.fill(fill)
         top, left = max(down, 0), max(right, 0)
         bottom, end = min(height + down, size[0]), min(width + right, size[1])
         if bottom > top and end > left:
@@ -116,7 +126,7 @@ def _shift(down: int, right: int, size: Size, fill: int) -> Call:
 
 
 def _warp(matrix: np.ndarray, kind: int, size: Size, warp: Warp, fill: int) -> Call:
-    target = (size[1], size[0])
+    wanted = (size[1], size[0])
     options: dict[str, Any] = {
         "flags": cv2.INTER_NEAREST if warp.interpolation == "nearest" else cv2.INTER_LINEAR,
         "borderMode": cv2.BORDER_CONSTANT,
@@ -124,6 +134,6 @@ def _warp(matrix: np.ndarray, kind: int, size: Size, warp: Warp, fill: int) -> C
     }
     if kind == _AFFINE:
         affine = np.ascontiguousarray(matrix[:2])
-        return lambda image: cv2.warpAffine(image, affine, target, **options)
+        return lambda image, target: cv2.warpAffine(image, affine, wanted, dst=target, **options)
     whole = np.ascontiguousarray(matrix)
-    return lambda image: cv2.warpPerspective(image, whole, target, **options)
+    return lambda image, target: cv2.warpPerspective(image, whole, wanted, dst=target, **options)

@@ -126,7 +126,7 @@ def _span(start: int, length: int, limit: int) -> tuple[int, int]:
 def _clipped(
     boxes: np.ndarray, x: int, y: int, size: tuple[int, int], min_visible: float, min_side: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    whole = np.asarray(boxes, np.float64).reshape(-1, 4) + (x, y, x, y)
+    whole = np.asarray(boxes, np.float64).reshape(-1, 4) + np.array([x, y, x, y])
     inside = whole.clip(0, (size[1], size[0], size[1], size[0]))
     area, left = (np.prod(some[:, 2:] - some[:, :2], axis=1) for some in (whole, inside))
     visible = np.divide(left, area, out=np.zeros_like(left), where=area > 0)

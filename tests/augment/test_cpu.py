@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,31 @@ def test_an_operation_is_the_torch_paths_within_its_bound(spec: Any, largest: in
     apart = (ours - other).abs()
     assert int(apart.max()) <= largest
     assert float(apart.float().mean()) <= mean
+
+
+def test_colours_that_are_not_clamped_meet_the_next_clamp_and_no_other() -> None:
+    images = photo(12, 40, 48)
+    shift, stretch = {"brightness_shift": {"shift": [-0.5, 0.5]}}, {"saturation_mean": {"factor": [1, 2]}}
+    for spec in (
+        [shift, stretch, {"contrast_mean": {"factor": 0.5}}],
+        [shift, {"contrast": {"factor": 0.9}}, {"brightness": {"factor": 0.5}}],
+    ):
+        ours, kornia = (
+            Augmenter(spec, seed=3, backend=backend)(images, KEYS).images.int() for backend in ("cv2", "kornia")
+        )
+        assert int((ours - kornia).abs().max()) <= 1
+
+
+def test_a_forked_worker_makes_its_own_threads() -> None:
+    images = np.zeros((8, 16, 16, 3), np.uint8)
+    segments = program(draw(load("randaugment"), KEYS[:8], (16, 16)))
+    run_cpu(images, segments, threads=2)
+    child = multiprocessing.get_context("fork").Process(target=run_cpu, args=(images, segments, 2))
+    child.start()
+    child.join(60)
+    code = child.exitcode
+    child.kill()
+    assert code == 0
 
 
 def test_threads_and_a_read_only_input_change_nothing() -> None:
