@@ -226,15 +226,19 @@ def run_torch(images: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor
     """Carry out a program on (n, C, H, W) float images; differentiable in them."""
     from augment.colour import apply_colour
     from augment.filters import apply_filter
+    from augment.rounds import UNCLAMPED
     from augment.warp import apply_warp
 
+    bounded = True  # in [0, 1], so that a clamp may be left out where a step cannot lead out of it
     for segment in segments:
         if isinstance(segment, Warp):
             images = apply_warp(images, segment)
         elif isinstance(segment, Colour):
-            images = apply_colour(images, segment)
+            images = apply_colour(images, segment, bounded=bounded)
+            bounded = bounded and not any(step.name in UNCLAMPED for step in segment.steps)
         elif isinstance(segment, Filter):
             images = apply_filter(images, segment)
+            bounded = bounded and segment.name not in ("gaussian_noise", "kornia")
         else:
             images = _blend(images, segment)
     return images

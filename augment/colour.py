@@ -1,281 +1,267 @@
-"""Consecutive pointwise operations on a batch, folded where that is exact: few passes over the pixels, differentiable.
+"""Colour on torch: a folded program of rounds on a batch of images, in as few passes over memory as it takes.
 
-Brightness, contrast, saturation, grey, inversion and shuffles are affine maps of a pixel's colour. They are kept as one
-(3, 4) matrix a sample and reach the pixels only when a clamp between them can bite, which the factors tell: one that does
-not push colours apart (a factor up to 1) keeps [0, 1] inside [0, 1]. The mean that contrast needs is affine too, so it is
-carried through the matrix. A sample's arithmetic depends on its own draws alone; the identity leaves it bit by bit.
+Without a gradient on a CPU the batch goes through in blocks that stay in the second-level cache, every round in place; large
+images one at a time, with Python numbers in place of broadcast tensors (torch vectorises only those). Where the block
+is cut depends on the size of an image alone, so that splitting a batch never changes a bit.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from types import ModuleType
+from typing import NamedTuple
+
 import numpy as np
 import torch
+from torch import Tensor
 
-from augment.program import Colour, ColourStep
+from augment import pointwise, rounds
+from augment.program import Colour
 
-_LUMA = (0.299, 0.587, 0.114)
-#: Operations that Kornia does not clamp, from DSA.
-_UNCLAMPED = {"brightness_shift", "saturation_mean", "contrast_mean"}
-_JITTER = ("brightness", "contrast", "saturation", "hue")
+BLOCK = 1 << 17  # numbers in a block: half a mebibyte of float32
 
-
-def apply_colour(images: torch.Tensor, colour: Colour) -> torch.Tensor:
-    """Carry out pointwise steps on (n, 3, H, W) float images in [0, 1]; the input is not written to."""
-    state = _Pixels(images)
-    for step in colour.steps:
-        if step.name == "jitter":
-            for slot in range(4):
-                for place, name in enumerate(_JITTER):
-                    chosen = step.on & (step.values["order"][:, slot] == place)
-                    value = step.values[name]
-                    if name == "hue":
-                        _step(state, ColourStep("hue", chosen & (value != 0), {"turns": value}))
-                    else:
-                        _step(state, ColourStep(name, chosen & (value != 1), {"factor": value}))
-        else:
-            _step(state, step)
-    return state.finished()
+OPERATIONS: dict[int, Callable[..., Tensor]] = {
+    rounds.HUE: pointwise.hue,
+    rounds.GAMMA: pointwise.gamma,
+    rounds.SOLARIZE: pointwise.solarize,
+    rounds.POSTERIZE: pointwise.posterize,
+    rounds.AUTOCONTRAST: pointwise.autocontrast,
+    rounds.EQUALIZE: pointwise.equalize,
+}
 
 
-def _step(state: _Pixels, step: ColourStep) -> None:
-    if not step.on.any():
-        return
-    if step.name in _AFFINE:
-        linear, shift = _AFFINE[step.name](state, step)
-        state.compose(step.on, linear, shift)
-        if step.name in _UNCLAMPED:
-            state.loose |= step.on
-        else:
-            apart = step.values["factor"] > 1 if "factor" in step.values else np.zeros_like(step.on)
-            state.flush(step.on & (apart | state.loose), clamp=True)
-    else:
-        state.flush(step.on & (state.pending | state.loose), clamp=True)
-        places = np.flatnonzero(step.on)
-        values = {
-            name: torch.from_numpy(column[places]).to(state.images.device) for name, column in step.values.items()
-        }
-        state.put(places, _POINTWISE[step.name](state.take(places), values))
+class Step(NamedTuple):
+    """One pass over a block; `moves`: it cannot write over what it reads."""
+
+    apply: Callable[[Tensor, Tensor | None], Tensor]
+    moves: bool = False
 
 
-class _Pixels:
-    """Images, and for each sample an affine map of colours that has not reached them yet.
+def apply_colour(
+    images: Tensor,
+    colour: Colour,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    bounded: bool = True,
+) -> Tensor:
+    """Colour images (n, 3, H, W) float, RGB in [0, 1], as drawn, and normalise them with `mean` and `std` (3,) if given.
 
-    `pending` (n,): samples with such a map; `loose` (n,): samples whose colours may lie outside [0, 1] on purpose.
+    The images given are not written to, and come back where nothing is on. Results are in [0, 1] up to one rounding, or
+    normalised, in the memory format given. Differentiable where Kornia is. `bounded=False`: the images may lie outside [0, 1]
+    (bicubic, noise, unclamped steps before); clamps then act as Kornia's functions do.
     """
-
-    def __init__(self, images: torch.Tensor) -> None:
-        self.images, self._owned = images, False
-        count = len(images)
-        self._linear = torch.eye(3, device=images.device, dtype=images.dtype).repeat(count, 1, 1)
-        self._shift = torch.zeros(count, 3, device=images.device, dtype=images.dtype)
-        self.pending, self.loose = np.zeros(count, bool), np.zeros(count, bool)
-        self._means: torch.Tensor | None = None
-
-    def column(self, values: np.ndarray) -> torch.Tensor:
-        """A drawn column on the images' device and in their dtype."""
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.images.device, self.images.dtype)
-
-    def means(self) -> torch.Tensor:
-        """(n, 3) mean colours as they will be once what is pending has reached the pixels."""
-        if self._means is None:
-            # In one memory format: the order of a sum must not depend on how the batch was put together.
-            self._means = self.images.flatten(2).contiguous().mean(2)
-        return (self._linear * self._means[:, None]).sum(2) + self._shift
-
-    def compose(self, on: np.ndarray, linear: torch.Tensor, shift: torch.Tensor) -> None:
-        """Put x -> linear x + shift after what is pending, where `on`; sums are spelled out, so that no batch size matters."""
-        where = torch.from_numpy(on).to(self.images.device)
-        new_linear = (linear[:, :, :, None] * self._linear[:, None]).sum(2)
-        new_shift = (linear * self._shift[:, None]).sum(2) + shift
-        self._linear = torch.where(where[:, None, None], new_linear, self._linear)
-        self._shift = torch.where(where[:, None], new_shift, self._shift)
-        self.pending = self.pending | on
-
-    def flush(self, where: np.ndarray, clamp: bool) -> None:
-        """Let what is pending reach the pixels of these samples."""
-        if not where.any():
-            return
-        places = np.flatnonzero(where)
-        linear, shift = self._linear[places], self._shift[places]
-        self.put(places, _affine(self.take(places), linear, shift, clamp))
-        if len(places) == len(where):
-            self._linear, self._shift = torch.zeros_like(linear) + torch.eye(3).to(linear), torch.zeros_like(shift)
+    if mean is not None and std is not None:
+        plan = rounds.plan_rounds(colour, len(images), np.asarray(mean, float), np.asarray(std, float), bounded)
+    else:
+        plan = rounds.plan_rounds(colour, len(images), bounded=bounded)
+    if not plan.active.any():
+        return images
+    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    recorded = pointwise.records_gradient(images)
+    if images.is_cuda and not recorded and (fused := _fused_colour()) and fused.can_fuse(plan):
+        return fused.apply_fused(images, plan)
+    if images.is_cuda or recorded:
+        result = images.contiguous()
+        for step in _batch_steps(plan, slice(None), result):
+            result = step.apply(result, None)
+        return result.contiguous(memory_format=layout)
+    images = images.detach()
+    out = torch.empty_like(images, memory_format=layout)
+    if images.shape[2] * images.shape[3] >= pointwise.ALONE:
+        size, steps_of = 1, _Single(plan).steps
+    else:
+        size, steps_of = max(BLOCK // images[0].numel(), 1), partial(_batch_steps, plan)
+    planar = images.is_contiguous()
+    spare = torch.empty(1 if planar else 3, *images[:size].shape, dtype=images.dtype)
+    for start in range(0, len(images), size):
+        block = slice(start, min(start + size, len(images)))
+        source = images[block]
+        scratch = spare[:, : len(source)]
+        if planar:
+            _run(steps_of(block, source), source, out[block], scratch[0])
         else:
-            kept = torch.from_numpy(where).to(self.images.device)
-            self._linear = torch.where(kept[:, None, None], torch.eye(3).to(linear), self._linear)
-            self._shift = torch.where(kept[:, None], torch.zeros(()).to(shift), self._shift)
-        self.pending = self.pending & ~where
-        if clamp:
-            self.loose = self.loose & ~where
-
-    def take(self, places: np.ndarray) -> torch.Tensor:
-        """The images of some samples; not a copy when it is all of them."""
-        if len(places) == len(self.images):
-            return self.images
-        return self.images[torch.from_numpy(places).to(self.images.device)]
-
-    def put(self, places: np.ndarray, made: torch.Tensor) -> None:
-        """New images for some samples."""
-        self._means = None
-        if len(places) == len(self.images):
-            self.images, self._owned = made, True
-            return
-        index = torch.from_numpy(places).to(self.images.device)
-        if made.requires_grad or self.images.requires_grad:
-            self.images = self.images.index_copy(0, index, made)
-            return
-        if not self._owned:
-            self.images, self._owned = self.images.clone(), True
-        self.images[index] = made
-
-    def finished(self) -> torch.Tensor:
-        """The images with nothing pending."""
-        loose = self.loose.copy()
-        self.flush(self.pending & ~loose, clamp=True)
-        self.flush(self.pending & loose, clamp=False)
-        return self.images
+            source = scratch[0].copy_(source)
+            out[block] = _run(steps_of(block, source), source, scratch[1], scratch[2])
+    return out
 
 
-def _affine(images: torch.Tensor, linear: torch.Tensor, shift: torch.Tensor, clamp: bool) -> torch.Tensor:
-    """clamp(linear x + shift) by channel: the channel's own share first, so that a zero elsewhere changes no bit."""
-    free = not (images.requires_grad or linear.requires_grad)
-    diagonal = (
-        not linear.requires_grad
-        and images.device.type == "cpu"
-        and not bool((linear * (1 - torch.eye(3).to(linear))).any())
-    )
-    if diagonal:
-        own = torch.diagonal(linear, dim1=1, dim2=2)
-        made = torch.addcmul(shift[:, :, None, None], images, own[:, :, None, None])
-        return (made.clamp_(0, 1) if free else made.clamp(0, 1)) if clamp else made
-    rows = []
-    for row in range(3):
-        made = shift[:, row, None, None]
-        for step in range(3):
-            column = (row + step) % 3
-            made = torch.addcmul(made, images[:, column], linear[:, row, column, None, None])
-        rows.append((made.clamp_(0, 1) if free else made.clamp(0, 1)) if clamp else made)
-    return torch.stack(rows, 1)
+@cache
+def _fused_colour() -> ModuleType | None:
+    """augment.fused_colour, where Triton is: it comes with torch for CUDA on Linux."""
+    return importlib.import_module("augment.fused_colour") if importlib.util.find_spec("triton") else None
 
 
-def _scaled(state: _Pixels, step: ColourStep) -> tuple[torch.Tensor, torch.Tensor]:
-    factor = state.column(step.values["factor"])
-    eye = torch.eye(3).to(factor)
-    return factor[:, None, None] * eye, torch.zeros(len(factor), 3).to(factor)
+def _run(steps: list[Step], source: Tensor, out: Tensor, spare: Tensor) -> Tensor:
+    """All steps from `source` into `out`, by way of `spare` where a step cannot work in place."""
+    if not steps:
+        return out.copy_(source)
+    moves = sum(step.moves for step in steps[1:])
+    here = out if moves % 2 == 0 else spare
+    source = steps[0].apply(source, here)
+    for step in steps[1:]:
+        if step.moves:
+            here = spare if here is out else out
+        source = step.apply(source, here)
+    return source
 
 
-def _contrast(state: _Pixels, step: ColourStep) -> tuple[torch.Tensor, torch.Tensor]:
-    linear, _ = _scaled(state, step)
-    grey = (state.means() * torch.tensor(_LUMA).to(linear)).sum(1)
-    return linear, ((1 - linear[:, 0, 0]) * grey)[:, None].expand(-1, 3)
+# ---- many images at once: tensors of coefficients
 
 
-def _contrast_mean(state: _Pixels, step: ColourStep) -> tuple[torch.Tensor, torch.Tensor]:
-    linear, _ = _scaled(state, step)
-    return linear, ((1 - linear[:, 0, 0]) * state.means().mean(1))[:, None].expand(-1, 3)
+def _batch_steps(plan: rounds.Rounds, block: slice, images: Tensor) -> list[Step]:
+    """Steps of the samples `block`, their numbers on the images' device and of their type."""
+
+    def like(numbers: np.ndarray) -> Tensor:
+        return torch.from_numpy(numbers).to(images.device, images.dtype)
+
+    coefficients = plan.coefficients[block]
+    count = len(coefficients)
+    steps = []
+    for index in range(coefficients.shape[1]):
+        active = plan.active[block, index]
+        if not active.any():
+            continue
+        if (coefficients[:, index] != rounds.IDENTITY).any():
+            uses_mean = bool(coefficients[:, index, :, 3:6].any())
+            steps.append(Step(partial(_affine, like(coefficients[:, index]), uses_mean), moves=True))
+        if (clamp := plan.clamp[block, index]).any():
+            step = partial(_clamp, plan.low[index], plan.high[index])
+            rows = clamp if (plan.free[block, index] & ~clamp).any() else np.ones(count, bool)
+            steps.append(Step(_on_rows(step, rows, images.device)))
+        operation = plan.operation[block, index]
+        for code in np.unique(operation[operation != rounds.NOTHING]):
+            rows = operation == code
+            value = like(plan.value[block, index][rows])[:, None, None, None]
+            steps.append(Step(_on_rows(partial(_operate, OPERATIONS[int(code)], value), rows, images.device)))
+    return steps
 
 
-def _towards(weights: tuple[float, ...], state: _Pixels, step: ColourStep) -> tuple[torch.Tensor, torch.Tensor]:
-    linear, shift = _scaled(state, step)
-    return linear + (1 - linear[:, :1, :1]) * torch.tensor(weights).to(linear), shift
+def _operate(operation: Callable[..., Tensor], value: pointwise.Value, images: Tensor, out: Tensor | None) -> Tensor:
+    return operation(images, value, out=out)
 
 
-def _grayscale(state: _Pixels, step: ColourStep) -> tuple[torch.Tensor, torch.Tensor]:
-    grey = torch.tensor([_LUMA] * 3).to(state.images)
-    return grey.expand(len(step.on), 3, 3), torch.zeros(len(step.on), 3).to(grey)
+def _on_rows(
+    apply: Callable[[Tensor, Tensor | None], Tensor], rows: np.ndarray, device: torch.device
+) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """`apply` on the chosen samples; the others stay."""
+    if rows.all():
+        return apply
+    chosen = torch.from_numpy(np.flatnonzero(rows)).to(device)
+
+    def apply_to_some(images: Tensor, out: Tensor | None) -> Tensor:
+        if out is None:
+            return images.index_copy(0, chosen, apply(images[chosen], None))
+        part = images[chosen]
+        if out is not images:
+            out.copy_(images)
+        return out.index_copy_(0, chosen, apply(part, part))
+
+    return apply_to_some
 
 
-def _invert(state: _Pixels, step: ColourStep) -> tuple[torch.Tensor, torch.Tensor]:
-    linear = -torch.eye(3).to(state.images).expand(len(step.on), 3, 3)
-    return linear, torch.ones(len(step.on), 3).to(linear)
+def _affine(coefficients: Tensor, uses_mean: bool, images: Tensor, out: Tensor | None) -> Tensor:
+    """A x + M m + c with coefficients (k, 3, 7), one map for each image."""
+    flat = images.flatten(2)
+    constant = coefficients[:, :, 6]
+    if uses_mean:
+        constant = constant + (coefficients[:, :, 3:6] * flat.mean(2)[:, None]).sum(2)
+    target = None if out is None else out.flatten(2)
+    if (
+        images.is_cuda or torch.get_float32_matmul_precision() != "highest"
+    ):  # a matrix product would be in TF32 or bfloat16
+        result = torch.addcmul(constant[:, :, None], coefficients[:, :, 0:1], flat[:, 0:1], out=target)
+        for channel in (1, 2):
+            weight = coefficients[:, :, channel, None]
+            result = torch.addcmul(result, weight, flat[:, channel : channel + 1], out=target)
+    else:
+        result = torch.baddbmm(constant[:, :, None], coefficients[:, :, :3], flat, out=target)
+    return result.view(images.shape)
 
 
-def _channel_shuffle(state: _Pixels, step: ColourStep) -> tuple[torch.Tensor, torch.Tensor]:
-    linear = state.column(np.eye(3, dtype=np.float32)[step.values["order"]])
-    return linear, torch.zeros(len(step.on), 3).to(linear)
+def _clamp(low: np.ndarray, high: np.ndarray, images: Tensor, out: Tensor | None) -> Tensor:
+    """Channel by channel between bounds (3,), which are numbers: at once where they are the same."""
+    if (low == low[0]).all() and (high == high[0]).all():
+        return torch.clamp(images, float(low[0]), float(high[0]), out=out)
+    if out is None:
+        bounds = torch.from_numpy(np.stack([low, high])).to(images.device, images.dtype)[:, :, None, None]
+        return torch.clamp(images, bounds[0], bounds[1])
+    for channel in range(3):
+        torch.clamp(images[:, channel], float(low[channel]), float(high[channel]), out=out[:, channel])
+    return out
 
 
-def _brightness_shift(state: _Pixels, step: ColourStep) -> tuple[torch.Tensor, torch.Tensor]:
-    shift = state.column(step.values["shift"])
-    return torch.eye(3).to(shift).expand(len(shift), 3, 3), shift[:, None].expand(-1, 3)
+# ---- one image at a time: Python numbers
 
 
-_AFFINE = {
-    "brightness": _scaled,
-    "contrast": _contrast,
-    "saturation": lambda state, step: _towards(_LUMA, state, step),
-    "grayscale": _grayscale,
-    "invert": _invert,
-    "channel_shuffle": _channel_shuffle,
-    "brightness_shift": _brightness_shift,
-    "saturation_mean": lambda state, step: _towards((1 / 3,) * 3, state, step),
-    "contrast_mean": _contrast_mean,
-}
+class _Single:
+    """The steps of each image alone."""
+
+    def __init__(self, plan: rounds.Rounds) -> None:
+        self.plan = plan
+        linear = plan.coefficients[..., :3]
+        off_diagonal = linear * (1 - np.eye(3))
+        self.diagonal = np.logical_not(off_diagonal.any((2, 3)))
+        self.gray = (plan.coefficients == plan.coefficients[:, :, :1]).all((2, 3))
+        self.uses_mean = np.asarray(plan.coefficients[..., 3:6].any((2, 3)))
+        self.changes = (plan.coefficients != rounds.IDENTITY).any((2, 3))
+
+    def steps(self, block: slice, images: Tensor) -> list[Step]:
+        """What the one image of `block` goes through."""
+        del images
+        plan, sample = self.plan, block.start
+        steps = []
+        for index in np.flatnonzero(plan.active[sample]):
+            if self.changes[sample, index]:
+                coefficients = plan.coefficients[sample, index]
+                uses_mean = bool(self.uses_mean[sample, index])
+                if self.diagonal[sample, index]:
+                    steps.append(Step(partial(_scale_and_shift, coefficients, uses_mean)))
+                elif self.gray[sample, index]:
+                    steps.append(Step(partial(_to_gray, coefficients, uses_mean)))
+                else:
+                    steps.append(Step(partial(_mix, coefficients, uses_mean), moves=True))
+            if plan.clamp[sample, index]:
+                steps.append(Step(partial(_clamp, plan.low[index], plan.high[index])))
+            if code := int(plan.operation[sample, index]):
+                steps.append(Step(partial(_operate, OPERATIONS[code], float(plan.value[sample, index]))))
+        return steps
 
 
-def _each(values: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    return values.to(images.dtype)[:, None, None, None]
+def _constant(coefficients: np.ndarray, uses_mean: bool, images: Tensor) -> np.ndarray:
+    """M m + c, (3,) float64."""
+    constant = coefficients[:, 6]
+    return constant + coefficients[:, 3:6] @ images.mean((2, 3))[0].double().numpy() if uses_mean else constant
 
 
-def _hue(images: torch.Tensor, values: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Turn the hue without leaving RGB: each channel is the largest minus the chroma times a clipped distance on the circle."""
-    red, green, blue = images.unbind(1)
-    largest, smallest = images.amax(1), images.amin(1)
-    chroma = largest - smallest
-    safe = chroma.clamp(min=torch.finfo(images.dtype).tiny)
-    sextant = torch.where(
-        largest == red,
-        (green - blue) / safe,
-        torch.where(largest == green, (blue - red) / safe + 2, (red - green) / safe + 4),
-    )
-    sextant = sextant + 6 * values["turns"].to(images.dtype)[:, None, None]
-    turned = []
-    for offset in (5, 3, 1):
-        place = torch.remainder(sextant + offset, 6)
-        turned.append(largest - chroma * torch.minimum(place, 4 - place).clamp(0, 1))
-    return torch.stack(turned, 1)
+def _scale_and_shift(coefficients: np.ndarray, uses_mean: bool, images: Tensor, out: Tensor | None) -> Tensor:
+    assert out is not None
+    scale, shift = coefficients[range(3), range(3)].tolist(), _constant(coefficients, uses_mean, images).tolist()
+    constants = torch.tensor(shift, dtype=images.dtype)  # shift + scale x is one pass when the shift has no dimension
+    if len(set(scale)) == len(set(shift)) == 1:
+        return torch.add(constants[0], images, alpha=scale[0], out=out)
+    for channel in range(3):
+        torch.add(constants[channel], images[:, channel], alpha=scale[channel], out=out[:, channel])
+    return out
 
 
-def _gamma(images: torch.Tensor, values: dict[str, torch.Tensor]) -> torch.Tensor:
-    return images.pow(_each(values["gamma"], images)).clamp(0, 1)
+def _to_gray(coefficients: np.ndarray, uses_mean: bool, images: Tensor, out: Tensor | None) -> Tensor:
+    """All channels the same mixture."""
+    assert out is not None
+    shift = float(_constant(coefficients, uses_mean, images)[0])
+    red, green, blue = images[0]
+    gray = torch.mul(red, float(coefficients[0, 0]), out=out[0, 0])
+    gray.add_(green, alpha=float(coefficients[0, 1])).add_(blue, alpha=float(coefficients[0, 2]))
+    if shift:
+        gray.add_(shift)
+    out[0, 1:] = gray
+    return out
 
 
-def _solarize(images: torch.Tensor, values: dict[str, torch.Tensor]) -> torch.Tensor:
-    return torch.where(images < _each(values["threshold"], images), images, 1 - images)
-
-
-def _posterize(images: torch.Tensor, values: dict[str, torch.Tensor]) -> torch.Tensor:
-    bits = values["bits"][:, None, None, None]
-    step = torch.pow(2.0, 8 - bits.to(images.dtype))
-    kept = torch.floor(torch.floor(images * 255) / step) * step / 255
-    return torch.where(bits == 8, images, kept)
-
-
-def _autocontrast(images: torch.Tensor, values: dict[str, torch.Tensor]) -> torch.Tensor:
-    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
-    return ((images - low) / (high - low + 1e-6)).clamp(0, 1)
-
-
-def _equalize(images: torch.Tensor, values: dict[str, torch.Tensor]) -> torch.Tensor:
-    """PIL's and Kornia's: a table of 256 levels by channel from its histogram; unchanged where the step is 0."""
-    count, channels = images.shape[:2]
-    levels = images.reshape(count * channels, -1) * 255
-    index = levels.long().clamp(0, 255)
-    histogram = torch.zeros(len(index), 256, device=images.device, dtype=torch.int64)
-    histogram.scatter_add_(1, index, torch.ones_like(index))
-    last = histogram.gather(1, (256 - (histogram.flip(1) > 0).int().argmax(1, keepdim=True) - 1))
-    step = (histogram.sum(1, keepdim=True) - last) // 255
-    table = (histogram.cumsum(1) - histogram + step // 2) // step.clamp(min=1)
-    table[:, 0] = 0
-    made = table.clamp(0, 255).gather(1, index).to(images.dtype)
-    return (torch.where(step == 0, levels, made) / 255).reshape(images.shape)
-
-
-_POINTWISE = {
-    "hue": _hue,
-    "gamma": _gamma,
-    "solarize": _solarize,
-    "posterize": _posterize,
-    "autocontrast": _autocontrast,
-    "equalize": _equalize,
-}
+def _mix(coefficients: np.ndarray, uses_mean: bool, images: Tensor, out: Tensor | None) -> Tensor:
+    numbers = np.concatenate([coefficients[:, :3], _constant(coefficients, uses_mean, images)[:, None]], axis=1)
+    one = torch.from_numpy(numbers[None, :, [0, 1, 2, 0, 0, 0, 3]]).to(images.dtype)
+    return _affine(one, False, images, out)

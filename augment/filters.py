@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch.nn import functional
 
 from augment.errors import PolicyError
+from augment.pointwise import records_gradient
 from augment.program import Filter
+
+BLOCK = 1 << 17  # numbers in a part of a batch that stays in the second-level cache: half a mebibyte of float32
+LARGE = 64 * 64  # pixels from which OpenCV's filter beats shifted copies of a whole batch
 
 
 def apply_filter(images: torch.Tensor, step: Filter) -> torch.Tensor:
@@ -37,17 +42,48 @@ def gaussian_weights(sigma: torch.Tensor, kernel: int) -> torch.Tensor:
 
 
 def _gaussian_blur(images: torch.Tensor, values: Values, constants: dict[str, Any]) -> torch.Tensor:
-    """Two passes of shifted copies added up: on a CPU several times faster than a grouped convolution, and one batch size's bits."""
+    """Two passes: OpenCV's separable filter for large planes on a CPU, shifted copies added up for small ones and for gradients
+    (several times faster than a grouped convolution there), a depthwise convolution on a device. One batch size's bits."""
     kernel = constants["kernel"]
-    reach = kernel // 2
     weights = gaussian_weights(torch.from_numpy(values["sigma"]).to(images.device, images.dtype), kernel)
-    count, channels, height, width = images.shape
     if images.device.type != "cpu":
-        padded = functional.pad(images, (reach, reach, reach, reach), mode="reflect")
-        padded = padded.reshape(1, count * channels, height + 2 * reach, width + 2 * reach)
-        each = weights.repeat_interleave(channels, 0)
+        return _blur_by_convolution(images, weights)
+    plain = images.dtype == torch.float32 and not records_gradient(images)
+    if plain and images.shape[2] * images.shape[3] >= LARGE:
+        return _blur_by_opencv(images.detach(), weights.numpy())
+    return _in_blocks(images, lambda part, rows: _blur_by_shifts(part, weights[rows]))
+
+
+def _blur_by_opencv(images: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
+    """Plane by plane; of an image in channels_last all channels at once."""
+    out = torch.empty_like(images)
+    if images.is_contiguous(memory_format=torch.channels_last) and images.shape[1] <= 4:
+        sources, results = images.permute(0, 2, 3, 1).numpy(), out.permute(0, 2, 3, 1).numpy()
+        for source, result, line in zip(sources, results, weights, strict=True):
+            cv2.sepFilter2D(source, -1, line, line, dst=result, borderType=cv2.BORDER_REFLECT_101)
+        return out
+    images = images.contiguous()
+    out = torch.empty_like(images)
+    for planes, made, line in zip(images.numpy(), out.numpy(), weights, strict=True):
+        for plane, result in zip(planes, made, strict=True):
+            cv2.sepFilter2D(plane, -1, line, line, dst=result, borderType=cv2.BORDER_REFLECT_101)
+    return out
+
+
+def _blur_by_convolution(images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    count, channels, height, width = images.shape
+    reach = weights.shape[1] // 2
+    padded = functional.pad(images, (reach, reach, reach, reach), mode="reflect")
+    padded = padded.reshape(1, count * channels, height + 2 * reach, width + 2 * reach)
+    each = weights.repeat_interleave(channels, 0)
+    with torch.backends.cudnn.flags(allow_tf32=False):  # ten bits would show
         padded = functional.conv2d(padded, each[:, None, None, :], groups=count * channels)
         return functional.conv2d(padded, each[:, None, :, None], groups=count * channels).reshape(images.shape)
+
+
+def _blur_by_shifts(images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    kernel, (height, width) = weights.shape[1], images.shape[2:]
+    reach = kernel // 2
     scale = weights[:, :, None, None, None]
     for dimension, length in ((3, width), (2, height)):
         pad = (reach, reach, 0, 0) if dimension == 3 else (0, 0, reach, reach)
@@ -60,26 +96,49 @@ def _gaussian_blur(images: torch.Tensor, values: Values, constants: dict[str, An
     return images
 
 
+def _in_blocks(images: torch.Tensor, apply: Callable[[torch.Tensor, slice], torch.Tensor]) -> torch.Tensor:
+    """`apply` on parts of the batch that fit the second-level cache; on all at once for a gradient or a device."""
+    size = max(BLOCK // images[0].numel(), 1)
+    if images.device.type != "cpu" or records_gradient(images) or len(images) <= size:
+        return apply(images, slice(0, len(images)))
+    out = torch.empty_like(images)
+    for start in range(0, len(images), size):
+        rows = slice(start, start + size)
+        out[rows] = apply(images[rows], rows)
+    return out
+
+
 def _sharpness(images: torch.Tensor, values: Values, constants: dict[str, Any]) -> torch.Tensor:
     """PIL's SMOOTH kernel (1 1 1, 1 5 1, 1 1 1) / 13 inside, the image itself on the border; then away from it by the factor."""
-    factor = torch.from_numpy(values["factor"]).to(images.device, images.dtype)[:, None, None, None]
-    rows = images[:, :, :-2] + images[:, :, 1:-1] + images[:, :, 2:]
-    box = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
-    inner = images[:, :, 1:-1, 1:-1]
-    smooth = (torch.add(box, inner, alpha=4) / 13).clamp(0, 1)
-    made = (smooth + (inner - smooth) * factor).clamp(0, 1)
-    result = images.clamp(0, 1)
     if min(images.shape[2:]) < 3:
-        return result
-    if images.requires_grad:
-        middle = functional.pad(made, (1, 1, 1, 1))
-        inside = functional.pad(torch.ones_like(made[:1, :1], dtype=torch.bool), (1, 1, 1, 1))
-        return torch.where(inside, middle, result)
-    result[:, :, 1:-1, 1:-1] = made
-    return result
+        return images.clamp(0, 1)
+    factors = torch.from_numpy(values["factor"]).to(images.device, images.dtype)[:, None, None, None]
+    alone = images[0].numel() > BLOCK // 2 and images.device.type == "cpu" and not records_gradient(images)
+
+    def sharpened(part: torch.Tensor, rows: slice) -> torch.Tensor:
+        smooth = part[:, :, :-2] + part[:, :, 1:-1]
+        smooth += part[:, :, 2:]
+        smooth = (smooth[..., :-2] + smooth[..., 1:-1]).add_(smooth[..., 2:])
+        inner = part[:, :, 1:-1, 1:-1]
+        smooth = smooth.add_(inner, alpha=4).div_(13).clamp(0, 1)
+        result = part.clone()
+        if alone:  # torch is faster with a number than with a tensor that is broadcast
+            factor = float(factors[rows.start])
+            result[:, :, 1:-1, 1:-1] = smooth.mul_(1 - factor).add_(inner, alpha=factor)
+        else:
+            result[:, :, 1:-1, 1:-1] = torch.addcmul(smooth, inner - smooth, factors[rows])
+        return result.clamp(0, 1) if records_gradient(images) else result.clamp_(0, 1)
+
+    return _in_blocks(images, sharpened)
 
 
 def _erase(images: torch.Tensor, values: Values, constants: dict[str, Any]) -> torch.Tensor:
+    if images.device.type == "cpu" and not records_gradient(images):
+        images = images.clone()
+        boxes = zip(*(values[side].tolist() for side in ("top", "left", "height", "width")), strict=True)
+        for image, (top, left, height, width) in zip(images, boxes, strict=True):
+            image[:, top : top + height, left : left + width] = constants["value"]
+        return images
     sides = {name: torch.from_numpy(column).to(images.device)[:, None] for name, column in values.items()}
     row, column = (torch.arange(length, device=images.device) for length in images.shape[2:])
     down = (row >= sides["top"]) & (row < sides["top"] + sides["height"])
@@ -90,10 +149,10 @@ def _erase(images: torch.Tensor, values: Values, constants: dict[str, Any]) -> t
 
 def _gaussian_noise(images: torch.Tensor, values: Values, constants: dict[str, Any]) -> torch.Tensor:
     """Noise is drawn on the host in float32, so that a seed means the same noise on every device."""
-    noise = np.stack([
-        np.random.Generator(np.random.PCG64(int(seed))).standard_normal(images.shape[1:], np.float32) * std
-        for seed, std in zip(values["seed"], values["std"], strict=True)
-    ])  # fmt: skip
+    noise = np.empty(images.shape, np.float32)
+    for field, seed, std in zip(noise, values["seed"], values["std"], strict=True):
+        np.random.Generator(np.random.PCG64(int(seed))).standard_normal(dtype=np.float32, out=field)
+        field *= std
     return images + torch.from_numpy(noise).to(images.device, images.dtype)
 
 
