@@ -51,7 +51,7 @@ def apply_colour(
 
     The images given are not written to, and come back where nothing is on. Results are in [0, 1] up to one rounding, or
     normalised, in the memory format given. Differentiable where Kornia is. `bounded=False`: the images may lie outside [0, 1]
-    (bicubic, noise, unclamped steps before); clamps then act as Kornia's functions do.
+    (noise, unclamped steps before); clamps then act as Kornia's functions do.
     """
     if mean is not None and std is not None:
         plan = rounds.plan_rounds(colour, len(images), np.asarray(mean, float), np.asarray(std, float), bounded)

@@ -14,7 +14,6 @@ from augment.program import Warp, WarpStep
 #: given the array to write to, and returns it, or another one to be copied there.
 Call = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 Size = tuple[int, int]
-_FLAGS = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 _NOTHING, _FLIP_X, _FLIP_Y, _FLIP_BOTH, _SHIFT, _AFFINE, _PERSPECTIVE = range(7)
 
 
@@ -52,9 +51,8 @@ def _plan_special(plan: list[list[Call]], step: WarpStep, size: Size, warp: Warp
 def _method(height: int, width: int, size: Size, warp: Warp) -> int:
     if warp.interpolation == "nearest":
         return int(cv2.INTER_NEAREST_EXACT)
-    smooth = cv2.INTER_CUBIC if warp.interpolation == "bicubic" else cv2.INTER_LINEAR
     shrinks = height >= size[0] and width >= size[1] and (height, width) != size
-    return int(cv2.INTER_AREA if shrinks and warp.antialias else smooth)
+    return int(cv2.INTER_AREA if shrinks and warp.antialias else cv2.INTER_LINEAR)
 
 
 def _crop_resize(left: int, top: int, right: int, bottom: int, size: Size, warp: Warp) -> Call:
@@ -130,7 +128,7 @@ def _shift(down: int, right: int, size: Size, fill: int) -> Call:
 def _warp(matrix: np.ndarray, kind: int, size: Size, warp: Warp, fill: int) -> Call:
     wanted = (size[1], size[0])
     options: dict[str, Any] = {
-        "flags": _FLAGS[warp.interpolation],
+        "flags": cv2.INTER_NEAREST if warp.interpolation == "nearest" else cv2.INTER_LINEAR,
         "borderMode": cv2.BORDER_CONSTANT,
         "borderValue": (fill,) * 4,
     }

@@ -86,7 +86,7 @@ def line(warp: Warp, axis: int) -> Line:
     low, high = np.full(count, -np.inf), np.full(count, np.inf)
     first, last = low.copy(), high.copy()
     fades: list[Fade] = []
-    edge = None
+    edge, cut = None, np.zeros(count, bool)
     for index in range(len(warp.steps) - 1, -1, -1):
         step, size = warp.steps[index], frames[index]
         back = step.matrix[:, 2, 2] / step.matrix[:, place, place]
@@ -98,6 +98,7 @@ def line(warp: Warp, axis: int) -> Line:
         if step.clamp is not None:
             start, end = step.clamp[:, place], step.clamp[:, place + 2]
         boxed = np.isfinite(start)
+        cut |= boxed
         low, high = np.clip(low, start, end), np.clip(high, start, end)
         # half a pixel outside the outermost centres: a pixel is read when its centre lies within
         first = np.maximum(first, np.where(boxed, np.maximum(start, 0), 0) - 0.5)
@@ -110,7 +111,6 @@ def line(warp: Warp, axis: int) -> Line:
                 fades.append(fade)
             low, high = np.clip(low, 0, size - 1), np.clip(high, 0, size - 1)
     roll = warp.steps[-1].roll
-    resized = any(step.clamp is not None for step in warp.steps)  # what is only warped is not filtered, as in Kornia
     return Line(
         scale,
         shift,
@@ -118,7 +118,7 @@ def line(warp: Warp, axis: int) -> Line:
         high,
         np.ceil(first - SLACK),
         np.floor(last + SLACK),
-        np.maximum(np.abs(scale), 1.0) if warp.antialias and resized else np.ones(count),
+        np.where(cut & warp.antialias, np.maximum(np.abs(scale), 1.0), 1.0),
         tuple(fades),
         edge,
         None if roll is None else roll[:, axis],

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-Interpolation = Literal["bilinear", "nearest", "bicubic"]
+Interpolation = Literal["bilinear", "nearest"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

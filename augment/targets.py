@@ -11,9 +11,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from augment.errors import PolicyError
 from augment.homography import sizes
 from augment.program import Warp, WarpStep
 from augment.warp import apply_warp
+
+_SLACK = 1e-6  # what half of a box may lack through rounding
 
 Visible = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -53,14 +56,16 @@ def warp_boxes(boxes: np.ndarray, warp: Warp, sample: int, min_visible: float = 
     transform (hull of the four corners under the composed matrix), clip to the frame, drop what is visible by less than
     `min_visible` or has a side under `min_side` pixels. Visible is the area of the clipped box over that of the hull.
     A frame or crop on the way cuts, too: what it cut off does not come back when a later step shrinks. Areas are the caller's
-    to recompute from the boxes. Of a box that a roll carries over the border, the larger part is kept.
+    to recompute from the boxes. Raises `PolicyError` where a roll would cut boxes in two.
     """
+    if any(step.roll is not None for step in warp.steps):
+        raise PolicyError("a roll cuts boxes in two: leave roll out of a policy for boxes")
     given = np.asarray(boxes, np.float64).reshape(-1, 4)
     clipped, visible = given.copy(), np.ones(len(given))
     if warp.on[sample] and len(given):
         clipped, visible = _clipped(given - 0.5, warp, sample)
     sides = clipped[:, 2:] - clipped[:, :2]
-    kept = np.flatnonzero((visible >= min_visible) & (sides >= min_side).all(1) & (sides > 0).all(1))
+    kept = np.flatnonzero((visible >= min_visible - _SLACK) & (sides >= min_side).all(1) & (sides > 0).all(1))
     return clipped[kept], kept, visible[kept]
 
 
@@ -85,10 +90,6 @@ def _clipped(boxes: np.ndarray, warp: Warp, sample: int) -> tuple[np.ndarray, np
         if all(straight[place:]):
             low, high = _mapped(low, step, sample), _mapped(high, step, sample)
             low, high = np.minimum(low, high), np.maximum(low, high)
-        if step.roll is not None:
-            move = _rolled(corners, frame, step.roll[sample])
-            corners, low, high = corners + move[:, None], low + move, high + move
-            outlines = {box: outline + move[box] for box, outline in outlines.items()}
     hull_low, hull_high = corners.min(1), corners.max(1)
     found_low, found_high = hull_low.copy(), hull_high.copy()
     for box, outline in outlines.items():
@@ -153,14 +154,3 @@ def _half(outline: np.ndarray, depth: np.ndarray) -> np.ndarray:
             share = depth[here] / (depth[here] - depth[after])
             found.append(outline[here] + share * (outline[after] - outline[here]))
     return np.array(found).reshape(-1, 2)
-
-
-def _rolled(corners: np.ndarray, size: tuple[int, int], roll: np.ndarray) -> np.ndarray:
-    """(k, 2) x, y by which a roll moves each box: once round or not, whichever leaves more of it in the frame."""
-    side = np.array(size[::-1])
-    shift = roll[::-1] % side
-    ways = np.stack([shift - side, shift])[:, None]
-    low, high = corners.min(1) + ways, corners.max(1) + ways
-    start, end = _frame(size)
-    inside = (np.minimum(high, end) - np.maximum(low, start)).clip(0)
-    return np.where(inside[0] > inside[1], ways[0], ways[1])

@@ -24,8 +24,9 @@ def apply_warp(images: torch.Tensor, warp: Warp) -> torch.Tensor:
 
     Where only whole pixels move, and with nearest interpolation, any dtype comes back exactly; otherwise floats are needed.
     Float16 and bfloat16 are sampled in float32. Samples that are off come back untouched. channels_last is kept.
-    Antialiasing widens the triangle of axis-aligned warps that shrink; of a warp that also turns, the axis-aligned steps up to the
-    last change of size are carried out first if they shrink, at the price of a second resampling.
+    What is cut out and shrunk is filtered by a triangle (`antialias`), as `interpolate(antialias=True)` does inside the box, all
+    axis-aligned steps taken together; of a warp that also turns, the axis-aligned steps up to the last change of size are
+    carried out first if they shrink, at the price of a second resampling. Other warps are not filtered, as they are not in Kornia.
     """
     for part in _between_rolls(warp):
         images = _one_roll(images, part)
@@ -89,7 +90,7 @@ def _jobs(warp: Warp) -> list[_Job]:
         part = warp if len(within) == len(on) else take(warp, within)
         lines = line(part, 0), line(part, 1)
         whole[within] = (lines[0].integral & lines[1].integral) | (warp.interpolation == "nearest")
-        banded[within] = _shrinks(lines) | (warp.interpolation == "bicubic")
+        banded[within] = _shrinks(lines)
     if lines is not None and (whole | ~on).all():
         return [_Job(every, copied, warp, lines)]
     first = none if warp.interpolation == "nearest" else _shrinks_first(warp, on & ~straight)

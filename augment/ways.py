@@ -92,7 +92,7 @@ def _filled(images: torch.Tensor, inside: torch.Tensor, fill: float) -> torch.Te
 def filtered(images: torch.Tensor, warp: Warp, lines: Lines | None) -> torch.Tensor:
     """Axis-aligned, by weighted rows and columns."""
     assert lines is not None
-    return resample(images, *lines, warp.interpolation, warp.antialias, warp.fill)
+    return resample(images, *lines, warp.fill)
 
 
 def stretched(images: torch.Tensor, warp: Warp, lines: Lines | None) -> torch.Tensor:

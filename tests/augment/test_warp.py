@@ -1,284 +1,148 @@
-"""One resampling against the unfused chain of Kornia's and torch's own functions, and what must hold for any warp."""
+"""One resampling is what a chain of operations would have given: against torch's and Kornia's own, one after the other."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from augment.draws import draw, program
-from augment.homography import take
 from augment.policy import load
-from augment.program import Warp, WarpStep
+from augment.program import Warp
 from augment.warp import apply_warp
+from tests.augment.making import photo
 
-COUNT, HEIGHT, WIDTH = 6, 40, 56
-TURN = {"rotate": {"degrees": [-40, 40]}}
-MIXED: dict[str, list[Any]] = {
-    "flips": ["horizontal_flip", "vertical_flip"],
-    "crop": [{"resized_crop": {"size": [30, 36]}}, "horizontal_flip"],
-    "shrink": [{"resized_crop": {"size": 12, "scale": [0.5, 1.0]}}, "vertical_flip"],
-    "letterbox": [{"letterbox": {"size": 48}}, {"affine": {"scale": [0.5, 1.5], "translate_x": [-0.2, 0.2], "p": 0.7}}],
-    "turn": [{"resized_crop": {"size": 32}}, "horizontal_flip", {"rotate": {"degrees": [-40, 40], "p": 0.6}}],
-    "turns": [
-        {"resized_crop": {"size": 32}},
-        {"shear_x": {"degrees": 20, "p": 0.5}},
-        {"rotate": {"degrees": 30, "p": 0.5}},
-    ],
-    "one of": [{"one_of": ["identity", "horizontal_flip", TURN, {"shift": {"share": 0.2}}, {"perspective": {}}]}],
-    "roll": [{"resized_crop": {"size": 32}}, "horizontal_flip", {"roll": {"pixels": 7}}, {"shift": {"share": 0.2}}],
-}
+KEYS = list(range(8))
 
 
-def warp_of(spec: list[Any], seed: int = 3, size: tuple[int, int] = (HEIGHT, WIDTH), count: int = COUNT) -> Warp:
-    (segment,) = program(draw(load(spec), list(range(count)), size, seed=seed))
+def warp_of(spec: Any, size: tuple[int, int], count: int = 8, seed: int = 1, **settings: Any) -> tuple[Warp, Any]:
+    """The one warp of a policy, and what was drawn."""
+    drawn = draw(load({"operations": spec, **settings}), KEYS[:count], size, seed=seed)
+    (segment,) = program(drawn)
     assert isinstance(segment, Warp)
-    return segment
+    return segment, drawn
 
 
-def noise(
-    count: int = COUNT, size: tuple[int, int] = (HEIGHT, WIDTH), dtype: torch.dtype = torch.float64
-) -> torch.Tensor:
-    return torch.rand(count, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(dtype)
+def peak_signal(first: torch.Tensor, second: torch.Tensor) -> float:
+    return float(-10 * torch.log10(((first - second) ** 2).mean()))
 
 
-def smooth(size: tuple[int, int] = (HEIGHT, WIDTH)) -> torch.Tensor:
-    """A picture without detail finer than eight pixels, float64 in [0, 1]."""
-    y, x = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in size), indexing="ij")
-    waves = [(0.5 + 0.5 * torch.sin(x / (3 + k) + k) * torch.cos(y / (4 + k))) for k in range(3)]
-    return torch.stack(waves)[None].repeat(COUNT, 1, 1, 1)
-
-
-def unfused(images: torch.Tensor, warp: Warp, mode: str = "bilinear") -> torch.Tensor:
-    """Each step by itself: crops cut out and interpolated, the rest by kornia.geometry.warp_perspective."""
-    geometry = pytest.importorskip("kornia.geometry.transform", reason="kornia is not installed: limbeck[augment]")
-    for step in warp.steps:
-        made = []
-        for image, sample in zip(images, range(len(images)), strict=True):
-            matrix, one = step.matrix[sample], image[None]
-            box = None if step.clamp is None else step.clamp[sample]
-            if box is not None and np.isfinite(box).all():
-                left, top, right, bottom = (int(side) for side in box)
-                cut = one[:, :, top : bottom + 1, left : right + 1]
-                one = F.interpolate(cut, step.size, mode=mode, align_corners=False, antialias=warp.antialias)
-            elif step.roll is not None:
-                one = torch.roll(one, tuple(int(by) for by in step.roll[sample]), (2, 3))
-            elif not (matrix == np.eye(3)).all() or one.shape[2:] != step.size:
-                fill = torch.full((3,), warp.fill, dtype=one.dtype)
-                kind = "fill" if mode == "bilinear" else "zeros"
-                one = geometry.warp_perspective(one, torch.from_numpy(matrix)[None], step.size, mode, kind, False, fill)
-            made.append(one)
-        images = torch.cat(made)
-    return images
-
-
-EXACT: dict[str, list[Any]] = {
-    "flips": ["horizontal_flip", "vertical_flip"],
-    "crop and flip": [{"resized_crop": {"size": [30, 36]}}, "horizontal_flip", "vertical_flip"],
-    "enlarge": [{"resize": {"size": [80, 90]}}, "horizontal_flip"],
-    "shrink": [{"resize": {"size": [17, 23]}}, "vertical_flip"],
-    "flip, then crop": ["horizontal_flip", {"resized_crop": {"size": 20}}],
-    "crop by pixels, then turn": [{"center_crop": {"size": [31, 40]}}, TURN],
-    "turn, then crop by pixels": [TURN, {"center_crop": {"size": [31, 40]}}, "horizontal_flip"],
-    "padded crop, then turn": [{"random_crop": {"size": [40, 48], "padding": 8}}, "vertical_flip", TURN],
-    "shear": [{"shear_x": {"degrees": [-30, 30]}}, "horizontal_flip"],
-    "a fraction of a pixel": [{"translate_x": {"share": [-0.3, 0.3]}}, "horizontal_flip"],
-    "perspective": ["vertical_flip", {"perspective": {"distortion": 0.6}}],
-    "shift by pixels, then turn": [{"shift": {"share": 0.3}}, {"affine": {"degrees": [10, 40], "shear_x": [5, 20]}}],
-    "roll": [{"roll": {"pixels": 9}}, {"shift": {"share": 0.2}}, {"roll": {"pixels": 5}}, "horizontal_flip"],
-    "enlarge and roll": [{"resize": {"size": [60, 60]}}, "horizontal_flip", {"roll": {"pixels": 9}}],
-    "some": [{"one_of": ["identity", "horizontal_flip", TURN, {"perspective": {}}, {"translate_y": {"share": 0.23}}]}],
-}
-
-
-@pytest.mark.parametrize("fill", [0.0, 0.4])
-@pytest.mark.parametrize("name", EXACT)
-def test_a_chain_in_which_one_step_interpolates_equals_the_unfused_one(name: str, fill: float) -> None:
-    warp = replace(warp_of(EXACT[name]), fill=fill)
-    if "roll" in name and fill:
-        pytest.skip("the same pixels as without fill")
-    torch.testing.assert_close(apply_warp(noise(), warp), unfused(noise(), warp), atol=1e-9, rtol=0)
-    single = apply_warp(noise(dtype=torch.float32), warp)
-    torch.testing.assert_close(single.double(), unfused(noise(), warp), atol=1e-5, rtol=0)
-
-
+@pytest.mark.parametrize("size", [(20, 20), (64, 90)])
 @pytest.mark.parametrize("antialias", [True, False])
-@pytest.mark.parametrize("size", [(12, 15), (30, 36), (70, 90), (20, 90)])
-@pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
-def test_a_crop_is_cut_out_before_it_is_resized(kind: Any, size: tuple[int, int], antialias: bool) -> None:
-    warp = warp_of([{"resized_crop": {"size": size, "scale": [0.1, 0.9]}}, "horizontal_flip"])
-    warp = replace(warp, interpolation=kind, antialias=antialias)
-    torch.testing.assert_close(apply_warp(noise(), warp), unfused(noise(), warp, kind), atol=1e-9, rtol=0)
+def test_a_resized_crop_with_flip_is_a_slice_interpolated(size: tuple[int, int], antialias: bool) -> None:
+    images = photo(8, 48, 60).float() / 255
+    warp, drawn = warp_of([{"resized_crop": {"size": list(size)}}, "horizontal_flip"], (48, 60), antialias=antialias)
+    found = apply_warp(images, warp)
+    crop = drawn.values["resized_crop"]
+    for index in range(8):
+        top, left, height, width = (int(crop[side][index]) for side in ("top", "left", "height", "width"))
+        cut = images[index : index + 1, :, top : top + height, left : left + width]
+        expected = functional.interpolate(cut, size, mode="bilinear", align_corners=False, antialias=antialias)
+        if drawn.on["horizontal_flip"][index]:
+            expected = expected.flip(-1)
+        torch.testing.assert_close(found[index : index + 1], expected, atol=2e-5, rtol=0)
 
 
-def test_a_zoom_is_kornias_without_antialiasing() -> None:
-    warp = warp_of([{"affine": {"scale": [0.5, 1.5], "translate_x": [-0.2, 0.2]}}, "horizontal_flip"])
-    warp = replace(warp, antialias=False, fill=0.4)
-    torch.testing.assert_close(apply_warp(noise(), warp), unfused(noise(), warp), atol=1e-9, rtol=0)
-
-
-def test_a_letterbox_that_shrinks_is_an_antialiased_resize_between_bars() -> None:
-    warp = warp_of([{"letterbox": {"size": 20}}], size=(30, 40))
-    made = apply_warp(noise(size=(30, 40)), replace(warp, fill=0.4))
-    assert (made[:, :, :2] == 0.4).all()
-    assert (made[:, :, 18:] == 0.4).all()
-    square = warp_of([{"letterbox": {"size": [20, 26]}}], size=(30, 30))
-    made = apply_warp(noise(size=(30, 30)), replace(square, fill=0.4))
-    inner = F.interpolate(noise(size=(30, 30)), (20, 20), mode="bilinear", antialias=True, align_corners=False)
-    torch.testing.assert_close(made, F.pad(inner, (3, 3), value=0.4), atol=1e-9, rtol=0)
-
-
-def test_bicubic_turns_are_kornias() -> None:
-    warp = replace(warp_of([TURN]), interpolation="bicubic")
-    torch.testing.assert_close(apply_warp(noise(), warp), unfused(noise(), warp, "bicubic"), atol=1e-9, rtol=0)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_flips_crops_and_rolls_move_pixels_without_touching_them(dtype: torch.dtype) -> None:
+    images = photo(8, 20, 24).to(dtype)
+    warp, drawn = warp_of(
+        ["vertical_flip", {"random_crop": {"size": 16, "padding": 3}}, {"roll": {"pixels": 5}}], (20, 24)
+    )
+    found = apply_warp(images, warp)
+    assert found.dtype == dtype
+    for index in range(8):
+        expected = images[index]
+        if drawn.on["vertical_flip"][index]:
+            expected = expected.flip(1)
+        padded = functional.pad(expected, (3, 3, 3, 3))
+        top, left = (int(drawn.values["random_crop"][side][index]) + 3 for side in ("top", "left"))
+        down, right = (int(drawn.values["roll"][side][index]) for side in ("down", "right"))
+        expected = torch.roll(padded[:, top : top + 16, left : left + 16], (down, right), (1, 2))
+        assert torch.equal(found[index], expected)
 
 
 @pytest.mark.parametrize(
-    ("name", "spec", "bound"),
+    "spec",
     [
-        # the fused result is sharper: it is compared on smooth pictures, inside the frame, in dB
-        ("crop, turn", [{"resized_crop": {"size": 36, "scale": [0.3, 0.6]}}, "horizontal_flip", TURN], 38),
-        ("turn, crop", [TURN, {"resized_crop": {"size": 36, "scale": [0.3, 0.6]}}], 38),
-        ("two turns", [TURN, "vertical_flip", {"shear_y": {"degrees": [-20, 20]}}], 36),
-        ("letterbox, move", [{"letterbox": {"size": 64}}, {"affine": {"scale": [1, 1.5], "translate_x": 0.13}}], 38),
-        ("shrink, turn", [{"resized_crop": {"size": 20, "scale": [0.6, 1.0]}}, TURN], 60),
+        {"rotate": {"degrees": [-170, 170]}},
+        {"affine": {"degrees": [-30, 30], "scale": [0.6, 1.6], "shear_x": [-20, 20], "translate_x": [-0.3, 0.3]}},
+        {"perspective": {"distortion": 0.5}},
+        {"shear_y": {"degrees": [-30, 30]}},
     ],
 )
-def test_a_chain_in_which_several_steps_interpolate_is_near_the_unfused_one(
-    name: str, spec: list[Any], bound: float
-) -> None:
-    warp = warp_of(spec)
-    ours, theirs = apply_warp(smooth(), warp), unfused(smooth(), warp)
-    error = -10 * math.log10(float((ours - theirs).square().mean()))
-    assert error > bound
+@pytest.mark.parametrize("fill", [0.0, 0.4])
+def test_one_warp_is_kornias(spec: Any, fill: float) -> None:
+    transform = pytest.importorskip("kornia.geometry.transform", reason="kornia is not installed: limbeck[augment]")
+    images = photo(8, 41, 53).double() / 255
+    warp, _ = warp_of([spec], (41, 53), fill=fill)
+    matrix = torch.from_numpy(warp.steps[0].matrix)
+    expected = fill + transform.warp_perspective(images - fill, matrix, (41, 53), align_corners=True)
+    torch.testing.assert_close(apply_warp(images, warp), expected, atol=1e-8, rtol=0)
+    torch.testing.assert_close(apply_warp(images.float(), warp), expected.float(), atol=2e-4, rtol=0)
 
 
-def test_what_an_earlier_frame_cut_off_does_not_come_back() -> None:
-    """Moved out to the right and back in: the half that had left is fill, as in the unfused chain."""
-    matrices = np.tile(np.eye(3), (2, COUNT, 1, 1))
-    matrices[0, :, 0, 2], matrices[1, :, 0, 2] = 28, -28
-    steps = tuple(WarpStep(matrix, (HEIGHT, WIDTH)) for matrix in matrices)
-    warp = Warp((HEIGHT, WIDTH), steps, np.ones(COUNT, bool), fill=0.5)
-    made = apply_warp(noise(), warp)
-    assert (made[..., 28:] == 0.5).all()
-    assert (made[..., :28] == noise()[..., :28]).all()
-    turned = replace(warp, steps=(*steps, *warp_of([TURN]).steps))
-    torch.testing.assert_close(apply_warp(noise(), turned), unfused(noise(), turned), atol=1e-9, rtol=0)
-
-
-@pytest.mark.parametrize("antialias", [True, False])
-@pytest.mark.parametrize(
-    "then", [["horizontal_flip"], ["horizontal_flip", TURN], ["horizontal_flip", {"perspective": {}}]]
-)
-def test_a_crop_never_reads_beyond_its_box(then: list[Any], antialias: bool) -> None:
-    """Ones in the box, and beyond it what would show at once; also where a turn reads between the crop's outermost pixels."""
-    for size in (12, 70):
-        warp = warp_of([{"resized_crop": {"size": size, "scale": [0.1, 0.4]}}, *then])
-        images = torch.full((COUNT, 1, HEIGHT, WIDTH), 1e6, dtype=torch.float64)
-        clamp = warp.steps[0].clamp
-        assert clamp is not None
-        for image, (left, top, right, bottom) in zip(images, clamp.astype(int), strict=True):
-            image[:, top : bottom + 1, left : right + 1] = 1
-        made = apply_warp(images, replace(warp, fill=1.0, antialias=antialias))
-        torch.testing.assert_close(made, torch.ones_like(made), atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float16, torch.bool])
-def test_whole_pixels_are_copied_in_any_dtype(dtype: torch.dtype) -> None:
-    pixels = (noise() * 255).to(dtype)
-    steps = [
-        "horizontal_flip",
-        "vertical_flip",
-        {"shift": {"share": 0.2}},
-        {"random_crop": {"size": [20, 30]}},
-        {"roll": {"pixels": 6}},
-    ]
-    warp = warp_of(steps)
-    made = apply_warp(pixels, warp)
-    assert made.dtype == dtype
-    torch.testing.assert_close(made.double(), unfused(pixels.double(), warp), atol=1e-9, rtol=0)
-
-
-def test_interpolating_whole_numbers_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"needs floats, got torch\.uint8"):
-        apply_warp((noise() * 255).to(torch.uint8), warp_of([TURN]))
+def test_a_flip_around_one_warp_is_still_the_chain_exactly() -> None:
+    transform = pytest.importorskip("kornia.geometry.transform", reason="kornia is not installed: limbeck[augment]")
+    images = photo(8, 40, 52).double() / 255
+    flips = {"horizontal_flip": {"p": 1}}
+    warp, _ = warp_of([flips, {"rotate": {"degrees": [-60, 60]}}, {"vertical_flip": {"p": 1}}], (40, 52))
+    turned = transform.warp_affine(images.flip(-1), torch.from_numpy(warp.steps[1].matrix[:, :2]), (40, 52))
+    torch.testing.assert_close(apply_warp(images, warp), turned.flip(-2), atol=1e-8, rtol=0)
 
 
 @pytest.mark.parametrize(
-    "spec", [EXACT["flips"], ["horizontal_flip", {"shift": {"share": 0.2}}, {"roll": {"pixels": 60}}]]
+    ("spec", "bound"),
+    [
+        ([{"resized_crop": {"size": 64, "scale": [0.2, 0.9]}}, {"rotate": {"degrees": [-40, 40]}}], 34),
+        ([{"rotate": {"degrees": [-40, 40]}}, {"affine": {"scale": [0.8, 1.2], "shear_x": [-15, 15]}}], 34),
+        ([{"affine": {"scale": [0.7, 1.4], "translate_x": [-0.2, 0.2]}}, {"resize": {"size": [40, 70]}}], 34),
+    ],
 )
-def test_copies_of_large_images_are_the_same(spec: list[Any]) -> None:
-    """One by one above a size, the batch at once below it or where a gradient is wanted."""
-    images = noise(4, (160, 150))
-    warp = warp_of(spec, size=(160, 150), count=4)
-    made = apply_warp(images, warp)
-    torch.testing.assert_close(made, unfused(images, warp), atol=1e-12, rtol=0)
-    assert (made == apply_warp(images.clone().requires_grad_(), warp)).all()
+def test_two_warps_in_one_resampling_differ_from_the_chain_only_by_its_blur(spec: Any, bound: float) -> None:
+    """Step by step resamples twice, which blurs; 34 dB on photographs with edges is an error of 2 %, at the edges."""
+    images = photo(8, 60, 80).double() / 255
+    whole, drawn = warp_of(spec, (60, 80))
+    chain = images
+    for step in whole.steps:
+        chain = apply_warp(chain, Warp(tuple(chain.shape[2:]), (step,), np.ones(8, bool)))  # type: ignore[arg-type]
+    assert peak_signal(apply_warp(images, whole), chain) > bound, drawn.rows()
 
 
-@pytest.mark.parametrize("kind", ["bilinear", "bicubic", "nearest"])
-@pytest.mark.parametrize("name", MIXED)
-def test_a_batch_may_be_split_anywhere(name: str, kind: Any) -> None:
-    """To the bit in float32, but for the filters' sums: their rows end in as many zeros as another sample's are long."""
-    warp = replace(warp_of(MIXED[name]), interpolation=kind, fill=0.3)
-    images = noise(dtype=torch.float32)
-    whole = apply_warp(images, warp)
-    for where in (np.arange(COUNT)[::-1], np.array([4]), np.array([1, 5])):
-        part = replace(take(warp, where), on=warp.on[where])
-        torch.testing.assert_close(
-            apply_warp(images[where.copy()], part), whole[where.copy()], atol=3e-7 if kind == "bicubic" else 0, rtol=0
-        )
+def test_a_crop_is_clamped_to_its_box_even_when_something_turns_it() -> None:
+    """Outside the box everything is white: none of it may bleed in, at any later rotation."""
+    images = torch.ones(8, 1, 40, 40)
+    images[:, :, 10:30, 5:25] = 0.25
+    warp, _ = warp_of(
+        [{"center_crop": {"size": 40}}, {"resize": {"size": 33}}, {"rotate": {"degrees": [-80, 80]}}], (40, 40)
+    )
+    clamp = np.tile([5.0, 10.0, 24.0, 29.0], (8, 1))
+    first = type(warp.steps[1])(warp.steps[1].matrix, warp.steps[1].size, clamp)
+    found = apply_warp(images, Warp((40, 40), (first, warp.steps[2]), warp.on))
+    assert float(found.max()) <= 0.25 + 1e-6
 
 
-@pytest.mark.parametrize("name", MIXED)
-def test_channels_last_is_kept_and_changes_no_value(name: str) -> None:
-    warp = replace(warp_of(MIXED[name]), fill=0.3)
-    images = noise().contiguous(memory_format=torch.channels_last)
-    made = apply_warp(images, warp)
-    assert made.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(made, apply_warp(noise(), warp), atol=1e-12, rtol=0)
+def test_shrinking_by_a_whole_number_is_not_aliased() -> None:
+    stripes = torch.arange(64).remainder(2).float().expand(1, 1, 64, 64)
+    for spec in ([{"resize": {"size": 16}}], [{"resize": {"size": 16}}, {"rotate": {"degrees": 90}}]):
+        warp, _ = warp_of(spec, (64, 64), count=1)
+        inner = apply_warp(stripes, warp)[..., 2:-2, 2:-2]
+        assert float((inner - 0.5).abs().max()) < 0.05
 
 
-@pytest.mark.parametrize("name", MIXED)
-def test_the_gradient_is_that_of_finite_differences(name: str) -> None:
-    small = {"crop": [{"resized_crop": {"size": [5, 7]}}, "horizontal_flip"], "letterbox": [{"letterbox": {"size": 6}}]}
-    spec = small.get(name, [step for step in MIXED[name] if "size" not in str(step)])
-    warp = replace(warp_of(spec, size=(7, 8), count=3), fill=0.3)
-    images = noise(3, (7, 8))[:, :1].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda pixels: apply_warp(pixels, warp), (images,), eps=1e-3, atol=1e-7)
+def test_masks_keep_their_values() -> None:
+    images = torch.randint(0, 7, (8, 1, 30, 30), dtype=torch.int64, generator=torch.Generator().manual_seed(0))
+    warp, _ = warp_of([{"resized_crop": {"size": 21}}], (30, 30), interpolation="nearest")
+    found = apply_warp(images, warp)
+    assert found.dtype == torch.int64
+    assert set(found.unique().tolist()) <= set(range(7))
 
 
-def test_samples_that_are_off_are_untouched() -> None:
-    warp = warp_of([{"rotate": {"degrees": [10, 20], "p": 0.5}}])
-    assert 0 < warp.on.sum() < COUNT
-    images = noise(dtype=torch.float32)
-    made = apply_warp(images, warp)
-    assert (made[~warp.on] == images[~warp.on]).all()
-    assert (made[warp.on] != images[warp.on]).flatten(1).any(1).all()
-
-
-def test_half_precision_is_sampled_in_single() -> None:
-    images = noise(dtype=torch.bfloat16)
-    warp = warp_of([TURN])
-    expected = apply_warp(images.float(), warp).bfloat16()
-    assert (apply_warp(images, warp) == expected).all()
-
-
-def test_nothing_is_seen_behind_the_viewer() -> None:
-    """A homography whose horizon crosses the output: what lies behind it is fill, not the picture upside down."""
-    matrix = np.array([[1, 0, 0], [0, 1, 0], [0.05, 0, 1.0]])
-    warp = Warp((20, 20), (WarpStep(matrix[None], (20, 60)),), np.ones(1, bool), fill=0.25)
-    made = apply_warp(torch.ones(1, 1, 20, 20, dtype=torch.float64), warp)
-    assert (made[..., 20:] == 0.25).all()
-    torch.testing.assert_close(made[..., 1:12, 1:6], torch.ones(1, 1, 11, 5, dtype=torch.float64))
-
-
-def test_a_turn_of_one_pixel_images_is_defined() -> None:
-    """Sides of one pixel have no corner to align."""
-    warp = warp_of([TURN, "horizontal_flip"], size=(1, 1))
-    assert (apply_warp(noise(size=(1, 1)), warp) == noise(size=(1, 1))).all()
+def test_the_memory_format_is_kept() -> None:
+    images = (photo(8, 20, 24).float() / 255).to(memory_format=torch.channels_last)
+    for spec in ([{"resize": {"size": 9}}], [{"rotate": {"degrees": 20}}], ["horizontal_flip"]):
+        warp, _ = warp_of(spec, (20, 24))
+        assert apply_warp(images, warp).is_contiguous(memory_format=torch.channels_last)
