@@ -206,3 +206,14 @@ def test_masks_keep_their_labels_and_get_no_new_ones() -> None:
     for spec in POLICIES:
         made = warp_masks(labels, replace(warp_of(spec, (40, 40), count=4), fill=0.5))
         assert set(made.unique().tolist()) <= {0, 7, 200}
+
+
+def test_a_mask_ends_where_a_frame_on_the_way_ends_half_a_pixel_beyond_its_centres() -> None:
+    """Shrunk, then turned: ones are ones where the picture of ones is more than half covered."""
+    warp = warp_of(
+        [{"affine": {"scale": 0.9, "degrees": 15}}, {"shift": {"share": 0.2}}, {"rotate": {"degrees": 25}}], (60, 60)
+    )
+    ones = torch.ones(1, 1, 60, 60, dtype=torch.float64)
+    covered = apply_warp(ones, warp) > 0.5
+    assert 0.3 < float(covered.double().mean()) < 0.95
+    assert float((warp_masks(ones, warp).bool() != covered).double().mean()) < 0.003
