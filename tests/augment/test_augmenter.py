@@ -142,13 +142,20 @@ def test_the_backends_agree(name: str) -> None:
     assert mean["kornia"] < 2, mean  # resampled twice where ours is once
 
 
-def test_normalising_is_the_last_step_and_formats_are_kept() -> None:
+@pytest.mark.parametrize("backend", ["torch", "cv2", "kornia"])
+@pytest.mark.parametrize("policy", ["imagenet", {"preset": "imagenet", "color": 0}])
+def test_normalising_is_the_last_step(backend: Any, policy: Any) -> None:
     images = photo(3, 20, 24)
-    plain = Augmenter("imagenet", output="float", seed=1)(images, KEYS[:3]).images
+    plain = Augmenter(policy, output="float", seed=1, backend=backend)(images, KEYS[:3]).images
     mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
-    found = Augmenter("imagenet", output="normalised", mean=mean, std=std, seed=1)(images, KEYS[:3]).images
+    settings: Any = {"output": "normalised", "mean": mean, "std": std, "backend": backend}
+    found = Augmenter(policy, seed=1, **settings)(images, KEYS[:3]).images
     expected = (plain - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_formats_are_kept() -> None:
+    images = photo(3, 20, 24)
     assert Augmenter("imagenet")(images, KEYS[:3]).images.dtype == torch.uint8
     half = Augmenter("imagenet", output="float", dtype=torch.bfloat16)(images, KEYS[:3]).images
     assert half.dtype == torch.bfloat16
