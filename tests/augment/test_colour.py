@@ -10,6 +10,7 @@ import torch
 
 from augment.colour import apply_colour
 from augment.draws import draw, program
+from augment.kornia_chain import run_kornia
 from augment.policy import load
 from augment.program import Colour, ColourStep
 from tests.augment.making import photo
@@ -17,47 +18,7 @@ from tests.augment.making import photo
 KEYS = list(range(8))
 
 
-@pytest.fixture(scope="module")
-def enhance() -> Any:
-    return pytest.importorskip("kornia.enhance", reason="kornia is not installed: limbeck[augment]")
-
-
-def one_by_one(enhance: Any, images: torch.Tensor, colour: Colour) -> torch.Tensor:
-    """Kornia's functions on one image at a time, unfused."""
-    import kornia
-
-    calls: dict[str, Any] = {
-        "brightness": lambda x, v: enhance.adjust_brightness_accumulative(x, float(v["factor"])),
-        "contrast": lambda x, v: enhance.adjust_contrast_with_mean_subtraction(x, float(v["factor"])),
-        "saturation": lambda x, v: enhance.adjust_saturation_with_gray_subtraction(x, float(v["factor"])),
-        "hue": lambda x, v: enhance.adjust_hue(x, float(v["turns"]) * 2 * np.pi),
-        "gamma": lambda x, v: enhance.adjust_gamma(x, float(v["gamma"])),
-        "solarize": lambda x, v: enhance.solarize(x, float(v["threshold"])),
-        "posterize": lambda x, v: enhance.posterize(x, int(v["bits"])),
-        "invert": lambda x, v: enhance.invert(x),
-        "grayscale": lambda x, v: kornia.color.rgb_to_grayscale(x).expand_as(x),
-        "channel_shuffle": lambda x, v: x[:, torch.from_numpy(v["order"].astype(np.int64))],
-        "autocontrast": lambda x, v: enhance.normalize_min_max(x).clamp(0, 1),
-        "equalize": lambda x, v: enhance.equalize(x),
-        "brightness_shift": lambda x, v: x + float(v["shift"]),
-        "saturation_mean": lambda x, v: (x - x.mean(1, True)) * float(v["factor"]) + x.mean(1, True),
-        "contrast_mean": lambda x, v: (x - x.mean((1, 2, 3), True)) * float(v["factor"]) + x.mean((1, 2, 3), True),
-    }
-    made = []
-    for index in range(len(images)):
-        image = images[index : index + 1]
-        for step in colour.steps:
-            if not step.on[index]:
-                continue
-            values = {name: column[index] for name, column in step.values.items()}
-            if step.name == "jitter":
-                for place in values["order"]:
-                    name = ("brightness", "contrast", "saturation", "hue")[place]
-                    image = calls[name](image, {"factor": values[name], "turns": values[name]})
-            else:
-                image = calls[step.name](image, values)
-        made.append(image)
-    return torch.cat(made)
+pytest.importorskip("kornia", reason="kornia is not installed: limbeck[augment]")
 
 
 def colour_of(spec: Any, seed: int = 3) -> Colour:
@@ -93,11 +54,11 @@ CHAINS: list[Any] = [
 
 
 @pytest.mark.parametrize("spec", [*([one] for one in SINGLE), *CHAINS])
-def test_what_is_folded_is_the_chain(enhance: Any, spec: Any) -> None:
+def test_what_is_folded_is_the_chain(spec: Any) -> None:
     images = photo(8, 24, 30).double() / 255
     colour = colour_of(spec)
     before = images.clone()
-    torch.testing.assert_close(apply_colour(images, colour), one_by_one(enhance, images, colour), atol=1e-6, rtol=0)
+    torch.testing.assert_close(apply_colour(images, colour), run_kornia(images, (colour,)), atol=1e-6, rtol=0)
     assert torch.equal(images, before)
 
 
