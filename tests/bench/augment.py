@@ -8,7 +8,8 @@ Everybody gets the same uint8 images in the layout it likes (ours and torch's: c
 from the same ranges anew for every image, and hands out a batch: uint8 for ours on cv2, torchvision and albumentations,
 floats for ours on torch and Kornia, whose conversion counts. torchvision and albumentations take one image at a time,
 because a batch would share one draw; Kornia and ours take the batch. Candidates take turns within a repeat; a figure is
-the median of the repeats in images per second. With a CUDA device the batched ones run there too.
+the median of the repeats in images per second. With a CUDA device the batched ones run there too, beside the
+share of a plain copy's bandwidth that ours reaches (uint8 in, float32 out).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +232,15 @@ def bandwidth(rate: float, side: int) -> float:
     return rate * side * side * 3 * (1 + 4)
 
 
+@lru_cache
+def copy_bandwidth() -> float:
+    """Bytes per second, read and written, of a large copy on the device: what it can really do."""
+    source = torch.empty(1 << 28, dtype=torch.float32, device="cuda")
+    target = torch.empty_like(source)
+    timed(lambda: target.copy_(source), 3, "cuda")
+    return 2 * source.nbytes * 10 / timed(lambda: target.copy_(source), 10, "cuda")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="32 and 224 px, batches of 1 and 32")
@@ -259,6 +270,8 @@ def main() -> None:
                         candidates(name, side, batch, where, compiled), batch, where, options.repeats, options.seconds
                     )
                     rows.append({"name": name, "side": side, "batch": batch, "device": where, "results": found})
+                    if where == "cuda" and "median" in found["ours torch"]:
+                        rows[-1]["bandwidth_share"] = bandwidth(found["ours torch"]["median"], side) / copy_bandwidth()
                     show(rows[-1])
     summary = summarise(rows)
     if options.json:
