@@ -30,6 +30,9 @@ class Record:
     `source` is a stable locator for people, relative to the source's path. `file` (relative), `offset`, `length`
     (bytes) and `row` (-1 where there are no rows) are what `Source.read` needs. `label` indexes `Source.classes()`
     when there are class names; it may be absent. `sha256` (32 bytes) is of exactly the bytes that `read` returns.
+
+    `document` is a JSON object that belongs into the sample's `json`, with COCO dicts of the upright picture under
+    `annotations`; `parents` are the keys of what the image was made from. Both are absent for most sources.
     """
 
     source: str
@@ -42,6 +45,8 @@ class Record:
     split: str | None
     caption: str | None
     sha256: bytes
+    document: str | None = None
+    parents: tuple[str, ...] | None = None
 
 
 class Source(Protocol):
