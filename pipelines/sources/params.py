@@ -30,6 +30,7 @@ class FolderParams(_Common):
 
     `layout`: `class` is CLASS/.../FILE, `split_class` is SPLIT/CLASS/.../FILE (`split` then picks one of the splits),
     `flat` is any depth without labels. Classes are the folders' names, sorted, unless `classes` gives their order.
+    A .json file beside an image of the same name is no image: what it says is kept when it has COCO `annotations`.
     """
 
     type: Literal["folder"] = "folder"
@@ -40,6 +41,7 @@ class TarParams(_Common):
     """One tar or a folder of tars, WebDataset style: members that share a name up to the first dot are a sample.
 
     The label is a `.cls` member (number or class name) or `label_key` of `.json`; the caption `.txt` or `caption_key`.
+    What `.json` says is kept when it has COCO `annotations`.
     Class names come from `classes`, else from a `classes.json` beside the tars.
     """
 
