@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -95,9 +96,8 @@ def paint(cutout: Cutout, longer: float, degrees: float, mirrored: bool) -> Patc
     side = -1.0 if mirrored else 1.0
     across = (cosine * x + sine * y) * side / zoom * _FINER + cutout.light.shape[1] / 2 - 0.5
     down = (cosine * y - sine * x) / zoom * _FINER + cutout.light.shape[0] / 2 - 0.5
-    cover = _sampled(cutout.cover, down, across)
-    light = _means(_sampled(cutout.light, down, across) * cover)
-    cover = _means(cover)
+    light, cover = _sampled((cutout.light, cutout.cover), down, across)
+    light, cover = _means(light * cover), _means(cover)
     light = light / np.maximum(cover, 1e-9)
     rows, columns = np.flatnonzero((cover > 0).any(axis=1)), np.flatnonzero((cover > 0).any(axis=0))
     part = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
@@ -124,13 +124,16 @@ def _spread(levels: Array, inside: Mask) -> Array:
 
 
 def _around(values: Array) -> Array:
-    wide = np.pad(values, 1)
-    height, width = values.shape
-    total = np.zeros_like(values)
-    for top in range(3):
-        for left in range(3):
-            total = total + wide[top : top + height, left : left + width]
-    return total
+    """The sum of each pixel and its eight neighbours."""
+    wide = _bordered(values)
+    rows = wide[:-2] + wide[1:-1] + wide[2:]
+    return rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+
+
+def _bordered(values: Array) -> Array:
+    wide = np.zeros((values.shape[0] + 2, values.shape[1] + 2))
+    wide[1:-1, 1:-1] = values
+    return wide
 
 
 def _enlarged(values: Array) -> Array:
@@ -139,31 +142,46 @@ def _enlarged(values: Array) -> Array:
 
 
 def _along_rows(values: Array) -> Array:
-    height = values.shape[0]
+    total = np.zeros((values.shape[0] * _FINER, values.shape[1]))
+    for rows, weight in _taps(values.shape[0]):
+        total += weight * values[rows]
+    return total
+
+
+@lru_cache(maxsize=256)
+def _taps(height: int) -> list[tuple[np.ndarray[Any, np.dtype[np.int64]], Array]]:
+    """Rows and weights of the four terms of each enlarged row."""
     place = (np.arange(height * _FINER) + 0.5) / _FINER - 0.5
     base = np.floor(place)
-    total = np.zeros((height * _FINER, values.shape[1]))
+    taps = []
     for step in (-1, 0, 1, 2):
         distance = np.abs(place - base - step)
         near = (1.5 * distance - 2.5) * distance * distance + 1.0
         far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
         weight = np.where(distance <= 1, near, far)
-        rows = np.clip(base + step, 0, height - 1).astype(np.int64)
-        total = total + weight[:, None] * values[rows]
-    return total
+        taps.append((np.clip(base + step, 0, height - 1).astype(np.int64), weight[:, None]))
+    return taps
 
 
-def _sampled(values: Array, down: Array, across: Array) -> Array:
-    """Bilinear samples; nothing (0) outside."""
-    wide = np.pad(values, 1)
-    y = np.clip(down + 1, 0, wide.shape[0] - 1.001)
-    x = np.clip(across + 1, 0, wide.shape[1] - 1.001)
+def _sampled(planes: tuple[Array, Array], down: Array, across: Array) -> list[Array]:
+    """Bilinear samples of planes of one shape; nothing (0) outside."""
+    height, width = planes[0].shape
+    y = np.clip(down + 1, 0, height + 0.999)
+    x = np.clip(across + 1, 0, width + 0.999)
     row, column = y.astype(np.int64), x.astype(np.int64)
     y, x = y - row, x - column
-    flat, place = wide.ravel(), row * wide.shape[1] + column
-    upper = flat[place] * (1 - x) + flat[place + 1] * x
-    place = place + wide.shape[1]
-    return upper * (1 - y) + (flat[place] * (1 - x) + flat[place + 1] * x) * y
+    upper = row * (width + 2) + column
+    corners = (upper, upper + 1, upper + width + 2, upper + width + 3)
+    over, beside = 1 - y, 1 - x
+    weights = (over * beside, over * x, y * beside, y * x)
+    sampled = []
+    for plane in planes:
+        flat = _bordered(plane).ravel()
+        total = flat.take(corners[0]) * weights[0]
+        for corner, weight in zip(corners[1:], weights[1:], strict=True):
+            total += flat.take(corner) * weight
+        sampled.append(total)
+    return sampled
 
 
 def _means(values: Array) -> Array:

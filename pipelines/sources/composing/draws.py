@@ -15,10 +15,11 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Draws:
-    """Numbers that belong to `path`, for instance (seed, domain, index). Has no state."""
+    """Numbers that belong to `path`, for instance (seed, domain, index), by plain names. Has no state."""
 
     def __init__(self, *path: str | int) -> None:
         self._path = path
+        self._head = canonical_json(path)[:-1]
 
     def child(self, *names: str | int) -> Draws:
         """Draws of a part, such as one item of a scene."""
@@ -48,4 +49,4 @@ class Draws:
         return (np.frombuffer(b"".join(blocks)[:size], ">u2") / 65536.0).reshape(height, width)
 
     def _word(self, name: str) -> int:
-        return int.from_bytes(hashlib.sha256(canonical_json([*self._path, name])).digest()[:8], "big")
+        return int.from_bytes(hashlib.sha256(b'%s,"%s"]' % (self._head, name.encode())).digest()[:8], "big")
