@@ -313,3 +313,20 @@ def read(folder: Path) -> dict[str, tuple[np.ndarray, dict, dict]]:
         assert isinstance(pixels, np.ndarray)
         found[row["key"]] = pixels, json.loads(members["json"]), row
     return found
+
+
+def test_category_ids_are_those_of_the_merged_classes(tmp_path: Path) -> None:
+    names = json.loads((sample.folder() / "classes.json").read_text())
+    (tmp_path / "in" / "Bag").mkdir(parents=True)
+    (tmp_path / "in" / "Bag" / "a.ppm").write_bytes(b"P6\n9 9\n255\n" + bytes(243))
+    first = {"type": "folder", "path": str(tmp_path / "in"), "classes": ["Bag"]}
+    params = IngestParams.model_validate(
+        {"sources": [first, composed(scenes=6).model_dump(mode="json")], "image": {"format": "png"}}
+    )
+    execute(Ingest(), Job("ingest", params, RunParams(device="cpu"), str(tmp_path)), SerialRunner)
+    merged = ["Bag", *(name for name in names if name != "Bag")]
+    assert json.loads((tmp_path / "ingest" / "classes.json").read_text()) == merged
+    told = [told for _, told, _ in read(tmp_path / "ingest").values() if "annotations" in told]
+    assert len(told) == 6
+    for item in (item for one in told for item in one["annotations"]):
+        assert merged[item["category_id"] - 1] == item["category_name"]
