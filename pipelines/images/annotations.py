@@ -92,6 +92,17 @@ def moved(
     return made
 
 
+def iou(first: Sequence[float], second: Sequence[float]) -> float:
+    """Intersection over union of two boxes x1, y1, x2, y2."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
+    return both / (sum(areas) - both)
+
+
 def unfit(items: Sequence[Mapping[str, Any]]) -> Counter[str]:
     """How many annotations lose which field."""
     return Counter(name for item in items for name in UNFIT if item.get(name))
