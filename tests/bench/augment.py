@@ -1,6 +1,6 @@
 """Augmentation per second: ours next to Kornia, torchvision v2 and albumentations, one operation at a time and whole policies.
 
-    python -m tests.bench.augment                        # every size and batch, a quarter of an hour on two cores
+    python -m tests.bench.augment                        # every size and batch, a quarter of an hour on a core
     python -m tests.bench.augment --quick                # 32 and 224 px, batches of 1 and 32
     python -m tests.bench.augment --compiled             # also Kornia under torch.compile, which compiles for minutes
 
@@ -211,7 +211,7 @@ def measure(runs: dict[str, Run], batch: int, device: str, repeats: int, seconds
             rates[label].append(batch * loops[label] / timed(runs[label], loops[label], device))
     for label, each in rates.items():
         low, _, high = statistics.quantiles(each, n=4)
-        found[label] = {"median": statistics.median(each), "iqr": high - low}
+        found[label] = {"median": round(statistics.median(each), 1), "iqr": round(high - low, 1)}
     return found
 
 
@@ -284,7 +284,7 @@ def main() -> None:
             "opencv": cv2.__version__,
             "repeats": options.repeats,
         }
-        options.json.write_text(json.dumps({"facts": facts, "summary": summary, "rows": rows}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"facts": facts, "summary": summary, "rows": rows}) + "\n")
 
 
 def show(row: dict[str, Any]) -> None:
@@ -312,7 +312,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         against = ours / others[best] if best else float("nan")
         eager = ours / rates["kornia"] if "kornia" in rates else float("nan")
         cell = {"name": row["name"], "side": row["side"], "batch": row["batch"], "device": row["device"]}
-        ratios.append({**cell, "over_kornia": eager, "over_best": against, "best": best})
+        ratios.append({**cell, "over_kornia": round(eager, 2), "over_best": round(against, 2), "best": best})
         if against < 0.9:
             losses.append(ratios[-1])
         if row["name"] in POLICIES or against < 0.9:
