@@ -157,19 +157,21 @@ class Augmenter(nn.Module):
             from augment.kornia_chain import run_kornia
 
             return self._finish(run_kornia(floats, segments), images.dtype)
+        if self.mean is not None and self.std is not None and segments and isinstance(segments[-1], Colour):
+            return run_torch(floats, segments, (self.mean, self.std)).to(self.dtype)
         return self._finish(run_torch(floats, segments), images.dtype)
 
     def _finish(self, images: torch.Tensor, given: torch.dtype) -> torch.Tensor:
         wanted = ("uint8" if given == torch.uint8 else "float") if self.output == "same" else self.output
         if wanted == "uint8":
             return images if images.dtype == torch.uint8 else (images * 255).round().clamp(0, 255).to(torch.uint8)
-        if images.dtype == torch.uint8:
-            images = images.to(torch.float32) / 255
-        if wanted == "normalised":
-            mean, std = (
-                torch.tensor(list(values), device=images.device) for values in (self.mean or (), self.std or ())
-            )
-            images = (images - mean[:, None, None]) / std[:, None, None]
+        levels = 255.0 if images.dtype == torch.uint8 else 1.0
+        images = images.float() if images.dtype == torch.uint8 else images
+        if self.mean is not None and self.std is not None:
+            mean, std = (torch.tensor(list(values)).to(images)[:, None, None] for values in (self.mean, self.std))
+            images = torch.addcmul(-mean / std, images, 1 / (levels * std))
+        elif levels != 1:
+            images = images / levels
         return images.to(given if self.output == "same" and given.is_floating_point else self.dtype)
 
     def _boxes(self, boxes: Boxes, draws: Draws, warp: Warp | None) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -222,19 +224,31 @@ def _one_warp(segments: Sequence[Segment], draws: Draws) -> Warp | None:
     return Warp(draws.size, steps, np.logical_or.reduce([warp.on for warp in warps]), fill=draws.policy.fill)
 
 
-def run_torch(images: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
-    """Carry out a program on (n, C, H, W) float images; differentiable in them."""
+def run_torch(
+    images: torch.Tensor,
+    segments: Sequence[Segment],
+    normalise: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> torch.Tensor:
+    """Carry out a program on (n, C, H, W) float images; differentiable in them.
+
+    `normalise`: mean and std by channel, folded into the last segment, which must be a `Colour` then.
+    """
     from augment.colour import apply_colour
     from augment.filters import apply_filter
+    from augment.rounds import UNCLAMPED
     from augment.warp import apply_warp
 
-    for segment in segments:
+    bounded = True  # in [0, 1], so that a clamp may be left out where a step cannot lead out of it
+    for place, segment in enumerate(segments):
         if isinstance(segment, Warp):
             images = apply_warp(images, segment)
         elif isinstance(segment, Colour):
-            images = apply_colour(images, segment)
+            mean, std = normalise if normalise and place + 1 == len(segments) else (None, None)
+            images = apply_colour(images, segment, mean, std, bounded=bounded)
+            bounded = bounded and not any(step.name in UNCLAMPED for step in segment.steps)
         elif isinstance(segment, Filter):
             images = apply_filter(images, segment)
+            bounded = bounded and segment.name not in ("gaussian_noise", "kornia")
         else:
             images = _blend(images, segment)
     return images

@@ -1,190 +1,267 @@
-"""Colour steps on torch tensors: one affine map per pixel for what folds, a few closed forms for what does not.
+"""Colour on torch: a folded program of rounds on a batch of images, in as few passes over memory as it takes.
 
-Images are (n, 3, H, W) floats in [0, 1]. Every sample is computed from itself alone. What does not differentiate in Kornia
-(posterize, equalize) does not here.
+Without a gradient on a CPU the batch goes through in blocks that stay in the second-level cache, every round in place; large
+images one at a time, with Python numbers in place of broadcast tensors (torch vectorises only those). Where the block
+is cut depends on the size of an image alone, so that splitting a batch never changes a bit.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable, Sequence
+from functools import cache, partial
+from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from augment.colour_plan import Pass, plan
+from augment import pointwise, rounds
 from augment.program import Colour
 
-_CACHED = 1 << 18  # floats in one piece of a batch on the CPU, so that all passes over it find it in the cache
-Rows = dict[str, np.ndarray]
+BLOCK = 1 << 17  # numbers in a block: half a mebibyte of float32
+
+OPERATIONS: dict[int, Callable[..., Tensor]] = {
+    rounds.HUE: pointwise.hue,
+    rounds.GAMMA: pointwise.gamma,
+    rounds.SOLARIZE: pointwise.solarize,
+    rounds.POSTERIZE: pointwise.posterize,
+    rounds.AUTOCONTRAST: pointwise.autocontrast,
+    rounds.EQUALIZE: pointwise.equalize,
+}
+
+
+class Step(NamedTuple):
+    """One pass over a block; `moves`: it cannot write over what it reads."""
+
+    apply: Callable[[Tensor, Tensor | None], Tensor]
+    moves: bool = False
 
 
 def apply_colour(
-    images: torch.Tensor, colour: Colour, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
-) -> torch.Tensor:
-    """Carry out `colour`, then (x - mean) / std where given, on images (n, 3, H, W); the same dtype and layout come back.
+    images: Tensor,
+    colour: Colour,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    bounded: bool = True,
+) -> Tensor:
+    """Colour images (n, 3, H, W) float, RGB in [0, 1], as drawn, and normalise them with `mean` and `std` (3,) if given.
 
-    Differentiable in `images`. Images that no step touches are returned as they are, without a copy if that is all of them.
+    The images given are not written to, and come back where nothing is on. Results are in [0, 1] up to one rounding, or
+    normalised, in the memory format given. Differentiable where Kornia is. `bounded=False`: the images may lie outside [0, 1]
+    (noise, unclamped steps before); clamps then act as Kornia's functions do.
     """
-    passes = plan(colour, mean, std)
-    if not passes:
+    if mean is not None and std is not None:
+        plan = rounds.plan_rounds(colour, len(images), np.asarray(mean, float), np.asarray(std, float), bounded)
+    else:
+        plan = rounds.plan_rounds(colour, len(images), bounded=bounded)
+    if not plan.active.any():
         return images
-    if images.device.type == "cpu" and not _needs_grad(images):
-        count = max(1, _CACHED // images[0].numel())
-        if count < len(images):
-            made = torch.empty_like(images)
-            for start in range(0, len(images), count):
-                rows = slice(start, start + count)
-                made[rows] = _run(images[rows], passes, rows)
-            return made
-    made = _run(images, passes, slice(None))
-    layout = torch.channels_last if _is_channels_last(images) else torch.contiguous_format
-    return made.contiguous(memory_format=layout)
-
-
-def _run(images: torch.Tensor, passes: Sequence[Pass], rows: slice) -> torch.Tensor:
-    images = images.contiguous()
-    ours = False
-    for step in passes:
-        on = step.on[rows]
-        if not on.any():
-            continue
-        function = _FUNCTIONS[step.name]
-        values = {name: column[rows] for name, column in step.values.items()}
-        if on.all():
-            images = function(images, values)
+    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    recorded = pointwise.records_gradient(images)
+    if images.is_cuda and not recorded and (fused := _fused_colour()) and fused.can_fuse(plan):
+        return fused.apply_fused(images, plan)
+    if images.is_cuda or recorded:
+        result = images.contiguous()
+        for step in _batch_steps(plan, slice(None), result):
+            result = step.apply(result, None)
+        return result.contiguous(memory_format=layout)
+    images = images.detach()
+    out = torch.empty_like(images, memory_format=layout)
+    if images.shape[2] * images.shape[3] >= pointwise.ALONE:
+        size, steps_of = 1, _Single(plan).steps
+    else:
+        size, steps_of = max(BLOCK // images[0].numel(), 1), partial(_batch_steps, plan)
+    planar = images.is_contiguous()
+    spare = torch.empty(1 if planar else 3, *images[:size].shape, dtype=images.dtype)
+    for start in range(0, len(images), size):
+        block = slice(start, min(start + size, len(images)))
+        source = images[block]
+        scratch = spare[:, : len(source)]
+        if planar:
+            _run(steps_of(block, source), source, out[block], scratch[0])
         else:
-            where = np.flatnonzero(on)
-            index = torch.from_numpy(where).to(images.device, non_blocking=True)
-            made = function(images[index], {name: column[where] for name, column in values.items()})
-            images = (
-                images.index_copy_(0, index, made)
-                if ours and not _needs_grad(made)
-                else images.index_copy(0, index, made)
-            )
-        ours = True
-    return images
+            source = scratch[0].copy_(source)
+            out[block] = _run(steps_of(block, source), source, scratch[1], scratch[2])
+    return out
 
 
-def _needs_grad(images: torch.Tensor) -> bool:
-    return torch.is_grad_enabled() and images.requires_grad
+@cache
+def _fused_colour() -> ModuleType | None:
+    """augment.fused_colour, where Triton is: it comes with torch for CUDA on Linux."""
+    return importlib.import_module("augment.fused_colour") if importlib.util.find_spec("triton") else None
 
 
-def _is_channels_last(images: torch.Tensor) -> bool:
-    return images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+def _run(steps: list[Step], source: Tensor, out: Tensor, spare: Tensor) -> Tensor:
+    """All steps from `source` into `out`, by way of `spare` where a step cannot work in place."""
+    if not steps:
+        return out.copy_(source)
+    moves = sum(step.moves for step in steps[1:])
+    here = out if moves % 2 == 0 else spare
+    source = steps[0].apply(source, here)
+    for step in steps[1:]:
+        if step.moves:
+            here = spare if here is out else out
+        source = step.apply(source, here)
+    return source
 
 
-def _tensor(values: np.ndarray, images: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).to(images.device, images.dtype, non_blocking=True)
+# ---- many images at once: tensors of coefficients
 
 
-def _column(values: np.ndarray, images: torch.Tensor) -> torch.Tensor:
-    """(n,) as (n, 1, 1, 1)."""
-    return _tensor(values, images)[:, None, None, None]
+def _batch_steps(plan: rounds.Rounds, block: slice, images: Tensor) -> list[Step]:
+    """Steps of the samples `block`, their numbers on the images' device and of their type."""
+
+    def like(numbers: np.ndarray) -> Tensor:
+        return torch.from_numpy(numbers).to(images.device, images.dtype)
+
+    coefficients = plan.coefficients[block]
+    count = len(coefficients)
+    steps = []
+    for index in range(coefficients.shape[1]):
+        active = plan.active[block, index]
+        if not active.any():
+            continue
+        if (coefficients[:, index] != rounds.IDENTITY).any():
+            uses_mean = bool(coefficients[:, index, :, 3:6].any())
+            steps.append(Step(partial(_affine, like(coefficients[:, index]), uses_mean), moves=True))
+        if (clamp := plan.clamp[block, index]).any():
+            step = partial(_clamp, plan.low[index], plan.high[index])
+            rows = clamp if (plan.free[block, index] & ~clamp).any() else np.ones(count, bool)
+            steps.append(Step(_on_rows(step, rows, images.device)))
+        operation = plan.operation[block, index]
+        for code in np.unique(operation[operation != rounds.NOTHING]):
+            rows = operation == code
+            value = like(plan.value[block, index][rows])[:, None, None, None]
+            steps.append(Step(_on_rows(partial(_operate, OPERATIONS[int(code)], value), rows, images.device)))
+    return steps
 
 
-def _affine(images: torch.Tensor, values: Rows) -> torch.Tensor:
-    shape, pixels = images.shape, images.flatten(2)
-    matrix, means, offset, clamp = (values[name] for name in ("matrix", "means", "offset", "clamp"))
-    numbers = _tensor(np.concatenate([matrix, means, offset[:, :, None]], 2), images)
-    weights, shift = numbers[:, :, :3], numbers[:, :, 6:]
-    if means.any():
-        # A product and a sum, not bmm: that would follow the float32 precision set for matrix products on a GPU.
-        shift = shift + (numbers[:, :, 3:6] * pixels.mean(2)[:, None, :]).sum(2, keepdim=True)
-    found = _mix(pixels, weights, shift, matrix)
-    if clamp.all():
-        found = found.clamp(0, 1) if _needs_grad(found) else found.clamp_(0, 1)
-    elif clamp.any():
-        low, high = (
-            _tensor(np.where(clamp, bound, limit), images)[:, None, None]
-            for bound, limit in ((0, -np.inf), (1, np.inf))
-        )
-        found = torch.clamp(found, low, high)
-    return found.view(shape)
+def _operate(operation: Callable[..., Tensor], value: pointwise.Value, images: Tensor, out: Tensor | None) -> Tensor:
+    return operation(images, value, out=out)
 
 
-def _mix(pixels: torch.Tensor, weights: torch.Tensor, shift: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
-    """weights (n, 3, 3) times pixels (n, 3, N), plus shift (n, 3, 1); `matrix` has the weights on the host."""
-    diagonal = matrix[:, (0, 1, 2), (0, 1, 2)]
-    if np.count_nonzero(matrix) == np.count_nonzero(diagonal):
-        return (pixels * weights.diagonal(dim1=1, dim2=2)[:, :, None]).add_(shift)
-    if pixels.device.type == "cpu" and pixels.dtype in (torch.float32, torch.float64):
-        with torch.autocast("cpu", enabled=False):
-            return torch.baddbmm(shift, weights, pixels)
-    found = shift
+def _on_rows(
+    apply: Callable[[Tensor, Tensor | None], Tensor], rows: np.ndarray, device: torch.device
+) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """`apply` on the chosen samples; the others stay."""
+    if rows.all():
+        return apply
+    chosen = torch.from_numpy(np.flatnonzero(rows)).to(device)
+
+    def apply_to_some(images: Tensor, out: Tensor | None) -> Tensor:
+        if out is None:
+            return images.index_copy(0, chosen, apply(images[chosen], None))
+        part = images[chosen]
+        if out is not images:
+            out.copy_(images)
+        return out.index_copy_(0, chosen, apply(part, part))
+
+    return apply_to_some
+
+
+def _affine(coefficients: Tensor, uses_mean: bool, images: Tensor, out: Tensor | None) -> Tensor:
+    """A x + M m + c with coefficients (k, 3, 7), one map for each image."""
+    flat = images.flatten(2)
+    constant = coefficients[:, :, 6]
+    if uses_mean:
+        constant = constant + (coefficients[:, :, 3:6] * flat.mean(2)[:, None]).sum(2)
+    target = None if out is None else out.flatten(2)
+    if (
+        images.is_cuda or torch.get_float32_matmul_precision() != "highest"
+    ):  # a matrix product would be in TF32 or bfloat16
+        result = torch.addcmul(constant[:, :, None], coefficients[:, :, 0:1], flat[:, 0:1], out=target)
+        for channel in (1, 2):
+            weight = coefficients[:, :, channel, None]
+            result = torch.addcmul(result, weight, flat[:, channel : channel + 1], out=target)
+    else:
+        result = torch.baddbmm(constant[:, :, None], coefficients[:, :, :3], flat, out=target)
+    return result.view(images.shape)
+
+
+def _clamp(low: np.ndarray, high: np.ndarray, images: Tensor, out: Tensor | None) -> Tensor:
+    """Channel by channel between bounds (3,), which are numbers: at once where they are the same."""
+    if (low == low[0]).all() and (high == high[0]).all():
+        return torch.clamp(images, float(low[0]), float(high[0]), out=out)
+    if out is None:
+        bounds = torch.from_numpy(np.stack([low, high])).to(images.device, images.dtype)[:, :, None, None]
+        return torch.clamp(images, bounds[0], bounds[1])
     for channel in range(3):
-        found = torch.addcmul(found, weights[:, :, channel, None], pixels[:, channel, None])
-    return found
+        torch.clamp(images[:, channel], float(low[channel]), float(high[channel]), out=out[:, channel])
+    return out
 
 
-def _hue(images: torch.Tensor, values: Rows) -> torch.Tensor:
-    """Hue turned without an HSV image.
-
-    With V the largest channel and d the chroma, a channel is V - d clamp(k - 1, 0, 1), k in [0, 3] being the hue's distance in
-    sextants from the channel's own: 0, 2 and -2. Everything is kept times d, so nothing is divided.
-    """
-    red, green, blue = images.unbind(1)
-    top = torch.maximum(torch.maximum(red, green), blue)
-    chroma = top - torch.minimum(torch.minimum(red, green), blue)
-    twice = chroma * 2
-    hue = torch.where(
-        red == top, green - blue, torch.where(green == top, (blue - red) + twice, (red - green) - twice)
-    )
-    turns = values["turns"].astype(float)
-    hue = torch.addcmul(hue, chroma, _tensor(6 * (turns - np.rint(turns)), images)[:, None, None])
-    circle = chroma * 6
-    made = []
-    for moved in (hue, hue - twice, hue + twice):
-        away = moved.abs()
-        away = torch.minimum(away, (away - circle).abs()) - chroma
-        made.append(top - torch.minimum(away.clamp(min=0), chroma))
-    return torch.stack(made, 1)
+# ---- one image at a time: Python numbers
 
 
-def _gamma(images: torch.Tensor, values: Rows) -> torch.Tensor:
-    return images.pow(_column(values["gamma"], images)).clamp(0, 1)
+class _Single:
+    """The steps of each image alone."""
+
+    def __init__(self, plan: rounds.Rounds) -> None:
+        self.plan = plan
+        linear = plan.coefficients[..., :3]
+        off_diagonal = linear * (1 - np.eye(3))
+        self.diagonal = np.logical_not(off_diagonal.any((2, 3)))
+        self.gray = (plan.coefficients == plan.coefficients[:, :, :1]).all((2, 3))
+        self.uses_mean = np.asarray(plan.coefficients[..., 3:6].any((2, 3)))
+        self.changes = (plan.coefficients != rounds.IDENTITY).any((2, 3))
+
+    def steps(self, block: slice, images: Tensor) -> list[Step]:
+        """What the one image of `block` goes through."""
+        del images
+        plan, sample = self.plan, block.start
+        steps = []
+        for index in np.flatnonzero(plan.active[sample]):
+            if self.changes[sample, index]:
+                coefficients = plan.coefficients[sample, index]
+                uses_mean = bool(self.uses_mean[sample, index])
+                if self.diagonal[sample, index]:
+                    steps.append(Step(partial(_scale_and_shift, coefficients, uses_mean)))
+                elif self.gray[sample, index]:
+                    steps.append(Step(partial(_to_gray, coefficients, uses_mean)))
+                else:
+                    steps.append(Step(partial(_mix, coefficients, uses_mean), moves=True))
+            if plan.clamp[sample, index]:
+                steps.append(Step(partial(_clamp, plan.low[index], plan.high[index])))
+            if code := int(plan.operation[sample, index]):
+                steps.append(Step(partial(_operate, OPERATIONS[code], float(plan.value[sample, index]))))
+        return steps
 
 
-def _solarize(images: torch.Tensor, values: Rows) -> torch.Tensor:
-    return torch.where(images < _column(values["threshold"], images), images, 1 - images)
+def _constant(coefficients: np.ndarray, uses_mean: bool, images: Tensor) -> np.ndarray:
+    """M m + c, (3,) float64."""
+    constant = coefficients[:, 6]
+    return constant + coefficients[:, 3:6] @ images.mean((2, 3))[0].double().numpy() if uses_mean else constant
 
 
-def _posterize(images: torch.Tensor, values: Rows) -> torch.Tensor:
-    """Kornia's arithmetic to the bit: its second product with 255 may round below a whole number, and is cut off there."""
-    bits = values["bits"].astype(int)
-    step = _column(2.0 ** (8 - bits), images)
-    made = (images * 255).floor() / step / 255
-    made = (made * 255).floor() * step / 255
-    if (bits == 0).any() or (bits == 8).any():
-        made = torch.where(_column(bits, images) == 8, images, made * _column(bits > 0, images))
-    return made
+def _scale_and_shift(coefficients: np.ndarray, uses_mean: bool, images: Tensor, out: Tensor | None) -> Tensor:
+    assert out is not None
+    scale, shift = coefficients[range(3), range(3)].tolist(), _constant(coefficients, uses_mean, images).tolist()
+    constants = torch.tensor(shift, dtype=images.dtype)  # shift + scale x is one pass when the shift has no dimension
+    if len(set(scale)) == len(set(shift)) == 1:
+        return torch.add(constants[0], images, alpha=scale[0], out=out)
+    for channel in range(3):
+        torch.add(constants[channel], images[:, channel], alpha=scale[channel], out=out[:, channel])
+    return out
 
 
-def _autocontrast(images: torch.Tensor, values: Rows) -> torch.Tensor:
-    low = images.amin((2, 3), keepdim=True)
-    return ((images - low) / (images.amax((2, 3), keepdim=True) - low + 1e-6)).clamp(0, 1)
+def _to_gray(coefficients: np.ndarray, uses_mean: bool, images: Tensor, out: Tensor | None) -> Tensor:
+    """All channels the same mixture."""
+    assert out is not None
+    shift = float(_constant(coefficients, uses_mean, images)[0])
+    red, green, blue = images[0]
+    gray = torch.mul(red, float(coefficients[0, 0]), out=out[0, 0])
+    gray.add_(green, alpha=float(coefficients[0, 1])).add_(blue, alpha=float(coefficients[0, 2]))
+    if shift:
+        gray.add_(shift)
+    out[0, 1:] = gray
+    return out
 
 
-def _equalize(images: torch.Tensor, values: Rows) -> torch.Tensor:
-    """PIL's and Kornia's: the table of a channel is its running count of levels over (pixels but the brightest) / 255."""
-    level = (images.detach().clamp(0, 1) * 255).long().flatten(2).flatten(0, 1)
-    planes = len(level)
-    counts = torch.zeros(planes, 256, device=images.device, dtype=torch.int64)
-    counts.scatter_add_(1, level, torch.ones((), dtype=torch.int64, device=images.device).expand_as(level))
-    brightest = 255 - (counts.flip(1) > 0).byte().argmax(1, keepdim=True)
-    step = (counts.sum(1, keepdim=True) - counts.gather(1, brightest)) // 255
-    before = counts.cumsum(1) - counts
-    table = ((before + step // 2) // step.clamp(min=1)).clamp(max=255)
-    table[:, 0] = 0
-    made = (table.to(images.dtype) / 255).gather(1, level).view(images.shape)
-    return torch.where((step == 0).view(-1, 3, 1, 1), images, made)
-
-
-_FUNCTIONS: dict[str, Callable[[torch.Tensor, Rows], torch.Tensor]] = {
-    "affine": _affine,
-    "hue": _hue,
-    "gamma": _gamma,
-    "solarize": _solarize,
-    "posterize": _posterize,
-    "autocontrast": _autocontrast,
-    "equalize": _equalize,
-}
+def _mix(coefficients: np.ndarray, uses_mean: bool, images: Tensor, out: Tensor | None) -> Tensor:
+    numbers = np.concatenate([coefficients[:, :3], _constant(coefficients, uses_mean, images)[:, None]], axis=1)
+    one = torch.from_numpy(numbers[None, :, [0, 1, 2, 0, 0, 0, 3]]).to(images.dtype)
+    return _affine(one, False, images, out)

@@ -153,7 +153,7 @@ def from_rows(policy: Policy, size: Size, rows: Sequence[Mapping[str, Mapping[st
 
 
 def program(draws: Draws) -> tuple[Segment, ...]:
-    """What backends carry out: neighbours of one family in one segment, without what acts on no sample."""
+    """What backends carry out: neighbours of one family in one segment, without what acts on no sample of the batch."""
     builder = _Builder(draws)
     for node in draws.policy.nodes:
         if isinstance(node, Mix):
@@ -174,29 +174,33 @@ class _Builder:
 
     def leaf(self, leaf: Leaf) -> None:
         operation, on = leaf.operation, self.draws.on[leaf.path]
-        if isinstance(operation, Identity) or not (operation.resizes or on.any()):
+        if isinstance(operation, Identity):
             return
         values = self.draws.values[leaf.path]
-        if isinstance(operation, Geometric):
+        # Where segments end follows from the policy alone, so that a sample's does not depend on its batch.
+        if not isinstance(operation, Geometric):
+            self._flush_warps()
+        if not isinstance(operation, Pointwise):
             self._flush_colours()
+        if not (operation.resizes or on.any()):
+            return
+        if isinstance(operation, Geometric):
             if not self.warps:
                 self.size_in = self.size
             everywhere = np.ones_like(on) if operation.resizes else on
-            self.warps.append((operation.step(values, on, self.size), everywhere))
+            self.warps.extend((step, everywhere) for step in operation.steps(values, on, self.size))
             self.size = operation.size_after(self.size)
         elif isinstance(operation, Pointwise):
-            self._flush_warps()
             self.colours.append(operation.step(values, on))
         else:
             assert isinstance(operation, Local)
-            self._flush()
             self.segments.append(operation.step(values, on, self.size))
 
     def mix(self, mix: Mix) -> None:
         on = self.draws.on[mix.path]
+        self._flush()
         if not on.any():
             return
-        self._flush()
         chains = []
         for chain in mix.chains:
             inner = _Builder(self.draws, self.size)

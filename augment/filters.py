@@ -1,178 +1,186 @@
-"""Operations that read a neighbourhood or write a region, on torch tensors (n, C, H, W) of floats in [0, 1].
-
-Each sample is computed from itself alone, and only where the filter is on; the others come back as they are.
-"""
+"""Operations that read a neighbourhood or write a region, on batches with values of each sample's own; differentiable."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch.nn import functional
 
 from augment.errors import PolicyError
+from augment.pointwise import records_gradient
 from augment.program import Filter
 
-Rows = dict[str, np.ndarray]
-_FAINT = 1e-8  # a Gaussian's tap below this share moves no float32 in [0, 1]
-_CACHED = 1 << 18  # floats that a pass over a piece of the batch finds in the CPU's cache
+BLOCK = 1 << 17  # numbers in a part of a batch that stays in the second-level cache: half a mebibyte of float32
+LARGE = 64 * 64  # pixels from which OpenCV's filter beats shifted copies of a whole batch
 
 
-def apply_filter(images: torch.Tensor, segment: Filter) -> torch.Tensor:
-    """Carry out one filter; differentiable in `images`, in its dtype. Images where it is off are not copied if all are."""
-    if segment.name not in _FUNCTIONS:
-        raise PolicyError(f"there is no filter {segment.name!r}; there are {', '.join(sorted(_FUNCTIONS))}")
-    where = np.flatnonzero(segment.on)
-    if not len(where):
+def apply_filter(images: torch.Tensor, step: Filter) -> torch.Tensor:
+    """Carry out one filter on (n, C, H, W) float images where it is on; the input is not written to."""
+    apply = _FILTERS[step.name]
+    if step.on.all():
+        return apply(images, step.values, step.constants)
+    if not step.on.any():
         return images
-    function = _FUNCTIONS[segment.name]
-    if len(where) == len(images):
-        return function(images, segment.values, segment.constants)
-    index = torch.from_numpy(where).to(images.device, non_blocking=True)
-    values = {name: column[where] for name, column in segment.values.items()}
-    return images.index_copy(0, index, function(images[index], values, segment.constants))
+    places = np.flatnonzero(step.on)
+    index = torch.from_numpy(places).to(images.device)
+    made = apply(images[index], {name: column[places] for name, column in step.values.items()}, step.constants)
+    return images.index_copy(0, index, made)
 
 
-def gaussian_taps(sigma: np.ndarray, kernel: int) -> np.ndarray:
-    """(n, kernel) float64 weights of Gaussians with `sigma` (n,) pixels, without the taps too faint to count."""
-    away = np.arange(kernel) - kernel // 2
-    weights = np.exp(-0.5 * (away / np.maximum(sigma.astype(float), 1e-3)[:, None]) ** 2)
-    weights /= weights.sum(1, keepdims=True)
-    return np.where(weights < _FAINT, 0, weights)
+Values = dict[str, np.ndarray]
 
 
-def _gaussian_blur(images: torch.Tensor, values: Rows, constants: dict[str, Any]) -> torch.Tensor:
-    """A row of taps down, then across, mirrored at the border. Taps that a sample does not need add an exact zero."""
-    taps = gaussian_taps(values["sigma"], constants["kernel"])
-    if images.device.type != "cpu" or _needs_grad(images) or images.dtype not in (torch.float32, torch.float64):
-        return _blur_convolved(images, taps)
-    made = torch.empty_like(images, memory_format=torch.contiguous_format)
-    planes, target = images.flatten(0, 1), made.flatten(0, 1)
-    taps = taps.repeat(images.shape[1], 0)
-    count = max(1, _CACHED // planes[0].numel())
-    for start in range(0, len(planes), count):
-        _blur_pieces(planes[start : start + count], taps[start : start + count], target[start : start + count])
-    return made
+def gaussian_weights(sigma: torch.Tensor, kernel: int) -> torch.Tensor:
+    """(n, kernel) normalised weights of Gaussians of `sigma` (n,) pixels."""
+    offset = torch.arange(kernel, device=sigma.device, dtype=sigma.dtype) - kernel // 2
+    weights = torch.exp(-(offset**2) / (2 * sigma[:, None] ** 2))
+    return weights / weights.sum(1, keepdim=True)
 
 
-def _blur_pieces(planes: torch.Tensor, taps: np.ndarray, target: torch.Tensor) -> None:
-    """Blur planes (k, H, W) into `target`, by shifted sums: quicker on a CPU than a depthwise convolution."""
-    middle = taps.shape[1] // 2
-    radius = middle - int(np.flatnonzero(taps.any(0))[0])
-    weights = torch.from_numpy(taps[:, middle - radius : middle + radius + 1]).to(planes.dtype)[:, :, None, None]
-    for axis, into in ((1, None), (2, target)):
-        size = planes.shape[axis]
-        padding = (radius, radius, 0, 0) if axis == 2 else (0, 0, radius, radius)
-        padded = functional.pad(planes[None], padding, mode="reflect")[0]
-        planes = torch.mul(padded.narrow(axis, 0, size), weights[:, 0], out=into)
-        for tap in range(1, 2 * radius + 1):
-            planes.addcmul_(padded.narrow(axis, tap, size), weights[:, tap])
+def _gaussian_blur(images: torch.Tensor, values: Values, constants: dict[str, Any]) -> torch.Tensor:
+    """Two passes: OpenCV's separable filter for large planes on a CPU, shifted copies added up for small ones and for gradients
+    (several times faster than a grouped convolution there), a depthwise convolution on a device. One batch size's bits."""
+    kernel = constants["kernel"]
+    weights = gaussian_weights(torch.from_numpy(values["sigma"]).to(images.device, images.dtype), kernel)
+    if images.device.type != "cpu":
+        return _blur_by_convolution(images, weights)
+    plain = images.dtype == torch.float32 and not records_gradient(images)
+    if plain and images.shape[2] * images.shape[3] >= LARGE:
+        return _blur_by_opencv(images.detach(), weights.numpy())
+    return _in_blocks(images, lambda part, rows: _blur_by_shifts(part, weights[rows]))
 
 
-def _blur_convolved(images: torch.Tensor, taps: np.ndarray) -> torch.Tensor:
-    """Two depthwise convolutions whose groups are the planes of all images."""
+def _blur_by_opencv(images: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
+    """Plane by plane; of an image in channels_last all channels at once."""
+    out = torch.empty_like(images)
+    if images.is_contiguous(memory_format=torch.channels_last) and images.shape[1] <= 4:
+        sources, results = images.permute(0, 2, 3, 1).numpy(), out.permute(0, 2, 3, 1).numpy()
+        for source, result, line in zip(sources, results, weights, strict=True):
+            cv2.sepFilter2D(source, -1, line, line, dst=result, borderType=cv2.BORDER_REFLECT_101)
+        return out
+    images = images.contiguous()
+    out = torch.empty_like(images)
+    for planes, made, line in zip(images.numpy(), out.numpy(), weights, strict=True):
+        for plane, result in zip(planes, made, strict=True):
+            cv2.sepFilter2D(plane, -1, line, line, dst=result, borderType=cv2.BORDER_REFLECT_101)
+    return out
+
+
+def _blur_by_convolution(images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     count, channels, height, width = images.shape
-    weights = torch.from_numpy(taps.repeat(channels, 0)).to(images.device, images.dtype, non_blocking=True)
-    radius = taps.shape[1] // 2
-    planes = functional.pad(images, (radius,) * 4, mode="reflect").reshape(1, count * channels, height + 2 * radius, -1)
-    with torch.autocast(images.device.type, enabled=False):
-        planes = functional.conv2d(planes, weights[:, None, :, None], groups=count * channels)
-        planes = functional.conv2d(planes, weights[:, None, None, :], groups=count * channels)
-    return planes.reshape(images.shape)
+    reach = weights.shape[1] // 2
+    padded = functional.pad(images, (reach, reach, reach, reach), mode="reflect")
+    padded = padded.reshape(1, count * channels, height + 2 * reach, width + 2 * reach)
+    each = weights.repeat_interleave(channels, 0)
+    with torch.backends.cudnn.flags(allow_tf32=False):  # ten bits would show
+        padded = functional.conv2d(padded, each[:, None, None, :], groups=count * channels)
+        return functional.conv2d(padded, each[:, None, :, None], groups=count * channels).reshape(images.shape)
 
 
-def _sharpness(images: torch.Tensor, values: Rows, constants: dict[str, Any]) -> torch.Tensor:
-    """x + (factor - 1) (x - smooth), smooth = (the 3 x 3 sum + 4 x) / 13; the border, which has no full 3 x 3, is kept."""
+def _blur_by_shifts(images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    kernel, (height, width) = weights.shape[1], images.shape[2:]
+    reach = kernel // 2
+    scale = weights[:, :, None, None, None]
+    for dimension, length in ((3, width), (2, height)):
+        pad = (reach, reach, 0, 0) if dimension == 3 else (0, 0, reach, reach)
+        padded = functional.pad(images, pad, mode="reflect")
+        images = padded.narrow(dimension, reach, length) * scale[:, reach]
+        for step in range(reach):
+            # The kernel is the same to both sides.
+            sides = padded.narrow(dimension, step, length) + padded.narrow(dimension, kernel - 1 - step, length)
+            images = torch.addcmul(images, sides, scale[:, step])
+    return images
+
+
+def _in_blocks(images: torch.Tensor, apply: Callable[[torch.Tensor, slice], torch.Tensor]) -> torch.Tensor:
+    """`apply` on parts of the batch that fit the second-level cache; on all at once for a gradient or a device."""
+    size = max(BLOCK // images[0].numel(), 1)
+    if images.device.type != "cpu" or records_gradient(images) or len(images) <= size:
+        return apply(images, slice(0, len(images)))
+    out = torch.empty_like(images)
+    for start in range(0, len(images), size):
+        rows = slice(start, start + size)
+        out[rows] = apply(images[rows], rows)
+    return out
+
+
+def _sharpness(images: torch.Tensor, values: Values, constants: dict[str, Any]) -> torch.Tensor:
+    """PIL's SMOOTH kernel (1 1 1, 1 5 1, 1 1 1) / 13 inside, the image itself on the border; then away from it by the factor."""
     if min(images.shape[2:]) < 3:
+        return images.clamp(0, 1)
+    factors = torch.from_numpy(values["factor"]).to(images.device, images.dtype)[:, None, None, None]
+    alone = images[0].numel() > BLOCK // 2 and images.device.type == "cpu" and not records_gradient(images)
+
+    def sharpened(part: torch.Tensor, rows: slice) -> torch.Tensor:
+        smooth = part[:, :, :-2] + part[:, :, 1:-1]
+        smooth += part[:, :, 2:]
+        smooth = (smooth[..., :-2] + smooth[..., 1:-1]).add_(smooth[..., 2:])
+        inner = part[:, :, 1:-1, 1:-1]
+        smooth = smooth.add_(inner, alpha=4).div_(13).clamp(0, 1)
+        result = part.clone()
+        if alone:  # torch is faster with a number than with a tensor that is broadcast
+            factor = float(factors[rows.start])
+            result[:, :, 1:-1, 1:-1] = smooth.mul_(1 - factor).add_(inner, alpha=factor)
+        else:
+            result[:, :, 1:-1, 1:-1] = torch.addcmul(smooth, inner - smooth, factors[rows])
+        return result.clamp(0, 1) if records_gradient(images) else result.clamp_(0, 1)
+
+    return _in_blocks(images, sharpened)
+
+
+def _erase(images: torch.Tensor, values: Values, constants: dict[str, Any]) -> torch.Tensor:
+    if images.device.type == "cpu" and not records_gradient(images):
+        images = images.clone()
+        boxes = zip(*(values[side].tolist() for side in ("top", "left", "height", "width")), strict=True)
+        for image, (top, left, height, width) in zip(images, boxes, strict=True):
+            image[:, top : top + height, left : left + width] = constants["value"]
         return images
-    factor = torch.from_numpy(values["factor"]).to(images.device, images.dtype, non_blocking=True)[:, None, None, None]
-    if images.device.type == "cpu" and not _needs_grad(images):
-        made = images.clone()
-        count = max(1, _CACHED // images[0].numel())
-        for start in range(0, len(images), count):
-            rows = slice(start, start + count)
-            made[rows, :, 1:-1, 1:-1] = _sharpened(images[rows], factor[rows])
-        return made
-    inside = _sharpened(images, factor)
-    if not _needs_grad(images):
-        made = images.clone()
-        made[:, :, 1:-1, 1:-1] = inside
-        return made
-    edge = functional.pad(torch.zeros_like(inside, dtype=torch.bool), (1, 1, 1, 1), value=True)
-    return torch.where(edge, images, functional.pad(inside, (1, 1, 1, 1)))
+    sides = {name: torch.from_numpy(column).to(images.device)[:, None] for name, column in values.items()}
+    row, column = (torch.arange(length, device=images.device) for length in images.shape[2:])
+    down = (row >= sides["top"]) & (row < sides["top"] + sides["height"])
+    across = (column >= sides["left"]) & (column < sides["left"] + sides["width"])
+    inside = (down[:, :, None] & across[:, None, :])[:, None]
+    return images.masked_fill(inside, constants["value"])
 
 
-def _sharpened(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """The pixels of `images` that have eight neighbours, sharpened."""
-    across = images[..., :-2] + images[..., 1:-1] + images[..., 2:]
-    total = across[:, :, :-2] + across[:, :, 1:-1] + across[:, :, 2:]
-    centre = images[:, :, 1:-1, 1:-1]
-    smooth = torch.add(total, centre, alpha=4) / 13
-    made = torch.lerp(smooth, centre, factor.expand_as(smooth))
-    return made.clamp(0, 1)
-
-
-def _erase(images: torch.Tensor, values: Rows, constants: dict[str, Any]) -> torch.Tensor:
-    top, left = values["top"].astype(int), values["left"].astype(int)
-    bottom, right = top + values["height"], left + values["width"]
-    if images.device.type == "cpu" and not _needs_grad(images):
-        made = images.clone()
-        corners = zip(top.tolist(), bottom.tolist(), left.tolist(), right.tolist(), strict=True)
-        for index, (first, last, begin, end) in enumerate(corners):
-            made[index, :, first:last, begin:end] = constants["value"]
-        return made
-    bounds = torch.from_numpy(np.stack([top, bottom, left, right])).to(images.device, non_blocking=True)
-    rows, columns = (torch.arange(side, device=images.device) for side in images.shape[2:])
-    tall = (rows >= bounds[0, :, None]) & (rows < bounds[1, :, None])
-    wide = (columns >= bounds[2, :, None]) & (columns < bounds[3, :, None])
-    return images.masked_fill((tall[:, :, None] & wide[:, None, :])[:, None], constants["value"])
-
-
-def gaussian_noise(seed: int, shape: tuple[int, ...]) -> np.ndarray:
-    """The standard normal noise of one sample, float32 in (C, H, W) order: the same on every device."""
-    return np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, np.float32)
-
-
-def _gaussian_noise(images: torch.Tensor, values: Rows, constants: dict[str, Any]) -> torch.Tensor:
-    """x + noise, clamped, for a colour is in [0, 1]; Kornia's leaves the range."""
+def _gaussian_noise(images: torch.Tensor, values: Values, constants: dict[str, Any]) -> torch.Tensor:
+    """Noise is drawn on the host in float32, so that a seed means the same noise on every device."""
     noise = np.empty(images.shape, np.float32)
-    for index, (seed, std) in enumerate(zip(values["seed"].tolist(), values["std"], strict=True)):
-        np.multiply(gaussian_noise(seed, noise.shape[1:]), std, out=noise[index])
-    return (images + torch.from_numpy(noise).to(images.device, images.dtype)).clamp(0, 1)
+    for field, seed, std in zip(noise, values["seed"], values["std"], strict=True):
+        np.random.Generator(np.random.PCG64(int(seed))).standard_normal(dtype=np.float32, out=field)
+        field *= std
+    return images + torch.from_numpy(noise).to(images.device, images.dtype)
 
 
-def _kornia(images: torch.Tensor, values: Rows, constants: dict[str, Any]) -> torch.Tensor:
-    """Any intensity operation of kornia.augmentation, sample by sample, under a forked generator with the sample's seed."""
+def _kornia(images: torch.Tensor, values: Values, constants: dict[str, Any]) -> torch.Tensor:
+    """One image at a time under a forked generator: nothing outside sees it, and nothing outside changes it."""
     operation = kornia_operation(constants["operation"], constants["arguments"])
     made = []
-    with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
-        for index, seed in enumerate(values["seed"].tolist()):
-            torch.manual_seed(seed)
-            made.append(operation(images[index : index + 1]))
-    return torch.cat(made).to(images.dtype)
+    for image, seed in zip(images, values["seed"], strict=True):
+        with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
+            torch.manual_seed(int(seed))
+            made.append(operation(image[None]))
+    return torch.cat(made)
 
 
-def kornia_operation(name: str, arguments: dict[str, Any]) -> torch.nn.Module:
-    """The operation of that name, always on: when it acts has been drawn. Raises `PolicyError` for what is none of them."""
-    import kornia.augmentation
-    from kornia.augmentation import IntensityAugmentationBase2D
+def kornia_operation(name: str, arguments: dict[str, Any]) -> Any:
+    """An intensity operation of kornia.augmentation that always applies. `PolicyError` for another, or for wrong arguments."""
+    from kornia import augmentation
 
-    kind = getattr(kornia.augmentation, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, IntensityAugmentationBase2D)):
-        raise PolicyError(f"kornia.operation takes the name of an intensity operation of kornia.augmentation, got {name!r}")
+    found = getattr(augmentation, name, None)
+    if not (isinstance(found, type) and issubclass(found, augmentation.IntensityAugmentationBase2D)):
+        raise PolicyError(f"kornia.operation takes an intensity operation of kornia.augmentation, and {name!r} is none")
     try:
-        return kind(**{**arguments, "p": 1.0})
+        return found(**{"p": 1.0, **arguments})
     except (TypeError, ValueError) as error:
-        raise PolicyError(f"kornia.augmentation.{name} refuses its arguments: {error}") from error
+        raise PolicyError(f"kornia.augmentation.{name} cannot use {arguments}: {error}") from error
 
 
-def _needs_grad(images: torch.Tensor) -> bool:
-    return torch.is_grad_enabled() and images.requires_grad
-
-
-_FUNCTIONS: dict[str, Callable[[torch.Tensor, Rows, dict[str, Any]], torch.Tensor]] = {
+_FILTERS: dict[str, Callable[[torch.Tensor, Values, dict[str, Any]], torch.Tensor]] = {
     "gaussian_blur": _gaussian_blur,
     "sharpness": _sharpness,
     "erase": _erase,

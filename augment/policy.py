@@ -83,7 +83,7 @@ Node = Leaf | Pick | Mix
 class Policy:
     """What is drawn and in which order. `load` makes one.
 
-    `interpolation` and `antialias` are for shrinking and warping, `fill` in [0, 1] lies beyond the frame. `siamese`: every
+    `interpolation` is for all resampling, `antialias` filters resizes that shrink, `fill` in [0, 1] lies beyond the frame. `siamese`: every
     sample of a batch gets the same draw (DSA), which then follows from seed, epoch and view alone.
     """
 

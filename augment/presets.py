@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from augment.errors import PolicyError
+from augment.operations.base import read_pair
 
 Spec = dict[str, Any]
 
@@ -24,15 +25,32 @@ def imagenet(size: Any = 224, scale: Any = (0.08, 1.0), color: float = 0.4) -> S
     return {"operations": [{"resized_crop": {"size": size, "scale": scale}}, "horizontal_flip", *jitter]}
 
 
-def randaugment(count: int = 2, magnitude: float = 9.0, size: Any = None) -> Spec:
+def randaugment(count: int = 2, magnitude: Any = 9.0, size: Any = None) -> Spec:
     """RandAugment (Cubuk et al. 2020) in the space and on the scale of 0 to 30 of torchvision and Kornia.
 
     `count` operations a sample, with replacement; signs are tossed; a crop to `size` and a flip come first where it is given.
+    `magnitude: [0, 9]` grows in proportion to training progress, as EfficientTrain has it (Wang et al. 2023).
     """
-    if not 0 <= magnitude <= 30:
-        raise PolicyError(f"randaugment.magnitude takes 0 to 30, got {magnitude!r}")
-    share = magnitude / 30
-    space = _space(0.3 * share, 150 / 331 * share, 30 * share, 0.9 * share, 8 - round(4 * share), 1 - share)
+    low, high = read_pair("randaugment.magnitude", magnitude, 0, 30)
+
+    def grow(make: Callable[[float], Any]) -> Any:
+        return make(low / 30) if low == high else {"start": make(low / 30), "end": make(high / 30)}
+
+    slope = grow(lambda share: {"signed": math.degrees(math.atan(0.3 * share))})
+    shift = grow(lambda share: {"signed": 150 / 331 * share})
+    factor = grow(lambda share: {"around": 0.9 * share})
+    space = [
+        {"shear_x": {"degrees": slope}},
+        {"shear_y": {"degrees": slope}},
+        {"translate_x": {"share": shift}},
+        {"translate_y": {"share": shift}},
+        {"rotate": {"degrees": grow(lambda share: {"signed": 30 * share})}},
+        *({name: {"factor": factor}} for name in ("brightness", "saturation", "contrast", "sharpness")),
+        {"posterize": {"bits": grow(lambda share: 8 - round(4 * share))}},
+        {"solarize": {"threshold": grow(lambda share: 1 - share)}},
+        "autocontrast",
+        "equalize",
+    ]
     return {"operations": [*_crop(size), {"choose": count, "from": ["identity", *space]}]}
 
 
@@ -157,23 +175,6 @@ def build(name: Any, options: Mapping[str, Any]) -> Spec:
 
 def _crop(size: Any) -> list[Any]:
     return [] if size is None else [{"resized_crop": {"size": size}}, "horizontal_flip"]
-
-
-def _space(shear: float, shift: float, degrees: float, factor: float, bits: int, threshold: float) -> list[Any]:
-    """RandAugment's operations at one magnitude; `shear` is a slope, `factor` the distance from 1."""
-    slope = math.degrees(math.atan(shear))
-    return [
-        {"shear_x": {"degrees": {"signed": slope}}},
-        {"shear_y": {"degrees": {"signed": slope}}},
-        {"translate_x": {"share": {"signed": shift}}},
-        {"translate_y": {"share": {"signed": shift}}},
-        {"rotate": {"degrees": {"signed": degrees}}},
-        *({name: {"factor": {"around": factor}}} for name in ("brightness", "saturation", "contrast", "sharpness")),
-        {"posterize": {"bits": bits}},
-        {"solarize": {"threshold": threshold}},
-        "autocontrast",
-        "equalize",
-    ]
 
 
 def _contrastive(size: Any, scale: Any, jitter: list[float], blur: float, solarize: float) -> Spec:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-Interpolation = Literal["bilinear", "nearest", "bicubic"]
+Interpolation = Literal["bilinear", "nearest"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,8 +35,8 @@ class WarpStep:
 class Warp:
     """Consecutive geometric operations: one resampling.
 
-    `on` (n,) bool is False where every step is the identity. `antialias` widens the triangle when an axis shrinks and the
-    warp is axis-aligned. `fill` is what lies beyond the frame, in [0, 1].
+    `on` (n,) bool is False where every step is the identity. `antialias` filters what is cut out and
+    shrunk. `fill` is what lies beyond the frame, in [0, 1].
     """
 
     size_in: tuple[int, int]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from distill.views import cutmix_box
+from augment.mixing import cutmix_box
 
 
 def sampler_orders(count: int, seed: int = 42) -> Iterator[list[int]]:
@@ -31,7 +31,7 @@ def draw_cutmix(
     """lambda from Beta(1, 1) unless given, then the patch from two uniform integers, in the published order of draws."""
     drawn = float(rng.beta(1.0, 1.0)) if share is None else share
     centre_x, centre_y = int(rng.randint(size)), int(rng.randint(size))
-    return drawn, cutmix_box(size, drawn, centre_x, centre_y)
+    return drawn, cutmix_box((size, size), drawn, centre_x, centre_y)
 
 
 def record_bytes(samples: int, classes: int) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from augment.crops import apply_matrices, axis_matrices
+from augment.mixing import cutmix_box, draw_beta
 from distill.config import ViewConfig
 
 
@@ -63,29 +64,14 @@ def draw_views(count: int, size: int, config: ViewConfig, seed: int, epoch: int,
     share = torch.ones(count)
     for start in range(0, count if config.mix != "none" else 0, batch_size):
         stop = min(start + batch_size, count)
-        ours = _draw_beta(config.alpha, generator)
+        ours = draw_beta(config.alpha, generator)
         partner[start:stop] = start + torch.randperm(stop - start, generator=generator)
         if config.mix == "mixup":
             share[start:stop] = ours
         else:
             centre = torch.randint(size, (2,), generator=generator).tolist()
-            mix_box[start:stop] = torch.tensor(cutmix_box(size, ours, centre[0], centre[1]))
+            mix_box[start:stop] = torch.tensor(cutmix_box((size, size), ours, centre[0], centre[1]))
     return Views(order, box, flip, order[partner], mix_box, share)
-
-
-def cutmix_box(size: int, share: float, centre_x: int, centre_y: int) -> tuple[int, int, int, int]:
-    """x1, y1, x2, y2 of the partner's patch, clipped at the border (Yun et al. 2019); `share` is lambda."""
-    half = int(size * math.sqrt(1.0 - share)) // 2
-    low = (max(centre_x - half, 0), max(centre_y - half, 0))
-    return low[0], low[1], min(centre_x + half, size), min(centre_y + half, size)
-
-
-def _draw_beta(alpha: float, generator: torch.Generator) -> float:
-    if alpha == 1.0:
-        return float(torch.rand((), generator=generator))
-    shape = torch.full((2,), alpha, dtype=torch.float64)
-    first, second = torch._standard_gamma(shape, generator=generator).tolist()
-    return float(first / (first + second))
 
 
 def _draw_boxes(count: int, size: int, config: ViewConfig, generator: torch.Generator) -> torch.Tensor:

@@ -36,7 +36,7 @@ errors = Console(stderr=True)
 Params = Annotated[Path, typer.Option("--params", help="Parameter file, one section per stage.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override one parameter: section.key=value.")]
 Data = Annotated[str, typer.Option("--data", help="Folder (or fsspec URL) that holds every stage's output.")]
-StageName = Annotated[str, typer.Argument(help="ingest, split, squeeze, cda, relabel, evaluate or report.")]
+StageName = Annotated[str, typer.Argument(help="ingest, split, augment, squeeze, cda, relabel, evaluate or report.")]
 DEFAULT_PARAMS = Path("params.yaml")
 INTERRUPTED = 130
 

@@ -96,6 +96,10 @@ class Geometric(Operation):
         """The warp of the samples that are on; the identity for the others."""
         raise NotImplementedError
 
+    def steps(self, values: Values, on: np.ndarray, size: Size) -> tuple[WarpStep, ...]:
+        """`step`, or what it takes more than one to say."""
+        return (self.step(values, on, size),)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pointwise(Operation):

@@ -145,28 +145,31 @@ class Resize(Geometric):
     def size_after(self, size: Size) -> Size:
         return self.size
 
-    def box(self, size: Size) -> tuple[float, float, float, float]:
-        """Left, top, width, height of the part of the image that becomes the output."""
-        return 0, 0, size[1], size[0]
-
     def step(self, values: Values, on: np.ndarray, size: Size) -> WarpStep:
-        clamp = np.tile([0.0, 0.0, size[1] - 1.0, size[0] - 1.0], (len(on), 1))
-        return WarpStep(resize_matrix(len(on), *self.box(size), self.size), self.size, clamp)
+        return _resized(len(on), size, self.size)
+
+
+def _resized(count: int, size: Size, target: Size) -> WarpStep:
+    """The whole frame at another size, its border standing for what is beyond it."""
+    clamp = np.tile([0.0, 0.0, size[1] - 1.0, size[0] - 1.0], (count, 1))
+    return WarpStep(resize_matrix(count, 0, 0, size[1], size[0], target), target, clamp)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Letterbox(Resize):
-    """The whole image inside `size` with its aspect kept, in the middle, fill around it."""
+    """The whole image inside `size` with its aspect kept, in the middle, fill around it.
+
+    Its size there and the margins are whole pixels: an odd margin leaves the smaller half at the top and left.
+    """
 
     name: ClassVar[str] = "letterbox"
 
-    def box(self, size: Size) -> tuple[float, float, float, float]:
+    def steps(self, values: Values, on: np.ndarray, size: Size) -> tuple[WarpStep, ...]:
         scale = min(self.size[0] / size[0], self.size[1] / size[1])
-        width, height = self.size[1] / scale, self.size[0] / scale
-        return (size[1] - width) / 2, (size[0] - height) / 2, width, height
-
-    def step(self, values: Values, on: np.ndarray, size: Size) -> WarpStep:
-        return WarpStep(resize_matrix(len(on), *self.box(size), self.size), self.size)
+        inner = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
+        top, left = (self.size[0] - inner[0]) // 2, (self.size[1] - inner[1]) // 2
+        padded = WarpStep(_scale_shift(1, 1, left, top, len(on)), self.size)
+        return _resized(len(on), size, inner), padded
 
 
 @dataclass(frozen=True, kw_only=True)

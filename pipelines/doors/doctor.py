@@ -17,7 +17,8 @@ from pipelines.storage import Storage
 
 #: Optional packages: what they are for and the extra that brings them.
 OPTIONAL = {
-    "torch": ("squeeze, cda, relabel, evaluate", "limbeck[distill]"),
+    "torch": ("augment, squeeze, cda, relabel, evaluate", "limbeck[distill]"),
+    "kornia": ("augment with backend: kornia", "limbeck[augment]"),
     "timm": ("networks by name", "limbeck[distill]"),
     "ray": ("--runner ray", "limbeck[ray]"),
     "dvc": ("dvc repro", "limbeck[dvc]"),

@@ -6,6 +6,7 @@ Arrays are uint8 (H, W, 3); sizes are (height, width).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from pipelines.images.colour import Pixels
 from pipelines.images.params import ImageParams
 
 Size = tuple[int, int]
+Boxes = np.ndarray[Any, np.dtype[np.float64]]
 
 _TURNS = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
 _FLIPS = {2: 1, 4: 0}
@@ -45,6 +47,16 @@ def plan(size: Size, params: ImageParams) -> Plan | None:
     if params.resize in ("center_crop", "pad"):
         return Plan(resized, square)
     return Plan(resized, resized)
+
+
+def move_boxes(boxes: Boxes, size: Size, plan: Plan) -> Boxes:
+    """Boxes (k, 4) x1, y1, x2, y2 of an upright picture of `size`, where they lie after `plan`; they may reach outside."""
+    moved = boxes.copy()
+    for axis, (before, resized, final) in enumerate(zip(size, plan.resized, plan.final, strict=True)):
+        # Whole pixels are cut or added, as `fit` does it: rounded down at the top and on the left.
+        shift = (final - resized) // 2 if final > resized else -((resized - final) // 2)
+        moved[:, 1 - axis :: 2] = boxes[:, 1 - axis :: 2] * (resized / before) + shift
+    return moved
 
 
 def turn(pixels: Pixels, orientation: int) -> Pixels:

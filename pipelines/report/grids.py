@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -121,21 +121,24 @@ def _pick(dataset: Dataset, count: int) -> dict[int, list[dict[str, Any]]]:
 
 
 def _pictures(dataset: Dataset, rows: Iterable[dict[str, Any]], name: str) -> list[Picture]:
-    return [picture for row in rows if (picture := _picture(dataset, row, name)) is not None]
+    return [picture for row in rows if (picture := picture_of(dataset, row, name)) is not None]
 
 
-def _picture(dataset: Dataset, row: dict[str, Any], name: str) -> Picture | None:
+def picture_of(
+    dataset: Dataset, row: Mapping[str, Any], name: str, thumbnail: int = THUMBNAIL, side: int = NATIVE
+) -> Picture | None:
+    """A stored image for the page, as large as whole multiples of it go into `side`; None when it does not decode."""
     images = [span for span in row["members"] or [] if span["ext"] in _MEDIA]
     if not images:
         return None
     raw, ext = dataset.read_image_bytes(row["shard"], images), images[0]["ext"]
     width, height = row["width"] or 0, row["height"] or 0
     if not 0 < max(width, height) <= NATIVE:
-        made = process(raw, ImageParams(resize="longer", size=THUMBNAIL, format="jpeg", quality=82))
+        made = process(raw, ImageParams(resize="longer", size=thumbnail, format="jpeg", quality=82))
         if isinstance(made, Outcome):
             return None
         raw, ext, width, height = made.data, made.ext, made.width, made.height
-    scale = max(NATIVE // max(width, height), 1)
+    scale = max(side // max(width, height), 1)
     uri = f"data:{_MEDIA[ext]};base64,{base64.b64encode(raw).decode()}"
     return Picture(uri, f"{name}, {row['key']}", width * scale, height * scale, max(width, height) <= NATIVE)
 

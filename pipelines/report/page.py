@@ -17,9 +17,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pipelines.report.augmented import Grid, view_grids
 from pipelines.report.curves import accuracy_figure, recover_figures, student_figures, teacher_figures
 from pipelines.report.grids import Gallery, gallery
-from pipelines.report.reading import Outputs, StageRecord
+from pipelines.report.reading import OPTIONAL, Outputs, StageRecord
 from pipelines.report.results import Arm, Results, compare, headline, read_results, verdict
 from pipelines.report.svg import Figure, Series, line_chart
 from pipelines.report.words import UNKNOWN, grouped, human_bytes, human_seconds, number, percent, share, signed
@@ -28,6 +29,7 @@ from pipelines.report.words import UNKNOWN, grouped, human_bytes, human_seconds,
 ADDS = {
     "ingest": "the data and what became of each image",
     "split": "the training images and the class balance",
+    "augment": "views and what was drawn for them",
     "squeeze": "the teacher and its curves",
     "cda": "the distilled images",
     "relabel": "the size of the soft labels",
@@ -75,6 +77,7 @@ class Page:
     accuracy_rows: Sequence[tuple[str, Sequence[tuple[str, Row]]]]
     protocol: Sequence[tuple[str, str]]
     gallery: Gallery | None
+    views: Sequence[Grid]
     curves: Sequence[Figure]
     facts: Sequence[Table]
     bars: Sequence[Bar]
@@ -130,11 +133,16 @@ def build(outputs: Outputs, title: str, samples_per_class: int) -> Page:
         results=results,
         headline=headline(results) if results else "Nothing is proved yet: the accuracies are not measured.",
         verdict=" ".join(verdict(results)),
-        missing=[(name, stage.state, ADDS[name]) for name, stage in outputs.stages.items() if not stage.done],
+        missing=[
+            (name, stage.state, ADDS[name])
+            for name, stage in outputs.stages.items()
+            if not stage.done and not (name in OPTIONAL and stage.state == "missing")
+        ],
         accuracy=accuracy_figure(results),
         accuracy_rows=accuracy_rows(results),
         protocol=[(key.replace("_", " "), _text(value)) for key, value in results.protocol.items() if key != "note"],
         gallery=pictures,
+        views=view_grids(outputs),
         curves=curves,
         facts=found,
         bars=bars,
@@ -214,7 +222,8 @@ def _data_tables(outputs: Outputs) -> list[Table]:
         )
     elif counted:
         tables[-1] = Table("Outcomes", tables[-1].head, rows, note="No sample was lost.")
-    places = [("ingest", ""), *(("split", part) for part in ("train", "val", "test")), ("cda", "")]
+    places = [("ingest", ""), *(("split", part) for part in ("train", "val", "test"))]
+    places += [*(("augment", part) for part in sorted(outputs.json("augment", "metrics.json"))), ("cda", "")]
     sizes = []
     for stage_name, part in places:
         stats = outputs.stats(stage_name, part)

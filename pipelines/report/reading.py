@@ -20,8 +20,10 @@ from pipelines.runtime.units import LEDGER
 from pipelines.shards.dataset import Dataset
 from pipelines.storage import Storage
 
+#: Stages that many jobs do without.
+OPTIONAL = frozenset({"augment"})
 #: The stages a report reads, in the order of the pipeline.
-READS = ("ingest", "split", "squeeze", "cda", "relabel", "evaluate")
+READS = ("ingest", "split", "augment", "squeeze", "cda", "relabel", "evaluate")
 
 
 @dataclass(frozen=True)

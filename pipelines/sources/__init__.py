@@ -7,13 +7,22 @@ A source only finds, hashes and reads encoded bytes. It does not decode (`pipeli
 from __future__ import annotations
 
 from pipelines.sources.base import Record, Source
+from pipelines.sources.composed import ComposedSource
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.idx import IdxSource
-from pipelines.sources.params import FolderParams, IdxParams, ParquetParams, SourceParams, TarParams
+from pipelines.sources.params import (
+    ComposedParams,
+    FolderParams,
+    IdxParams,
+    ParquetParams,
+    SourceParams,
+    TarParams,
+)
 from pipelines.sources.parquet import ParquetSource
 from pipelines.sources.tar import TarSource
 
 __all__ = [
+    "ComposedParams",
     "FolderParams",
     "IdxParams",
     "ParquetParams",
@@ -25,8 +34,10 @@ __all__ = [
 ]
 
 
-def open_source(params: FolderParams | TarParams | ParquetParams | IdxParams) -> Source:
+def open_source(params: FolderParams | TarParams | ParquetParams | IdxParams | ComposedParams) -> Source:
     """The source that `params` describes. Nothing is read yet, except what `UserError`s need."""
+    if isinstance(params, ComposedParams):
+        return ComposedSource(params, open_source(params.base))
     if isinstance(params, FolderParams):
         return FolderSource(params)
     if isinstance(params, TarParams):

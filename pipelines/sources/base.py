@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pipelines import sample
 from pipelines.errors import UserError
-from pipelines.storage import Storage
+from pipelines.storage import Storage, canonical_json
 
 T = TypeVar("T")
 
@@ -30,6 +30,9 @@ class Record:
     `source` is a stable locator for people, relative to the source's path. `file` (relative), `offset`, `length`
     (bytes) and `row` (-1 where there are no rows) are what `Source.read` needs. `label` indexes `Source.classes()`
     when there are class names; it may be absent. `sha256` (32 bytes) is of exactly the bytes that `read` returns.
+
+    `document` is a JSON object that belongs into the sample's `json`, with COCO dicts of the upright picture under
+    `annotations`; `parents` are the keys of what the image was made from. Both are absent for most sources.
     """
 
     source: str
@@ -42,6 +45,8 @@ class Record:
     split: str | None
     caption: str | None
     sha256: bytes
+    document: str | None = None
+    parents: tuple[str, ...] | None = None
 
 
 class Source(Protocol):
@@ -122,6 +127,24 @@ def label_from(value: object, classes: list[str], where: str) -> tuple[int | Non
     if label < 0 or (classes and label >= len(classes)):
         raise UserError(f"{where}: label {label} is outside 0..{len(classes) - 1}, the {len(classes)} classes")
     return label, classes[label] if classes else None
+
+
+def read_object(raw: bytes, where: str) -> dict[str, Any]:
+    """The JSON object of a file or member beside an image; empty for other JSON, `UserError` for what is no JSON."""
+
+    def refused(name: str) -> None:
+        raise ValueError(f"{name} is no JSON number")
+
+    try:
+        found = json.loads(raw, parse_constant=refused)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} cannot be read ({error}); repair or remove it") from None
+    return found if isinstance(found, dict) else {}
+
+
+def handed_over(facts: dict[str, Any]) -> str | None:
+    """The `document` of a record from what stands beside its image: all of it, when there are COCO annotations in it."""
+    return canonical_json(facts).decode() if "annotations" in facts else None
 
 
 def hash_in_order(

@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.errors import UserError
-from pipelines.sources.base import Record, digest, hash_in_order, is_hidden, resolve
+from pipelines.sources.base import (
+    IMAGE_ENDINGS,
+    Record,
+    digest,
+    handed_over,
+    hash_in_order,
+    is_hidden,
+    read_object,
+    resolve,
+)
 from pipelines.sources.params import FolderParams
 from pipelines.storage import Storage
 
@@ -29,13 +38,25 @@ class FolderSource:
         """Files sorted by their relative path."""
         files = self._files()
         label_of = {name: label for label, name in enumerate(self._class_names(files))}
-        for file, length, sha256 in hash_in_order(self._chosen(files), self._hash):
+        beside = _beside(files)
+        images = [file for file in self._chosen(files) if beside.get(_stem(file)) != file]
+        for file, length, sha256 in hash_in_order(images, self._hash):
             split, name = self._place(file)
             label = None if name is None else label_of[name]
-            yield Record(file, file, 0, length, -1, label, name, split, None, sha256)
+            document = self._document(beside.get(_stem(file)))
+            yield Record(file, file, 0, length, -1, label, name, split, None, sha256, document)
 
     def read(self, record: Record) -> bytes:
         return self._storage.read_bytes(record.file)
+
+    def _document(self, file: str | None) -> str | None:
+        if file is None:
+            return None
+        try:
+            raw = self._storage.read_bytes(file)
+        except OSError as error:
+            raise UserError(f"cannot read {file} in {self._params.path}: {error}; fix it and run again") from error
+        return handed_over(read_object(raw, f"{file} in {self._params.path}"))
 
     def classes(self) -> list[str]:
         """Of all splits, so that a class keeps its label whichever split is picked."""
@@ -127,3 +148,15 @@ class FolderSource:
                 return handle.tell(), sha256
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}; fix or remove the file and run again") from error
+
+
+def _stem(file: str) -> str:
+    folder, slash, name = file.rpartition("/")
+    return folder + slash + name.rpartition(".")[0]
+
+
+def _beside(files: list[str]) -> dict[str, str]:
+    """The .json files that have an image beside them, by the name they share."""
+    sides = {_stem(file): file for file in files if file.lower().endswith(".json")}
+    images = {_stem(file) for file in files if file.rpartition(".")[2].lower() in IMAGE_ENDINGS} if sides else set()
+    return {stem: file for stem, file in sides.items() if stem in images}

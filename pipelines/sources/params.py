@@ -30,6 +30,7 @@ class FolderParams(_Common):
 
     `layout`: `class` is CLASS/.../FILE, `split_class` is SPLIT/CLASS/.../FILE (`split` then picks one of the splits),
     `flat` is any depth without labels. Classes are the folders' names, sorted, unless `classes` gives their order.
+    A .json file beside an image of the same name is no image: what it says is kept when it has COCO `annotations`.
     """
 
     type: Literal["folder"] = "folder"
@@ -40,6 +41,7 @@ class TarParams(_Common):
     """One tar or a folder of tars, WebDataset style: members that share a name up to the first dot are a sample.
 
     The label is a `.cls` member (number or class name) or `label_key` of `.json`; the caption `.txt` or `caption_key`.
+    What `.json` says is kept when it has COCO `annotations`.
     Class names come from `classes`, else from a `classes.json` beside the tars.
     """
 
@@ -81,4 +83,43 @@ class IdxParams(_Common):
     sha256: dict[str, Sha256] = Field(default={})
 
 
-SourceParams = Annotated[FolderParams | TarParams | ParquetParams | IdxParams, Field(discriminator="type")]
+Base = Annotated[FolderParams | TarParams | ParquetParams | IdxParams, Field(discriminator="type")]
+
+
+class ComposedParams(Section):
+    """Scenes made from the images of another source, of one thing each on a plain ground (Fashion-MNIST, say).
+
+    Scene i is a function of (`seed`, `domain`, i) and the base's images: `scenes` of them are made, from `first` on. A
+    `base` scene has `items` things at the least and the most (fewer where there is no room), tinted, turned, on a plain
+    or textured ground, no two boxes overlapping by more than `overlap` (IoU), none hidden. A `target` scene is what no
+    base scene shows: one grey thing, lit from one side on a woven ground, its caption naming the class only. A record has a
+    label where every scene has one thing. `nouns` says what a class is called in captions, else its name does.
+    """
+
+    type: Literal["composed"] = "composed"
+    base: Base = Field(description="a labelled source of one split")
+    scenes: int = Field(ge=1, le=10_000_000)
+    first: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0)
+    size: int = Field(64, ge=32, le=1024, description="side of a scene, pixels")
+    domain: Literal["base", "target"] = "base"
+    items: tuple[int, int] = Field((1, 4), description="things in a base scene, at the least and the most")
+    overlap: float = Field(0.1, ge=0, lt=1, description="largest IoU of two boxes")
+    nouns: dict[str, str] = Field({}, description="class name -> noun")
+    split: str | None = Field(None, description="split of every scene; else that of the base")
+
+    @model_validator(mode="after")
+    def _items_are_a_range(self) -> Self:
+        if not 1 <= self.items[0] <= self.items[1] <= 8:
+            raise ValueError("items is [least, most] with 1 <= least <= most <= 8")
+        return self
+
+    @property
+    def path(self) -> str:
+        """Where the images come from, for messages."""
+        return self.base.path
+
+
+SourceParams = Annotated[
+    FolderParams | TarParams | ParquetParams | IdxParams | ComposedParams, Field(discriminator="type")
+]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.shards.reader import TarDamage, TarMember, TarWalker, split_name
@@ -15,9 +13,11 @@ from pipelines.sources.base import (
     classes_beside,
     digest,
     escapes,
+    handed_over,
     hash_in_order,
     label_from,
     open_files,
+    read_object,
 )
 from pipelines.sources.params import TarParams
 
@@ -50,8 +50,9 @@ class TarSource:
             image = group.image
             assert image is not None
             where = f"{group.file}::{image.name}"
-            label, name, caption = self._described(group, classes, where)
-            yield Record(where, group.file, image.offset, length, -1, label, name, self._params.split, caption, sha256)
+            label, name, caption, document = self._described(group, classes, where)
+            place = (where, group.file, image.offset, length, -1)
+            yield Record(*place, label, name, self._params.split, caption, sha256, document)
 
     def read(self, record: Record) -> bytes:
         return self._storage.pread(record.file, record.offset, record.length)
@@ -92,16 +93,15 @@ class TarSource:
         if group.image is not None:
             yield group
 
-    def _described(self, group: _Group, classes: list[str], where: str) -> tuple[int | None, str | None, str | None]:
-        """(label, class name, caption) from the small members."""
+    def _described(
+        self, group: _Group, classes: list[str], where: str
+    ) -> tuple[int | None, str | None, str | None, str | None]:
+        """(label, class name, caption, document) from the small members."""
         try:
-            described: Any = json.loads(group.sides.get("json", b"{}"))
             text = {ext: raw.decode() for ext, raw in group.sides.items() if ext != "json"}
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{where}: its json, cls or txt member cannot be read ({error}); repair or remove it"
-            ) from None
-        facts = described if isinstance(described, dict) else {}
+        except ValueError as error:
+            raise UserError(f"{where}: its cls or txt member cannot be read ({error}); repair or remove it") from None
+        facts = read_object(group.sides.get("json", b"{}"), f"{where}: its json member")
         label, name = label_from(text.get("cls", facts.get(self._params.label_key)), classes, where)
         caption = text.get("txt", facts.get(self._params.caption_key))
-        return label, name, caption if isinstance(caption, str) else None
+        return label, name, caption if isinstance(caption, str) else None, handed_over(facts)

@@ -16,6 +16,7 @@ from pipelines.runtime.job import Stage
 STAGES: dict[str, str] = {
     "ingest": "Ingest",
     "split": "Split",
+    "augment": "Augment",
     "squeeze": "Squeeze",
     "cda": "Cda",
     "relabel": "Relabel",

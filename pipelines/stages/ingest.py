@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from pydantic import Field
 
 from pipelines.config import Section
 from pipelines.errors import UserError
+from pipelines.images.documents import stored_document
 from pipelines.images.params import ImageParams
 from pipelines.images.process import Processed, process
 from pipelines.outcomes import Outcome, dropped, failed
@@ -67,6 +69,8 @@ RECORDS = pa.schema(
         ("duplicate_of", pa.string()),
     ]
 )
+#: Columns of a plan in which a source hands over more than an image. Other plans do without, so their bytes stay.
+HANDED_OVER = pa.schema([("document", pa.string()), ("parents", pa.list_(pa.string()))])
 
 
 class Ingest(Stage[IngestParams]):
@@ -87,11 +91,11 @@ class Ingest(Stage[IngestParams]):
             raise UserError(f"no images in {', '.join(source.path for source in params.sources)}; check ingest.sources")
         records = _mark_duplicates(records, params)
         order, bounds = _deal(records, params, job.run.seed)
-        count, columns = records.num_rows, records.columns
+        count, columns, schema = records.num_rows, records.columns, records.schema
         del records  # column by column, so that the set is in memory once
         for place, column in enumerate(columns):
             columns[place] = column.take(pa.array(order))
-        dealt = pa.table(columns, schema=RECORDS)
+        dealt = pa.table(columns, schema=schema)
         groups = [dealt.slice(a, b - a) for a, b in itertools.pairwise(bounds)]
         units = [
             Unit(f"ingest-{index:06d}", {"group": index, "rows": group.num_rows, "content": _content(group)})
@@ -111,10 +115,11 @@ class Ingest(Stage[IngestParams]):
         with output.shard() as shard:
             for count, (row, made) in enumerate(_processed(rows, worker, job.params)):
                 sidecar_row = _sidecar_row(row)
-                if isinstance(made, Outcome):
-                    shard.reject(made, sidecar_row)
+                kept = made if isinstance(made, Outcome) else _sample(row, made, sidecar_row, job.params.image)
+                if isinstance(kept, Outcome):
+                    shard.reject(kept, sidecar_row)
                 else:
-                    shard.keep(_sample(row, made, sidecar_row))
+                    shard.keep(kept)
                 if count % 256 == 0:
                     output.tick(count, len(rows), "")
 
@@ -138,17 +143,33 @@ def _scan(sources: Sequence[Source], classes: Sequence[str]) -> pa.Table:
     """One row per record of every source, in order. Streams in batches, so memory is the table's and no more."""
     label_of = {name: index for index, name in enumerate(classes)}
     batches: list[pa.RecordBatch] = []
+    schema = pa.unify_schemas([RECORDS, HANDED_OVER])
     for origin, source in enumerate(sources):
         for chunk in _chunks(source.scan(), 4096):
-            columns: dict[str, list[Any]] = {name: [] for name in RECORDS.names}
+            columns: dict[str, list[Any]] = {name: [] for name in schema.names}
             for record in chunk:
                 label = record.label if record.label_name is None else label_of[record.label_name]
                 values: tuple[Any, ...] = (origin, record.source, record.file, record.offset, record.length, record.row)
                 values += (label, record.label_name, record.split, record.caption, record.sha256, None)
-                for name, value in zip(RECORDS.names, values, strict=True):
+                values += (_with_categories(record.document, label_of), record.parents)
+                for name, value in zip(schema.names, values, strict=True):
                     columns[name].append(value)
-            batches.append(pa.RecordBatch.from_pydict(columns, schema=RECORDS))
-    return pa.Table.from_batches(batches, schema=RECORDS).combine_chunks()  # many small buffers take twice the room
+            batches.append(pa.RecordBatch.from_pydict(columns, schema=schema))
+    table = pa.Table.from_batches(batches, schema=schema)
+    unused = [name for name in HANDED_OVER.names if table[name].null_count == table.num_rows]
+    return table.drop_columns(unused).combine_chunks()  # many small buffers take twice the room
+
+
+def _with_categories(document: str | None, label_of: dict[str, int]) -> str | None:
+    """The document with COCO category ids of the merged classes where annotations name theirs (`category_name`)."""
+    if document is None:
+        return None
+    described = json.loads(document)
+    given = described["annotations"]
+    for item in given if isinstance(given, list) else []:
+        if isinstance(item, dict) and item.get("category_name") in label_of:
+            item["category_id"] = label_of[item["category_name"]] + 1
+    return canonical_json(described).decode()
 
 
 def _chunks(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
@@ -215,7 +236,8 @@ def _content(group: pa.Table) -> str:
     """A hash of all that a unit's records say."""
     digest = hashlib.sha256()
     for row in group.to_pylist():
-        digest.update(canonical_json({**row, "sha256": row["sha256"].hex()}))
+        said = {name: value for name, value in row.items() if value is not None or name not in HANDED_OVER.names}
+        digest.update(canonical_json({**said, "sha256": row["sha256"].hex()}))
     return digest.hexdigest()
 
 
@@ -245,7 +267,7 @@ def _processed(
 
 
 def _record(row: dict[str, Any]) -> Record:
-    return Record(**{name: row[name] for name in Record.__dataclass_fields__})
+    return Record(**{name: row[name] for name in Record.__dataclass_fields__ if name in row})
 
 
 def _sidecar_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -253,10 +275,12 @@ def _sidecar_row(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in names} | {
         "key": content_key(row["sha256"]),
         "raw_sha256": row["sha256"].hex(),
+        "parents": row.get("parents"),
     }
 
 
-def _sample(row: dict[str, Any], made: Processed, sidecar_row: dict[str, Any]) -> Sample:
+def _sample(row: dict[str, Any], made: Processed, sidecar_row: dict[str, Any], image: ImageParams) -> Sample | Outcome:
+    """The sample to store; an outcome where its annotations are not true of its picture."""
     key = sidecar_row["key"]
     described = {
         "key": key,
@@ -267,6 +291,11 @@ def _sample(row: dict[str, Any], made: Processed, sidecar_row: dict[str, Any]) -
         "src_height": made.src_height,
     }
     described |= {name: row[name] for name in ("split", "label", "label_name", "caption") if row[name] is not None}
+    if row.get("document") is not None:
+        try:
+            described = stored_document(json.loads(row["document"]), key, made, image) | described
+        except ValueError as error:
+            return failed("bad_annotations", detail=str(error))
     members = [(made.ext, made.data), ("json", canonical_json(described))]
     if row["label"] is not None:
         members.append(("cls", str(row["label"]).encode()))

@@ -137,6 +137,16 @@ def test_the_curriculum_of_crops_is_cdas_cosine(progress: float, low: float) -> 
     assert abs(area.mean() - (1 + low) / 2) < 0.012
 
 
+@pytest.mark.parametrize(("progress", "degrees"), [(0.0, 0.0), (0.5, 4.5), (1.0, 9.0)])
+def test_randaugments_magnitude_grows_as_efficienttrains(progress: float, degrees: float) -> None:
+    policy = load({"preset": "randaugment", "magnitude": [0, 9], "count": 1})
+    found = draw(policy, [str(n) for n in range(2000)], SIZE, progress=progress)
+    turned = found.on["choose.rotate"]
+    np.testing.assert_allclose(np.abs(found.values["choose.rotate"]["degrees"][turned]), degrees, rtol=1e-6)
+    brighter = found.values["choose.brightness"]["factor"][found.on["choose.brightness"]]
+    np.testing.assert_allclose(np.abs(brighter - 1), 0.9 * degrees / 30, atol=1e-6)
+
+
 def test_a_probability_may_grow_with_training() -> None:
     policy = load([{"invert": {"p": {"start": 0, "end": 0.8}}}])
     shares = [draw(policy, [str(n) for n in range(4000)], SIZE, progress=at).on["invert"].mean() for at in (0, 0.5, 1)]

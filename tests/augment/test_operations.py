@@ -110,6 +110,8 @@ def test_what_is_off_is_the_identity_and_nothing_is_drawn_for_it() -> None:
 def test_the_frame_of_fixed_operations(size: tuple[int, int], spec: object, left_top: object, scale: object) -> None:
     (segment,) = program(draw(load([spec]), [0], size))
     assert isinstance(segment, Warp)
-    matrix = segment.steps[0].matrix[0]
+    matrix = np.eye(3)
+    for step in segment.steps:
+        matrix = step.matrix[0] @ matrix
     np.testing.assert_allclose(matrix @ [-0.5, -0.5, 1], [*(np.array(left_top) - 0.5), 1], atol=1e-9)
     np.testing.assert_allclose(np.diag(matrix)[:2], scale)

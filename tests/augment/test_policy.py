@@ -18,6 +18,10 @@ from augment.policy import load
     [
         ("imagnet", "there is no preset 'imagnet'; did you mean imagenet?"),
         ({"preset": "imagenet", "sise": 3}, "the preset imagenet does not take 'sise'; it takes size, scale, color"),
+        (
+            {"preset": "randaugment", "magnitude": 31},
+            "randaugment.magnitude takes 0 <= low <= high <= 30, got [31, 31]",
+        ),
         ([{"horizontal_flp": {}}], "there is no operation 'horizontal_flp'; did you mean horizontal_flip?"),
         ([{"rotate": {"degree": 3}}], "rotate does not take 'degree'; did you mean degrees?"),
         (["rotate"], "rotate needs degrees"),

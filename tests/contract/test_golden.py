@@ -21,6 +21,7 @@ from pipelines.runtime.job import Job
 from pipelines.runtime.ledger import CONFIG_FILE
 from pipelines.runtime.serial import SerialRunner
 from pipelines.shards.sidecar import SCHEMA, read_sidecar
+from pipelines.stages.augment import Augment, AugmentParams
 from pipelines.stages.ingest import Ingest
 from pipelines.stages.split import Split, SplitParams
 from pipelines.storage import Storage, canonical_json
@@ -35,6 +36,11 @@ GOLDEN = {
         "29bd85d85102cf29e11a693bf4d58b30f8f62a35ed2a4785244d49a285c6a730",
         "c76b2b766f81d6d516bd660e3423b8dc4a70cff7c44d121bd51d9e81e1430793",
     ),
+    "augment": (
+        1,
+        "1fc5945329afe7edc699e7fcde772670e3a1de3e0138029728a5a7fcb553e2a9",
+        "0a1014cf652224d16b13d7f18acb84b65ccdae84790fbaff6ed3318103d884f1",
+    ),
     "split": (
         1,
         "342ca5fc6e426c73ac88d0434173387c890da379d14131af72d51a1b2e1958ec",
@@ -43,13 +49,16 @@ GOLDEN = {
 }
 PINNED_WITH = ("5.0.0", "26.0.1")
 
+#: Pixels are moved and mapped here, not computed: no release of torch or OpenCV rounds them otherwise.
+POLICY = [{"random_crop": {"size": 8, "padding": 2}}, "horizontal_flip", "invert", {"posterize": {"bits": [2, 6]}}]
+
 #: Columns that depend on how an encoder packs pixels or a decoder words its trouble.
 PACKING = {"members", "bytes", "detail"}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with ingest and split finished, from pictures that need no lossy decoder."""
+    """A data folder with ingest, split and augment finished, from pictures that need no lossy decoder."""
     root = tmp_path_factory.mktemp("golden")
     source = write_pictures(root / "source", count=30)
     for path in source.rglob("*.jpg"):
@@ -57,7 +66,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         execute(Ingest(), ingest_job(Path("source"), root / "data"), SerialRunner)
-        execute(Split(), Job("split", SplitParams(validation=0.25), RunParams(), str(root / "data")), SerialRunner)
+        run = RunParams(device="cpu")
+        execute(Split(), Job("split", SplitParams(validation=0.25), run, str(root / "data")), SerialRunner)
+        sets = {"views": {"policy": POLICY, "views": 2, "format": "png", "boxes": "foreground", "threshold": 128}}
+        params = AugmentParams.model_validate({"sets": sets})
+        execute(Augment(), Job("augment", params, run, str(root / "data")), SerialRunner)
     return root / "data"
 
 
@@ -93,14 +106,14 @@ def whole(folder: Path) -> str:
     return digest.hexdigest()
 
 
-@pytest.mark.parametrize("stage", [Ingest, Split], ids=["ingest", "split"])
-def test_what_a_stage_decides_changes_with_its_version_only(data: Path, stage: type[Ingest | Split]) -> None:
+@pytest.mark.parametrize("stage", [Ingest, Split, Augment], ids=lambda stage: stage.name)
+def test_what_a_stage_decides_changes_with_its_version_only(data: Path, stage: type[Ingest | Split | Augment]) -> None:
     version, decisions, _ = GOLDEN[stage.name]
     assert (stage.version, decided(data / stage.name)) == (version, decisions)
 
 
-@pytest.mark.parametrize("stage", [Ingest, Split], ids=["ingest", "split"])
-def test_the_bytes_of_a_stage_change_with_its_version_only(data: Path, stage: type[Ingest | Split]) -> None:
+@pytest.mark.parametrize("stage", [Ingest, Split, Augment], ids=lambda stage: stage.name)
+def test_the_bytes_of_a_stage_change_with_its_version_only(data: Path, stage: type[Ingest | Split | Augment]) -> None:
     if (cv2.__version__, pa.__version__) != PINNED_WITH:
         pytest.skip(f"pinned with OpenCV and pyarrow {PINNED_WITH}, here are {(cv2.__version__, pa.__version__)}")
     version, _, folder = GOLDEN[stage.name]

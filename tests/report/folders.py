@@ -15,7 +15,7 @@ from PIL import Image
 from pipelines.outcomes import dropped, failed
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Unit, UnitOutput
-from pipelines.shards.keys import content_key, slot_key
+from pipelines.shards.keys import content_key, derived_key, slot_key
 from pipelines.shards.sample import Sample, ordered_members
 from pipelines.storage import Storage, canonical_json, pretty_json
 
@@ -69,6 +69,7 @@ class DataFolder:
         """All stages, with the numbers of this file."""
         self.ingest()
         self.split()
+        self.augment()
         self.squeeze()
         self.cda()
         self.relabel()
@@ -99,6 +100,31 @@ class DataFolder:
             markers.append(output.commit())
         publish_datasets(storage, markers, self.classes, {"name": "split"}, ["train", "val", "test"])
         self.finish("split", 3, {"validation": 0.1})
+
+    def augment(self, policy: Any = ({"rotate": {"degrees": 20}}, "horizontal_flip")) -> None:
+        """Two views of every training image, moved by their number, with one box each."""
+        storage = Storage(self.root / "augment")
+        output = UnitOutput(storage, Unit("boxed/augment-000000-000", {}), "0" * 32)
+        parents = self._samples(2)
+        with output.shard("boxed") as shard:
+            for parent in parents:
+                for view in range(2):
+                    draws = {"horizontal_flip": {}} | ({"rotate": {"degrees": -3.25 * view}} if view else {})
+                    box = {"id": 1, "category_id": 1, "bbox": [4 + view, 5, 20, 10.5], "area": 210, "iscrowd": 0}
+                    row = {name: parent.row[name] for name in ("label", "label_name")}
+                    row |= {"parents": [parent.key], "op": "augment"}
+                    row |= {"params": canonical_json({"view": view, "draws": draws}).decode()}
+                    key = derived_key(parent.key, "a", view)
+                    one = _sample(key, self.pictures(row["label"], 50 + view), row)
+                    members = ordered_members([*one.members, ("json", canonical_json({"annotations": [box]}))])
+                    shard.keep(Sample(key, members, one.row))
+        publish_datasets(storage, [output.commit()], self.classes, {"name": "augment_boxed"}, ["boxed"])
+        count = len(parents)
+        boxes = {"annotations": 2 * count, "dropped": 1234, "left_out:crowd": 3}
+        facts = {"samples": 2 * count, "images": count, "views": 2, "boxes": boxes}
+        self.write("augment/metrics.json", pretty_json({"boxed": facts}))
+        settings = {"policy": policy, "boxes": "foreground", "threshold": 1}
+        self.finish("augment", 1, {"source": "split/train", "sets": {"boxed": settings}})
 
     def squeeze(self) -> None:
         form = {"val_top1": 0.92, "test_top1": 0.912, "parameters": 11_173_962, "epochs": 20}

@@ -59,7 +59,7 @@ def whole(tmp_path: Path) -> DataFolder:
 def test_every_section_is_there_when_everything_ran(whole: DataFolder) -> None:
     html = page(whole)
     sections = [attributes["id"] for tag, attributes in tags(html) if tag == "section"]
-    assert sections == ["accuracy", "images", "curves", "data", "runs"]
+    assert sections == ["accuracy", "images", "views", "curves", "data", "runs"]
     assert "Not in this report" not in html
     assert "Could not be read" not in html
 
@@ -81,6 +81,7 @@ def test_hostile_names_from_data_and_parameters_stay_text(tmp_path: Path) -> Non
     folder = DataFolder(tmp_path, classes=[bad, '"><img src=x onerror=y>', "eel"])
     folder.ingest()
     folder.split()
+    folder.augment([bad])
     folder.cda()
     form = metrics()
     form["protocol"] |= {"note": bad, bad: bad}
@@ -216,5 +217,5 @@ def test_equal_outputs_give_equal_bytes(whole: DataFolder) -> None:
 
 def test_every_parameter_is_listed(whole: DataFolder) -> None:
     html = page(whole)
-    assert html.count("<pre") == 6
+    assert html.count("<pre") == 7
     assert "&#34;iterations&#34;: 1000" in html

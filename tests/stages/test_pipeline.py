@@ -28,6 +28,8 @@ ingest:
     - {type: folder, path: SOURCE/test, split: test}
   image: {format: png}
 split: {validation: 0.25, few_shot: [1, 2]}
+augment:
+  sets: {turned: {policy: [{rotate: {degrees: [-9, 9]}}], views: 2, samples: 6, format: png}}
 squeeze:
   network: convnet2_w8
   training: {epochs: 6, batch_size: 8, learning_rate: 0.05, views: {crop: pad, padding: 1, flip: false}}
