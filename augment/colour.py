@@ -178,7 +178,8 @@ def _affine(coefficients: Tensor, uses_mean: bool, images: Tensor, out: Tensor |
             weight = coefficients[:, :, channel, None]
             result = torch.addcmul(result, weight, flat[:, channel : channel + 1], out=target)
     else:
-        result = torch.baddbmm(constant[:, :, None], coefficients[:, :, :3], flat, out=target)
+        with torch.autocast("cpu", enabled=False):
+            result = torch.baddbmm(constant[:, :, None], coefficients[:, :, :3], flat, out=target)
     return result.view(images.shape)
 
 

@@ -58,14 +58,15 @@ def gamma(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:
 def solarize(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:
     """kornia.enhance.solarize: 1 - x from the threshold on.
 
-    Without a gradient on a CPU |x - s| with s = 0 below the threshold and 1 from it on: exact, and made of the sign of
-    x - threshold, because comparisons and selections are slow there.
+    Without a gradient on a CPU (x - s) (1 - 2 s) with s = 0 below the threshold and 1 from it on: exact, outside [0, 1] too, and
+    made of the sign of x - threshold, because comparisons and selections are slow there.
     """
     if records_gradient(images) or images.is_cuda:
         return torch.where(images < value, images, 1.0 - images)
     side = images - value
     side = torch.copysign(torch.tensor(0.5, dtype=images.dtype), side, out=side).add_(0.5)
-    return torch.sub(images, side, out=out).abs_()
+    moved = torch.sub(images, side, out=out)
+    return moved.mul_(torch.add(torch.tensor(1.0, dtype=images.dtype), side, alpha=-2.0, out=side))
 
 
 def posterize(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:

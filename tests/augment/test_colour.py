@@ -49,6 +49,7 @@ CHAINS: list[Any] = [
     [{"contrast": {"factor": [0.2, 1]}}, "invert", {"contrast": {"factor": [0.5, 2]}}, {"brightness": {"factor": 1.5}}, "channel_shuffle"],
     [{"brightness_shift": {"shift": [-0.5, 0.5]}}, {"saturation_mean": {"factor": [0, 2]}}, {"contrast_mean": {"factor": [0.5, 1.5]}}],
     [{"one_of": SINGLE[:6]}, {"one_of": SINGLE[6:12]}],
+    [{"contrast_mean": {"factor": [1.5, 2]}}, {"solarize": {"threshold": [0, 1]}}],
     [{"saturation": {"factor": 2}}, {"gamma": {"gamma": 0.5, "p": 0.5}}, "grayscale", "equalize"],
 ]  # fmt: skip
 
@@ -94,3 +95,12 @@ def test_equalize_is_pillows() -> None:
     for image, ours in zip(images, found, strict=True):
         theirs = np.asarray(ImageOps.equalize(Image.fromarray(image.permute(1, 2, 0).numpy())))
         np.testing.assert_array_equal(ours.permute(1, 2, 0).numpy(), theirs)
+
+
+def test_under_autocast_colours_keep_their_precision_with_a_gradient_too() -> None:
+    images = (photo(8, 24, 30).float() / 255).requires_grad_()
+    colour = colour_of([{"saturation": {"factor": [0, 2]}}])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = apply_colour(images, colour)
+    assert made.dtype == torch.float32
+    torch.testing.assert_close(made, apply_colour(images, colour), atol=0, rtol=0)

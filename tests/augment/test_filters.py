@@ -10,7 +10,9 @@ import torch
 
 from augment.draws import draw, program
 from augment.errors import PolicyError
-from augment.filters import apply_filter
+from augment.filters import _blur_by_convolution as blur_by_convolution
+from augment.filters import _trimmed as trimmed
+from augment.filters import apply_filter, gaussian_weights
 from augment.kornia_chain import run_kornia
 from augment.policy import load
 from augment.program import Filter
@@ -81,3 +83,21 @@ def test_a_geometric_operation_of_kornia_or_a_wrong_argument_is_refused() -> Non
         apply_filter(images, filter_of({"kornia": {"operation": "RandomAffine"}}))
     with pytest.raises(PolicyError, match="RandomGaussianNoise cannot use"):
         apply_filter(images, filter_of({"kornia": {"operation": "RandomGaussianNoise", "arguments": {"stdd": 3}}}))
+
+
+def test_faint_taps_are_left_out_without_a_trace() -> None:
+    images = photo(8, 80, 96).float() / 255
+    step = filter_of({"gaussian_blur": {"sigma": [0.1, 2.0], "kernel": 51}}, (80, 96))
+    torch.testing.assert_close(apply_filter(images, step), run_kornia(images, (step,)), atol=1e-6, rtol=0)
+    wide, narrow = (trimmed(line) for line in gaussian_weights(torch.tensor([2.0, 0.1]), 51).numpy())
+    assert (len(wide), len(narrow)) == (23, 1)
+    np.testing.assert_array_equal(wide, wide[::-1])
+    assert abs(wide.sum() - 1) < 1e-6
+
+
+def test_the_blur_of_a_device_keeps_its_precision_under_autocast() -> None:
+    images = photo(2, 20, 24).float() / 255
+    weights = gaussian_weights(torch.tensor([0.7, 1.5]), 7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = blur_by_convolution(images, weights)
+    torch.testing.assert_close(made, blur_by_convolution(images, weights), atol=0, rtol=0)
