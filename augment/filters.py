@@ -182,8 +182,12 @@ def kornia_operation(name: str, arguments: dict[str, Any]) -> Any:
     found = getattr(augmentation, name, None)
     if not (isinstance(found, type) and issubclass(found, augmentation.IntensityAugmentationBase2D)):
         raise PolicyError(f"kornia.operation takes an intensity operation of kornia.augmentation, and {name!r} is none")
+    if "p" in arguments:
+        raise PolicyError(
+            f"kornia.augmentation.{name} is switched by the operation's own p, not by one in its arguments"
+        )
     try:
-        return found(**{"p": 1.0, **arguments})
+        return found(p=1.0, **arguments)
     except (TypeError, ValueError) as error:
         raise PolicyError(f"kornia.augmentation.{name} cannot use {arguments}: {error}") from error
 

@@ -81,6 +81,8 @@ def test_a_geometric_operation_of_kornia_or_a_wrong_argument_is_refused() -> Non
     images = torch.zeros(8, 3, 33, 40)
     with pytest.raises(PolicyError, match="'RandomAffine' is none"):
         apply_filter(images, filter_of({"kornia": {"operation": "RandomAffine"}}))
+    with pytest.raises(PolicyError, match="switched by the operation's own p"):
+        apply_filter(images, filter_of({"kornia": {"operation": "RandomRain", "arguments": {"p": 0.5}}}))
     with pytest.raises(PolicyError, match="RandomGaussianNoise cannot use"):
         apply_filter(images, filter_of({"kornia": {"operation": "RandomGaussianNoise", "arguments": {"stdd": 3}}}))
 
