@@ -371,29 +371,30 @@ def test_f20_the_network_is_untouched_afterwards() -> None:
     assert torch.equal(model(wave((5, 3, 8, 8))), before)
 
 
+def recovered(config: RecoverConfig, seeds: list[int]) -> torch.Tensor:
+    """The last images (groups, 5, 3, 16, 16) of a small float64 run with one group for each seed."""
+    last: list[torch.Tensor] = []
+    recover(
+        tiny_network(),
+        torch.arange(5),
+        config,
+        seeds=seeds,
+        mean=IMAGENET[0],
+        std=IMAGENET[1],
+        image_size=16,
+        dtype=torch.float64,
+        on_step=lambda _step, images, _loss: last.append(images.clone()),
+    )
+    return last[-1]
+
+
 @pytest.mark.parametrize("mode", ["reference", "improved"])
 def test_f21_a_batch_of_groups_is_as_many_runs(mode: str) -> None:
     config = RecoverConfig(mode=mode, iterations=12, log_every=1)  # type: ignore[arg-type]
-
-    def run(seeds: list[int]) -> torch.Tensor:
-        last: list[torch.Tensor] = []
-        recover(
-            tiny_network(),
-            torch.arange(5),
-            config,
-            seeds=seeds,
-            mean=IMAGENET[0],
-            std=IMAGENET[1],
-            image_size=16,
-            dtype=torch.float64,
-            on_step=lambda _step, images, _loss: last.append(images.clone()),
-        )
-        return last[-1]
-
-    together = run([7, 8, 9])
+    together = recovered(config, [7, 8, 9])
     for place, seed in enumerate([7, 8, 9]):
-        assert torch.allclose(together[place], run([seed])[0], rtol=0, atol=1e-10)
-    assert torch.equal(together, run([7, 8, 9]))
+        assert torch.allclose(together[place], recovered(config, [seed])[0], rtol=0, atol=1e-10)
+    assert torch.equal(together, recovered(config, [7, 8, 9]))
 
 
 def test_f21_statistics_do_not_depend_on_the_order_of_images() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from distill.cda import augment, draw, recover
 from distill.config import RecoverConfig
 from distill.statistics import BatchNormMatcher, batch_statistics, plain_distance
-from tests.fidelity.test_cda import IMAGENET, tiny_network, wave
+from tests.fidelity.test_cda import IMAGENET, recovered, tiny_network, wave
 
 
 def test_views_of_one_image_each_are_the_views_of_lone_images() -> None:
@@ -24,20 +24,7 @@ def test_views_of_one_image_each_are_the_views_of_lone_images() -> None:
 
 def test_images_with_views_of_their_own_are_recovered_apart_from_other_groups() -> None:
     def run(seeds: list[int], view_per_image: bool = True) -> torch.Tensor:
-        config = RecoverConfig(iterations=8, view_per_image=view_per_image, jitter=2)
-        last: list[torch.Tensor] = []
-        recover(
-            tiny_network(),
-            torch.arange(5),
-            config,
-            seeds=seeds,
-            mean=IMAGENET[0],
-            std=IMAGENET[1],
-            image_size=16,
-            dtype=torch.float64,
-            on_step=lambda _step, images, _loss: last.append(images.clone()),
-        )
-        return last[-1]
+        return recovered(RecoverConfig(iterations=8, view_per_image=view_per_image, jitter=2), seeds)
 
     assert torch.allclose(run([3, 4])[1], run([4])[0], rtol=0, atol=1e-10)
     assert not torch.allclose(run([4]), run([4], view_per_image=False))
