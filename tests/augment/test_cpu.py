@@ -30,6 +30,8 @@ BOUNDS: list[tuple[Any, int, float]] = [
     ({"resize": {"size": 90}}, 1, 0.2),
     ({"letterbox": {"size": 90}}, 1, 0.2),
     ({"resize": {"size": 20}}, 48, 2),  # a box filter next to a triangle, at sharp edges
+    ({"resize": {"size": [8, 90]}}, 32, 3.2),  # one axis shrinks, the other grows; unfiltered it would be 84, 6.0
+    ({"resize": {"size": [60, 9]}}, 20, 3.2),  # 48, 5.9
     ({"resized_crop": {"size": 32}}, 16, 0.5),
     ({"rotate": {"degrees": [-40, 40]}}, 1, 0.05),
     ({"affine": {"scale": [1, 1.5], "shear_x": [-20, 20], "translate_x": [-0.1, 0.1]}}, 1, 0.05),
@@ -67,6 +69,27 @@ def test_an_operation_is_the_torch_paths_within_its_bound(spec: Any, largest: in
     apart = (ours - other).abs()
     assert int(apart.max()) <= largest
     assert float(apart.float().mean()) <= mean
+
+
+@pytest.mark.parametrize("size", [(40, 640), (600, 60)])
+def test_an_axis_that_shrinks_is_filtered_though_the_other_grows(size: tuple[int, int]) -> None:
+    """Noise tells: a tenth of the pixels picked would keep its spread, their averages have a third of it or less."""
+    noise = torch.randint(0, 256, (2, 3, *size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    made = Augmenter([{"resize": {"size": 64}}], backend="cv2")(noise, KEYS[:2]).images
+    assert float(made.float().std()) < float(noise.float().std()) / 3
+
+
+@pytest.mark.parametrize("size", [13, 20, 24, 64, 90, 96])
+@pytest.mark.parametrize("operation", ["resize", "resized_crop", "letterbox"])
+def test_the_nearest_pixel_is_the_torch_paths_and_so_the_masks(operation: str, size: int) -> None:
+    """Halves go up: pixels half way between two are many where sizes share factors, and a mask must lie on its image."""
+    images = photo(12, 40, 48)
+    policy = {"operations": [{operation: {"size": size}}], "interpolation": "nearest"}
+    ours, other = (Augmenter(policy, seed=7, backend=backend)(images, KEYS).images for backend in ("cv2", "torch"))
+    assert torch.equal(ours, other)
+    masks = Augmenter(policy, seed=7, backend="cv2")(images, KEYS, masks=images).masks
+    assert masks is not None
+    assert torch.equal(masks, ours)
 
 
 def test_colours_that_are_not_clamped_meet_the_next_clamp_and_no_other() -> None:
