@@ -56,6 +56,8 @@ BOUNDS: list[tuple[Any, int, float]] = [
     ({"erase": {"value": 0.5}}, 0, 0),
     ({"gaussian_noise": {}}, 1, 0.05),
     ({"color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4}}, 3, 0.4),
+    ({"augmix": [{"rotate": {"degrees": 20}}, {"contrast": {"factor": 0.7}}, "invert"]}, 1, 0.2),
+    ({"kornia": {"operation": "RandomPlasmaShadow"}}, 0, 0),  # drawn while it applies, from the sample's own seed
 ]
 
 
@@ -90,6 +92,24 @@ def test_the_nearest_pixel_is_the_torch_paths_and_so_the_masks(operation: str, s
     masks = Augmenter(policy, seed=7, backend="cv2")(images, KEYS, masks=images).masks
     assert masks is not None
     assert torch.equal(masks, ours)
+
+
+@pytest.mark.parametrize("spec", [{"resize": {"size": [8, 9]}}, {"resized_crop": {"size": 16}}])
+def test_without_antialiasing_a_crop_is_sampled_and_not_averaged(spec: Any) -> None:
+    policy = {"operations": [spec], "antialias": False}
+    ours, other = (
+        Augmenter(policy, seed=7, backend=backend)(photo(12, 40, 48), KEYS).images.int() for backend in ("cv2", "torch")
+    )
+    assert int((ours - other).abs().max()) <= 1
+
+
+@pytest.mark.parametrize("spec", [{"rotate": {"degrees": [-40, 40]}}, "perspective"])
+def test_turned_images_take_the_nearest_pixel_too(spec: Any) -> None:
+    policy = {"operations": [spec], "interpolation": "nearest"}
+    ours, other = (
+        Augmenter(policy, seed=7, backend=backend)(photo(12, 40, 48), KEYS).images for backend in ("cv2", "torch")
+    )
+    assert torch.equal(ours, other)
 
 
 def test_colours_that_are_not_clamped_meet_the_next_clamp_and_no_other() -> None:
