@@ -214,5 +214,5 @@ def test_saturating_colours_clamp_where_the_chain_does() -> None:
     for backend in ("cv2", "torch", "kornia"):
         made = Augmenter([{"brightness": {"factor": 2}}, {"brightness": {"factor": 0.5}}], backend=backend)(
             images, ["a"]
-        )  # type: ignore[arg-type]
+        )
         assert made.images.unique().tolist() == [128]
