@@ -165,10 +165,10 @@ def _load(options: GeneratorOptions, dtype: torch.dtype, name: str, index: dict[
             if options.vae is not None:
                 from diffusers import AutoencoderKL
 
-                more["vae"] = AutoencoderKL.from_pretrained(options.vae, torch_dtype=dtype, use_safetensors=True)
+                more["vae"] = AutoencoderKL.from_pretrained(options.vae, dtype=dtype, use_safetensors=True)
             return loader.from_pretrained(
                 model,
-                torch_dtype=dtype,
+                dtype=dtype,
                 revision=options.revision,
                 variant=options.variant,
                 use_safetensors=True,
