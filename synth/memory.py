@@ -36,6 +36,11 @@ class CudaMeter:
         return torch.cuda.max_memory_allocated(self.device)
 
 
+def needs_probe(device: torch.device) -> bool:
+    """Whether memory there is scarce, and a batch that does not fit fails cleanly."""
+    return device.type == "cuda"
+
+
 def largest_batch(
     run: Callable[[int], None],
     device: torch.device,

@@ -1,4 +1,4 @@
-"""What is asked of a generator, one image at a time, and the random numbers that belong to it."""
+"""What is asked of a generator, one image at a time, the random numbers that belong to it, and what comes back."""
 
 from __future__ import annotations
 
@@ -33,6 +33,13 @@ class Request:
     mask: torch.Tensor | None = None
     boxes: torch.Tensor | None = None
     phrases: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.mask is not None and self.image is None:
+            raise SynthError("a mask says what to paint anew in an image, and no image was given")
+        if (0 if self.boxes is None else len(self.boxes)) != len(self.phrases):
+            count = 0 if self.boxes is None else len(self.boxes)
+            raise SynthError(f"{count} boxes came with {len(self.phrases)} phrases: give a phrase for each box")
 
     @property
     def kind(self) -> tuple[bool, bool, int]:
@@ -92,3 +99,23 @@ def generators(
 def noise(sources: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> torch.Tensor:
     """(n, *shape) float32 standard normal on `device`, a row from each generator."""
     return torch.stack([torch.randn(tuple(shape), generator=source) for source in sources]).to(device)
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """One batch. `images` (n, 3, h, w) float32 in [0, 1], not yet encoded; `black` (n,) bool, images with no light at all;
+    `broken` (n,) bool, images with a value that is not a number; `latents` (n, c, h', w') where the model has them.
+    """
+
+    requests: tuple[Request, ...]
+    images: torch.Tensor
+    black: torch.Tensor
+    broken: torch.Tensor
+    latents: torch.Tensor | None = None
+
+
+def checked(requests: Sequence[Request], images: torch.Tensor, latents: torch.Tensor | None) -> Generated:
+    """`images` as they were made, with what a safety checker or an overflow would have left in them counted."""
+    broken = ~torch.isfinite(images).flatten(1).all(1)
+    black = torch.nan_to_num(images, nan=1.0).flatten(1).amax(1) < 1 / 255
+    return Generated(tuple(requests), images, black, broken, latents)

@@ -9,43 +9,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from synth import schedules
-from synth.backends.encoder_free import KeptFeatures, key_step
+from synth.backends.encoder_free import key_step
 from synth.backends.protocol import Backend, Conditioning, SteppedBackend, WholeBackend
+from synth.branches import Branches, Painting
 from synth.errors import SynthError
 from synth.guidance import annealed, combine, guided
-from synth.memory import largest_batch
-from synth.requests import Request, Settings, generators, noise
+from synth.memory import largest_batch, needs_probe
+from synth.requests import Generated, Request, Settings, checked, generators, noise
 
 CPU_BATCH = 8
-
-
-@dataclass(frozen=True, eq=False)
-class Generated:
-    """One batch. `images` (n, 3, h, w) float32 in [0, 1], not yet encoded; `black` (n,) bool, images with no light at all;
-    `broken` (n,) bool, images with a value that is not a number; `latents` (n, c, h', w') where the model has them.
-    """
-
-    requests: tuple[Request, ...]
-    images: torch.Tensor
-    black: torch.Tensor
-    broken: torch.Tensor
-    latents: torch.Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class _Told:
-    """A model and what its two branches are told."""
-
-    backend: SteppedBackend
-    conditional: Conditioning
-    null: Conditioning | None
-    features: KeptFeatures | None
 
 
 class Sampler:
@@ -93,16 +71,16 @@ class Sampler:
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Generated]:
         """Every request's image, in the order given, a batch at a time."""
-        if requests and self._batch_size is None:
-            self._batch_size = self._probe(requests[0])
         for batch in self.batches(requests):
             yield self.batch(batch)
 
     def batches(self, requests: Sequence[Request]) -> Iterator[list[Request]]:
         """Consecutive requests of one kind, at most a batch of them together."""
+        if requests and self._batch_size is None:
+            self._batch_size = self._probe(requests[0])
         batch: list[Request] = []
         for request in requests:
-            if batch and (len(batch) == (self._batch_size or CPU_BATCH) or batch[0].kind != request.kind):
+            if batch and (len(batch) == self._batch_size or batch[0].kind != request.kind):
                 yield batch
                 batch = []
             batch.append(request)
@@ -125,9 +103,9 @@ class Sampler:
         if isinstance(self.backend, SteppedBackend):
             latents = self._denoise(self.backend, asked)[:count]
             images = self.backend.decode(latents)
-            return _checked(requests, images, latents)
+            return checked(requests, images, latents)
         assert isinstance(self.backend, WholeBackend)
-        return _checked(requests, self._whole(self.backend, asked)[:count], None)
+        return checked(requests, self._whole(self.backend, asked)[:count], None)
 
     def initial_noise(self, requests: Sequence[Request]) -> torch.Tensor:
         """The standard normal start (n, c, h', w') of these requests."""
@@ -158,8 +136,10 @@ class Sampler:
         timesteps = schedules.prepare(scheduler, settings.steps, device, arguments)
         start = self.initial_noise(requests)
         first, latents, painting = self._start(backend, requests, scheduler, timesteps, start)
-        told = self._told(backend, requests, painting)
-        finishing = self._told(self.refiner, requests, painting) if self.refiner is not None else None
+        told = Branches.of(backend, requests, painting, self.size, self.guidance, settings)
+        finishing = None
+        if self.refiner is not None:
+            finishing = Branches.of(self.refiner, requests, painting, self.size, self.guidance, settings)
         extra = self._step_arguments(scheduler, requests)
         condition_noise = generators(self.run_seed, requests, "cads", settings.seeds)
         times = (timesteps.double().cpu() / scheduler.config.num_train_timesteps).tolist()
@@ -169,7 +149,7 @@ class Sampler:
             if now.features is not None:
                 now.features.reuse = not key_step(index - first, len(timesteps) - first, settings.encoder_every)
             if backend.capabilities.layout and index - first == int(settings.grounded * (len(timesteps) - first)):
-                now = told = _ungrounded(told)
+                now = told = told.ungrounded()
             model_input = scheduler.scale_model_input(latents, timestep) if _scales(scheduler) else latents
             output = self._guided(now, model_input, timestep, time, condition_noise)
             latents = scheduler.step(output, timestep, latents, return_dict=False, **extra)[0]
@@ -178,7 +158,7 @@ class Sampler:
         return latents
 
     def _guided(
-        self, told: _Told, latents: torch.Tensor, timestep: torch.Tensor, time: float, sources: list[torch.Generator]
+        self, told: Branches, latents: torch.Tensor, timestep: torch.Tensor, time: float, sources: list[torch.Generator]
     ) -> torch.Tensor:
         """The model's output after guidance; the second branch rides in the same call, and is left out where it has no say."""
         conditional = told.conditional
@@ -191,28 +171,6 @@ class Sampler:
         unconditional, conditioned = output.chunk(2)
         return combine(unconditional, conditioned, self.guidance)
 
-    def _told(self, backend: SteppedBackend, requests: Sequence[Request], painting: _Painting | None) -> _Told:
-        can, settings, count = backend.capabilities, self.settings, len(requests)
-        conditional = backend.encode([request.prompt for request in requests])  # type: ignore[arg-type]
-        conditional = backend.size_conditioning(conditional, self.size, null=False)
-        embedded = can.guidance == "embedded"
-        null = None
-        if not embedded and self.guidance > 1:
-            null = backend.size_conditioning(backend.encode_null(count, settings.negative), self.size, null=True)
-        if can.layout or any(request.boxes is not None for request in requests):
-            boxes, phrases = [request.boxes for request in requests], [request.phrases for request in requests]
-            conditional = backend.layout_conditioning(conditional, boxes, phrases)
-            if null is not None:
-                null = backend.layout_conditioning(null, [None] * count, [()] * count)
-        if embedded:
-            conditional = conditional.having(guidance=torch.full((count,), self.guidance, device=backend.device))
-        if painting is not None and painting.masked is not None:
-            seen = {"mask": painting.mask, "masked": painting.masked}
-            conditional = conditional.having(**seen)
-            null = None if null is None else null.having(**seen)
-        features = KeptFeatures() if settings.encoder_every > 1 and can.encoder_free else None
-        return _Told(backend, conditional, null, features)
-
     def _start(
         self,
         backend: SteppedBackend,
@@ -220,7 +178,7 @@ class Sampler:
         scheduler: Any,
         timesteps: torch.Tensor,
         start: torch.Tensor,
-    ) -> tuple[int, torch.Tensor, _Painting | None]:
+    ) -> tuple[int, torch.Tensor, Painting | None]:
         """Which step is the first, the latents it begins with, and what is painted over."""
         begin = start * schedules.start_scale(scheduler)
         if requests[0].image is None:
@@ -242,7 +200,7 @@ class Sampler:
         painting = None
         if requests[0].mask is not None:
             mask = torch.stack([r.mask for r in requests if r.mask is not None]).to(backend.device, torch.float32)
-            painting = _Painting.over(backend, images, mask, clean)
+            painting = Painting.over(backend, images, mask, clean)
         flow = schedules.is_flow(backend.scheduler)
         first = schedules.start_step(settings.steps, requests[0].strength, flow)
         if first == 0 and painting is not None:
@@ -258,7 +216,7 @@ class Sampler:
         return {"generator": generators(self.run_seed, requests, "solver", self.settings.seeds)}
 
     def _probe(self, request: Request) -> int:
-        if self.backend.device.type != "cuda":
+        if not needs_probe(self.backend.device):
             return CPU_BATCH
 
         def run(count: int) -> None:
@@ -270,49 +228,9 @@ class Sampler:
         return largest_batch(run, self.backend.device)
 
 
-@dataclass(frozen=True, eq=False)
-class _Painting:
-    """What stays and what is painted: `mask` (n, 1, h', w') in the latent's cells, 1 where painted; `clean` latents; `masked` latents
-    of the image with the hole, for inpainting models, which see it."""
-
-    mask: torch.Tensor
-    clean: torch.Tensor
-    masked: torch.Tensor | None
-
-    @staticmethod
-    def over(backend: SteppedBackend, images: torch.Tensor, mask: torch.Tensor, clean: torch.Tensor) -> _Painting:
-        hole = (mask >= 0.5).float()
-        cells = torch.nn.functional.interpolate(hole, size=clean.shape[2:])
-        nine = getattr(getattr(backend, "denoiser", None), "config", {}).get("in_channels") == 9
-        # A hole is grey, 0 of [-1, 1], as in the inpainting models' training.
-        masked = backend.encode_images(images * (1 - hole) + 0.5 * hole, None) if nine else None
-        return _Painting(cells, clean, masked)
-
-    def keep_outside(
-        self, scheduler: Any, latents: torch.Tensor, start: torch.Tensor, following: torch.Tensor
-    ) -> torch.Tensor:
-        """Outside the mask, the image itself at the noise level of the `following` timestep (none: the last)."""
-        if self.masked is not None:
-            return latents
-        known = schedules.add_noise(scheduler, self.clean, start, following[0]) if len(following) else self.clean
-        return (1 - self.mask) * known + self.mask * latents
-
-
-def _ungrounded(told: _Told) -> _Told:
-    names = ("boxes", "phrases", "box_mask")
-    null = None if told.null is None else told.null.without(*names)
-    return _Told(told.backend, told.conditional.without(*names), null, told.features)
-
-
 def _scales(scheduler: Any) -> bool:
     return hasattr(scheduler, "scale_model_input")
 
 
 def _short(settings: Settings) -> Settings:
     return replace(settings, steps=2, interval=(0.0, 1.0))
-
-
-def _checked(requests: Sequence[Request], images: torch.Tensor, latents: torch.Tensor | None) -> Generated:
-    broken = ~torch.isfinite(images).flatten(1).all(1)
-    black = torch.nan_to_num(images, nan=1.0).flatten(1).amax(1) < 1 / 255
-    return Generated(tuple(requests), images, black, broken, latents)

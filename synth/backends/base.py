@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from synth.backends.adapters import Adapters
+from synth.backends.prompts import PromptCache
 from synth.backends.protocol import Capabilities, Conditioning
+from synth.backends.quiet import quiet_generators
 from synth.errors import SynthError
 
-KEPT_PROMPTS = 512
 
-
-@contextlib.contextmanager
-def quiet_generators(device: torch.device) -> Iterator[None]:
-    """Third-party code may draw from the global generators in here; afterwards they are as they were."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        yield
-
-
-class LatentBackend:
+class LatentBackend(Adapters):
     """The common half of an adapter over a loaded diffusers pipeline; subclasses say what conditions the model and call it.
 
     The pipeline's own `__call__` is never used: only its parts. Whatever it holds is put to eval mode and frozen.
@@ -35,8 +26,7 @@ class LatentBackend:
     def __init__(self, pipeline: Any, capabilities: Capabilities) -> None:
         self.pipeline = pipeline
         self.capabilities = capabilities
-        self._prompts: OrderedDict[tuple[Any, ...], Conditioning] = OrderedDict()
-        self._loaded = 0
+        self._prompts = PromptCache()
         for component in pipeline.components.values():
             if isinstance(component, nn.Module):
                 component.eval().requires_grad_(False)
@@ -53,17 +43,17 @@ class LatentBackend:
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
-        return self.pipeline._execution_device
+        """Where the denoiser runs, and latents are."""
+        return _runs_on(self.denoiser)
 
     @property
     def dtype(self) -> torch.dtype:
         """What the denoiser computes in; latents stay float32 between steps."""
         return self.denoiser.dtype
 
-    def compile(self, mode: str | None = None) -> None:
+    def compile(self, mode: str | None = None, compiler: str = "inductor") -> None:
         """`torch.compile` the denoiser. Give the sampler `fixed_batch`, or every new batch size compiles again."""
-        self.denoiser.compile(mode=mode)
+        self.denoiser.compile(mode=mode, backend=compiler)
 
     # prompts
 
@@ -87,14 +77,13 @@ class LatentBackend:
         self._prompts.clear()
 
     def _kept(self, what: tuple[str, Any]) -> Conditioning:
-        key = (*what, self.text_adapters())
-        if key not in self._prompts:
-            with torch.no_grad(), quiet_generators(self.device):
-                self._prompts[key] = self._encode_null(what[1]) if what[0] == "null" else self._encode_one(what[1])
-            if len(self._prompts) > KEPT_PROMPTS:
-                self._prompts.popitem(last=False)
-        self._prompts.move_to_end(key)
-        return self._prompts[key]
+        return self._prompts.get((*what, self.text_adapters()), lambda: self._make(*what))
+
+    @torch.no_grad()
+    def _make(self, kind: str, prompt: Any) -> Conditioning:
+        with quiet_generators(self.device):
+            made = self._encode_null(prompt) if kind == "null" else self._encode_one(prompt)
+        return Conditioning({name: tensor.to(self.device) for name, tensor in made.tensors.items()})
 
     def _encode_one(self, prompt: Any) -> Conditioning:
         raise NotImplementedError
@@ -111,50 +100,6 @@ class LatentBackend:
     ) -> Conditioning:
         """With boxes (k, 4) of x1, y1, x2, y2 in [0, 1] and a phrase for each, for models that take a layout."""
         raise SynthError(f"a {self.capabilities.family} model takes no boxes: load a layout model (GLIGEN) for them")
-
-    # adapters
-
-    def text_adapters(self) -> tuple[Any, ...]:
-        """Which adapters the text encoders now run, with their weights: prompt embeddings belong to this."""
-        state: list[Any] = [self._loaded]
-        for name in ("text_encoder", "text_encoder_2"):
-            module = getattr(self.pipeline, name, None)
-            if module is not None and getattr(module, "peft_config", None):
-                state.append((name, _adapter_scales(module)))
-        return tuple(state)
-
-    def load_adapter(self, folder: str, name: str, weights_file: str | None = None) -> None:
-        """Load LoRA weights in diffusers' format from `folder` as adapter `name`, beside those already there; none is set."""
-        if not self.capabilities.adapters:
-            raise SynthError(f"a {self.capabilities.family} model takes no LoRA adapters here")
-        extra = {} if weights_file is None else {"weight_name": weights_file}
-        try:
-            with quiet_generators(self.device):
-                self.pipeline.load_lora_weights(folder, adapter_name=name, **extra)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise SynthError(
-                f"no LoRA adapter for this {self.capabilities.family} model in {folder} ({reason})"
-            ) from error
-        self._loaded += 1
-
-    def delete_adapters(self, names: str | Sequence[str]) -> None:
-        """Free these adapters' memory."""
-        self.pipeline.delete_adapters([names] if isinstance(names, str) else list(names))
-        self._loaded += 1
-
-    def set_adapters(self, names: str | Sequence[str], weights: float | Sequence[float] = 1.0) -> None:
-        """Run with these adapters and weights from now on; weight 0 is exactly the base model, two at 0.5 are LoFT's fusion."""
-        wanted = [names] if isinstance(names, str) else list(names)
-        scales = [float(weights)] * len(wanted) if isinstance(weights, int | float) else [float(w) for w in weights]
-        if len(scales) != len(wanted):
-            raise SynthError(f"{len(wanted)} adapters were named with {len(scales)} weights: give one weight for each")
-        listed = self.pipeline.get_list_adapters() if self.capabilities.adapters else {}
-        known = sorted({name for part in listed.values() for name in part})
-        missing = [name for name in wanted if name not in known]
-        if missing:
-            raise SynthError(f"no adapter called {missing[0]!r} is loaded, only {', '.join(known) or 'none'}")
-        self.pipeline.set_adapters(wanted, adapter_weights=scales)
 
     # images and latents
 
@@ -188,19 +133,21 @@ class LatentBackend:
         With `generators`, one for each image, the posterior is sampled as the published code does; without, its mean is taken.
         """
         shift, scale = self._scaling()
-        posterior = self._vae.encode((images * 2 - 1).to(self.device, self._vae.dtype)).latent_dist
+        posterior = self._vae.encode((images * 2 - 1).to(_runs_on(self._vae), self._vae.dtype)).latent_dist
         if generators is None:
-            latents = posterior.mode().float()
+            latents = posterior.mode().float().to(self.device)
         else:
             noise = torch.stack([torch.randn(posterior.mean.shape[1:], generator=g) for g in generators])
-            latents = posterior.mean.float() + posterior.std.float() * noise.to(self.device)
+            mean, deviation = posterior.mean.float().to(self.device), posterior.std.float().to(self.device)
+            latents = mean + deviation * noise.to(self.device)
         return (latents - shift) * scale
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Images (n, 3, h, w) float32 in [0, 1] of `latents`; a value that is not a number stays one, to be counted."""
         shift, scale = self._scaling()
-        decoded = self._vae.decode((latents / scale + shift).to(self._vae.dtype), return_dict=False)[0]
+        encoded = (latents / scale + shift).to(_runs_on(self._vae), self._vae.dtype)
+        decoded = self._vae.decode(encoded, return_dict=False)[0].to(self.device)
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
     def _scaling(self) -> tuple[Any, Any]:
@@ -217,11 +164,9 @@ class LatentBackend:
         return float(config.get("shift_factor") or 0.0), scale
 
 
-def _adapter_scales(module: nn.Module) -> tuple[Any, ...]:
-    """The active adapters of a peft-injected module and their scales, read from its first LoRA layer."""
-    for layer in module.modules():
-        active, scaling = getattr(layer, "active_adapters", None), getattr(layer, "scaling", None)
-        if active is not None and isinstance(scaling, dict):
-            enabled = not getattr(layer, "disable_adapters", False)
-            return tuple((name, scaling.get(name)) for name in active) if enabled else ()
-    return ()
+def _runs_on(module: Any) -> torch.device:
+    """Where a module computes: where accelerate's hook brings it when it is used, else where its weights are."""
+    brought_to = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+    if brought_to is None:
+        return next(module.parameters()).device
+    return torch.device("cuda", brought_to) if isinstance(brought_to, int) else torch.device(brought_to)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+from diffusers import AutoencoderKL, AutoPipelineForText2Image, DiffusionPipeline
 from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
-from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
-from transformers.utils import logging as transformers_logging
 
-from synth.backends.base import LatentBackend, quiet_generators
+from synth.backends.base import LatentBackend
 from synth.backends.protocol import Backend
+from synth.backends.quiet import quiet_generators, quiet_loading
 from synth.backends.transformers import DiT, Flux, StableDiffusion3
 from synth.backends.unet import Gligen, StableDiffusion, StableDiffusionXL
 from synth.backends.whole import WholePipeline
@@ -88,7 +86,11 @@ def load_backend(options: GeneratorOptions | str) -> Backend:
         )
     pipeline = _load(options, dtype, name, index)
     _place(pipeline, options, device)
-    return wrap(pipeline)
+    backend = wrap(pipeline)
+    if options.offload != "none" and isinstance(backend, LatentBackend):
+        # Parts are brought to the GPU when the whole UNet is called, which encoder-free steps do not do.
+        backend.capabilities = replace(backend.capabilities, encoder_free=False)
+    return backend
 
 
 def wrap(pipeline: Any) -> Backend:
@@ -137,7 +139,7 @@ def _look_up(options: GeneratorOptions) -> tuple[str, dict[str, Any]]:
             raise SynthError(f"no generator at {options.model}: {where.absolute()} is not JSON ({error})") from error
     else:
         try:
-            with _silence():
+            with quiet_loading():
                 index = dict(DiffusionPipeline.load_config(options.model, revision=options.revision))
         except (OSError, ValueError) as error:
             raise SynthError(
@@ -161,10 +163,8 @@ def _load(options: GeneratorOptions, dtype: torch.dtype, name: str, index: dict[
     model = str(Path(options.model).expanduser()) if Path(options.model).expanduser().exists() else options.model
     loader = getattr(importlib.import_module("diffusers"), name) if name in _FAMILIES else AutoPipelineForText2Image
     try:
-        with _silence(), quiet_generators(torch.device("cpu")):
+        with quiet_loading(), quiet_generators(torch.device("cpu")):
             if options.vae is not None:
-                from diffusers import AutoencoderKL
-
                 more["vae"] = AutoencoderKL.from_pretrained(options.vae, dtype=dtype, use_safetensors=True)
             return loader.from_pretrained(
                 model,
@@ -219,26 +219,3 @@ def _place(pipeline: Any, options: GeneratorOptions, device: torch.device) -> No
 
 def _text_to_image_classes() -> set[str]:
     return {member.__name__ for member in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Neither library's progress bars nor its notes on what it loads; their own settings come back afterwards."""
-    levels = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
-    bars = diffusers_logging.is_progress_bar_enabled(), transformers_logging.is_progress_bar_enabled()
-    diffusers_logging.set_verbosity_error()
-    transformers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        diffusers_logging.set_verbosity(levels[0])
-        transformers_logging.set_verbosity(levels[1])
-        if bars[0]:
-            diffusers_logging.enable_progress_bar()
-        if bars[1]:
-            transformers_logging.enable_progress_bar()
-
-
-__all__ = ["GeneratorOptions", "LatentBackend", "load_backend", "resolve_device", "resolve_dtype", "wrap"]

@@ -54,6 +54,11 @@ class Conditioning:
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
 
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
     def take(self, rows: Sequence[int] | torch.Tensor) -> Conditioning:
         """These rows, in this order; a row may be taken more than once."""
         return Conditioning({name: t[torch.as_tensor(rows, device=t.device)] for name, t in self.tensors.items()})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,15 +10,16 @@ import torch
 from torch import nn
 
 from synth import schedules
-from synth.backends.base import KEPT_PROMPTS, quiet_generators
-from synth.backends.protocol import Capabilities
-from synth.errors import SynthError
+from synth.backends.adapters import Adapters
+from synth.backends.prompts import PromptCache
+from synth.backends.protocol import Capabilities, Conditioning
+from synth.backends.quiet import quiet_generators
 
 # Pipelines whose encode_prompt gives (embedding, mask, negative embedding, negative mask) and whose call takes them back.
 _MASKED = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
 
 
-class WholePipeline:
+class WholePipeline(Adapters):
     """A diffusers pipeline behind the protocol: per-sample generators and prompts in, image tensors out.
 
     What happens between steps belongs to the pipeline, so there is no guidance interval, no CADS and no encoder-free step.
@@ -28,7 +28,7 @@ class WholePipeline:
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
         self._accepted = set(inspect.signature(pipeline.__call__).parameters)
-        self._prompts: OrderedDict[tuple[str, str | None], dict[str, torch.Tensor]] = OrderedDict()
+        self._prompts = PromptCache()
         for component in pipeline.components.values():
             if isinstance(component, nn.Module):
                 component.eval().requires_grad_(False)
@@ -51,13 +51,6 @@ class WholePipeline:
     def device(self) -> torch.device:
         """Where the model runs."""
         return self.pipeline._execution_device
-
-    def set_adapters(self, names: str | Sequence[str], weights: float | Sequence[float] = 1.0) -> None:
-        """Run with these adapters and weights from now on."""
-        if not self.capabilities.adapters:
-            raise SynthError(f"{self.capabilities.family} takes no LoRA adapters")
-        self.pipeline.set_adapters(names, adapter_weights=weights)
-        self._prompts.clear()
 
     @torch.no_grad()
     def generate(
@@ -92,21 +85,16 @@ class WholePipeline:
         """Embeddings where the pipeline takes them with their masks, each prompt encoded once and alone; else the prompts."""
         if not self._accepted.issuperset(_MASKED):
             return {"prompt": list(prompts), "negative_prompt": None if negative is None else [negative] * len(prompts)}
-        rows = [self._encoded(prompt, negative) for prompt in prompts]
-        joined = {name: torch.cat([row[name] for row in rows]) for name in _MASKED}
-        if not guided:
-            joined = {name: joined[name] for name in _MASKED[:2]}
-        return {**joined, "negative_prompt": None}
+        joined = Conditioning.join([self._kept(prompt, negative) for prompt in prompts]).tensors
+        given = _MASKED if guided else _MASKED[:2]
+        return {**{name: joined[name] for name in given}, "negative_prompt": None}
 
-    def _encoded(self, prompt: str, negative: str | None) -> dict[str, torch.Tensor]:
-        key = (prompt, negative)
-        if key not in self._prompts:
-            told = self.pipeline.encode_prompt(prompt, negative_prompt=negative or "", device=self.device)
-            self._prompts[key] = dict(zip(_MASKED, told, strict=True))
-            if len(self._prompts) > KEPT_PROMPTS:
-                self._prompts.popitem(last=False)
-        self._prompts.move_to_end(key)
-        return self._prompts[key]
+    def _kept(self, prompt: str, negative: str | None) -> Conditioning:
+        return self._prompts.get((prompt, negative, self.text_adapters()), lambda: self._encoded(prompt, negative))
+
+    def _encoded(self, prompt: str, negative: str | None) -> Conditioning:
+        told = self.pipeline.encode_prompt(prompt, negative_prompt=negative or "", device=self.device)
+        return Conditioning(dict(zip(_MASKED, told, strict=True)))
 
     def _native_side(self) -> int:
         """Pixels; from the denoiser's sample size and the autoencoder's factor, 512 where the pipeline does not say."""

@@ -61,6 +61,8 @@ def test_21_weight_0_is_exactly_the_base_and_adapters_swap(backend: Any, tmp_pat
         assert (first - second).abs().max() > 1e-3
     backend.set_adapters("dog", 0.0)
     assert torch.equal(images(backend), base)
+    backend.set_adapters([])
+    assert torch.equal(images(backend), base)
     backend.set_adapters("dog", 1.0)
     assert torch.equal(images(backend), dog)
 

@@ -197,10 +197,42 @@ def test_requests_a_model_cannot_meet_are_refused_in_a_sentence(generator: Find)
     with pytest.raises(SynthError, match="leaves out a UNet's encoder"):
         images(generator("dit"), [Request(1, "k", 0)], encoder_every=3)
     with pytest.raises(SynthError, match="2 boxes came with 1 phrases"):
-        images(generator("gligen"), [Request("a", "k", 0, boxes=torch.rand(2, 4), phrases=("a",))])
+        Request("a", "k", 0, boxes=torch.rand(2, 4), phrases=("a",))
+    with pytest.raises(SynthError, match="no image was given"):
+        Request("a", "k", 0, mask=torch.ones(1, 32, 32))
     with pytest.raises(SynthError, match="at most 30 boxes"):
         images(generator("gligen"), [Request("a", "k", 0, boxes=torch.rand(31, 4), phrases=("a",) * 31)])
     with pytest.raises(SynthError, match="SDXL on SDXL"):
         Sampler(sd, refiner=generator("sdxl"))
     with pytest.raises(SynthError, match=r"interval takes two numbers"):
         Settings(interval=(0.8, 0.2))
+
+
+def test_a_compiled_model_gives_the_same_image(folder_of: Find, generator: Find) -> None:
+    from synth.backends import load_backend
+
+    backend: Any = load_backend(folder_of("sd15"))
+    backend.compile(compiler="eager")
+    torch.testing.assert_close(
+        images(backend, requests(2), steps=2), images(generator("sd15"), requests(2), steps=2), atol=1e-5, rtol=0
+    )
+
+
+def test_the_memory_probe_is_asked_once_on_a_gpu_and_never_on_a_cpu(
+    generator: Find, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = Sampler(generator("sd15"), Settings(steps=2))
+    assert [len(batch) for batch in sampler.batches(requests(11))] == [8, 3]
+    asked: list[int] = []
+
+    def probe(run: Callable[[int], None], device: torch.device) -> int:
+        asked.append(1)
+        run(2)
+        return 5
+
+    sampler = Sampler(generator("sd15"), Settings(steps=2))
+    monkeypatch.setattr("synth.sampling.largest_batch", probe)
+    monkeypatch.setattr("synth.sampling.needs_probe", lambda device: True)
+    for _ in range(2):
+        assert [len(batch) for batch in sampler.batches(requests(11))] == [5, 5, 1]
+    assert asked == [1]
