@@ -29,6 +29,12 @@ class WholePipeline(Adapters):
         self.pipeline = pipeline
         self._accepted = set(inspect.signature(pipeline.__call__).parameters)
         self._prompts = PromptCache()
+        # How a prompt is read has other defaults in encode_prompt than in the call, where they are the model's (Sana's instruction).
+        call, encode = (inspect.signature(f).parameters for f in (pipeline.__call__, pipeline.encode_prompt))
+        shared = [
+            name for name in ("max_sequence_length", "complex_human_instruction") if name in call and name in encode
+        ]
+        self._reading = {name: call[name].default for name in shared}
         for component in pipeline.components.values():
             if isinstance(component, nn.Module):
                 component.eval().requires_grad_(False)
@@ -93,7 +99,7 @@ class WholePipeline(Adapters):
         return self._prompts.get((prompt, negative, self.text_adapters()), lambda: self._encoded(prompt, negative))
 
     def _encoded(self, prompt: str, negative: str | None) -> Conditioning:
-        told = self.pipeline.encode_prompt(prompt, negative_prompt=negative or "", device=self.device)
+        told = self.pipeline.encode_prompt(prompt, negative_prompt=negative or "", device=self.device, **self._reading)
         return Conditioning(dict(zip(_MASKED, told, strict=True)))
 
     def _native_side(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
     DDIMScheduler,
     DiTPipeline,
@@ -18,6 +19,8 @@ from diffusers import (
     PixArtAlphaPipeline,
     PixArtTransformer2DModel,
     PNDMScheduler,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionGLIGENPipeline,
@@ -31,6 +34,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizerFast,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
@@ -259,6 +265,51 @@ def pixart() -> Any:
         vae=vae(scaling_factor=0.18215),
         transformer=transformer,
         scheduler=DDIMScheduler(clip_sample=False),
+    )
+
+
+def sana() -> Any:
+    torch.manual_seed(7)
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *LETTERS]
+    text = Gemma2Config(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
+    blocks = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
+    plain = {"encoder_block_types": ("ResBlock", "ResBlock"), "decoder_block_types": ("ResBlock", "ResBlock")}
+    return SanaPipeline(
+        tokenizer=GemmaTokenizerFast(vocab={word: i for i, word in enumerate(words)}, merges=[]),
+        text_encoder=Gemma2Model(text),
+        vae=AutoencoderDC(
+            latent_channels=4,
+            attention_head_dim=2,
+            encoder_layers_per_block=(1, 1),
+            decoder_layers_per_block=(1, 1),
+            encoder_qkv_multiscales=((), ()),
+            decoder_qkv_multiscales=((), ()),
+            scaling_factor=0.41407,
+            **blocks,
+            **plain,
+        ),
+        transformer=SanaTransformer2DModel(
+            sample_size=16,
+            patch_size=1,
+            in_channels=4,
+            out_channels=4,
+            num_layers=1,
+            num_attention_heads=2,
+            attention_head_dim=4,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=4,
+            cross_attention_dim=8,
+            caption_channels=16,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
     )
 
 

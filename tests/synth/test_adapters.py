@@ -128,3 +128,9 @@ def test_adapters_that_are_not_there_are_one_sentence(backend: Any, generator: A
         backend.load_adapter(str(tmp_path / "nowhere"), "x")
     with pytest.raises(SynthError, match="takes no LoRA"):
         generator("dit").load_adapter("x", "x")
+
+
+def test_a_loaded_adapter_drops_nothing_out(backend: Any, tmp_path: Path) -> None:
+    backend.load_adapter(write_lora(tmp_path / "dog", 1), "dog")
+    assert not any(module.training for module in backend.pipeline.unet.modules())
+    assert not any(module.training for module in backend.pipeline.text_encoder.modules())

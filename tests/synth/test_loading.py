@@ -12,8 +12,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from synth.backends import Backend, GeneratorOptions, SteppedBackend, WholeBackend, load_backend, wrap
+from synth.backends import Backend, Conditioning, GeneratorOptions, SteppedBackend, WholeBackend, load_backend, wrap
 from synth.backends.loading import resolve_dtype
+from synth.backends.prompts import PromptCache
 from synth.errors import SynthError
 from synth.requests import Request, Settings
 from synth.sampling import Sampler
@@ -168,27 +169,56 @@ def test_capabilities_say_what_each_family_can_do(generator: Find) -> None:
     assert (gligen.layout, gligen.max_boxes) == (True, 30)
 
 
-def test_other_pipelines_are_called_whole(tmp_path: Path) -> None:
-    backend = load_backend(making.saved(making.pixart(), tmp_path / "pixart"))
+@pytest.mark.parametrize("make", [making.pixart, making.sana])
+def test_other_pipelines_are_called_whole(make: Callable[[], Any], tmp_path: Path) -> None:
+    backend: Any = load_backend(making.saved(make(), tmp_path / "model"))
     assert isinstance(backend, Backend)
     assert isinstance(backend, WholeBackend)
     assert not isinstance(backend, SteppedBackend)
     asked = [Request(prompt, "k", i) for i, prompt in enumerate(["a dog", "a red bag", "a dog"])]
     settings = Settings(steps=3, guidance=2.0)
+    encoded: list[int] = []
+    backend.pipeline.text_encoder.register_forward_pre_hook(lambda *_: encoded.append(1))
     together = Sampler(backend, settings, run_seed=4).batch(asked).images
     alone = torch.cat([Sampler(backend, settings, run_seed=4).batch([request]).images for request in asked])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
     assert together.shape == (3, 3, 32, 32)
-    pipeline: Any = backend.pipeline  # type: ignore[attr-defined]
-    sources = [torch.Generator().manual_seed(i) for i in range(2)]
-    made = backend.generate(["a", "b"], sources, size=(32, 32), steps=3, guidance=2.0, scheduler="own", negative=None)
-    sources = [torch.Generator().manual_seed(i) for i in range(2)]
-    want = pipeline(
-        ["a", "b"], generator=sources, num_inference_steps=3, guidance_scale=2.0, height=32, width=32,
-        use_resolution_binning=False, clean_caption=False, output_type="pt",
-    ).images  # fmt: skip
+    assert len(encoded) == 4  # two prompts, each with the empty one beside it
+    made = backend.generate(["a", "b"], seeds(), size=(32, 32), steps=3, guidance=2.0, scheduler="own", negative=None)
+    arguments = {"num_inference_steps": 3, "guidance_scale": 2.0, "height": 32, "width": 32, "output_type": "pt"}
+    want = backend.pipeline(["a", "b"], generator=seeds(), use_resolution_binning=False, **arguments).images
     torch.testing.assert_close(made, want, atol=1e-5, rtol=0)
     with pytest.raises(SynthError, match="only called whole"):
         Sampler(backend, Settings(interval=(0.2, 0.8)))
     with pytest.raises(SynthError, match="from text alone"):
         Sampler(backend, settings).batch([Request("a", "k", 0, image=torch.rand(3, 32, 32))])
+
+
+def seeds() -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(i) for i in range(2)]
+
+
+def test_a_module_that_is_brought_to_a_device_computes_there() -> None:
+    from types import SimpleNamespace
+
+    from synth.backends.base import _runs_on
+
+    module = torch.nn.Linear(2, 2)
+    assert _runs_on(module) == torch.device("cpu")
+    module._hf_hook = SimpleNamespace(execution_device=1)  # type: ignore[assignment]
+    assert _runs_on(module) == torch.device("cuda", 1)
+
+
+def test_kept_prompts_stay_below_their_bytes() -> None:
+    cache, made = PromptCache(limit=3000), []
+
+    def make() -> Conditioning:
+        made.append(1)
+        return Conditioning({"context": torch.zeros(1, 250)})  # 1000 bytes
+
+    for key in ("a", "b", "c", "a", "d", "a", "b"):
+        cache.get(key, make)
+    assert len(cache) == 3
+    assert len(made) == 5  # b was the oldest when d came
+    cache.clear()
+    assert len(cache) == 0

@@ -15,7 +15,8 @@ import torch
 
 from synth import splits
 from synth.errors import SynthError
-from synth.requests import Request, Settings
+from synth.guidance import Cads
+from synth.requests import Request, Settings, generators
 from synth.sampling import Sampler
 from tests.synth import making
 
@@ -108,6 +109,22 @@ def test_20_splits_of_the_published_code_and_balanced_ones() -> None:
     assert splits.balanced(181, 8) == [23] * 5 + [22] * 3
     with pytest.raises(SynthError, match="1 part or more"):
         splits.balanced(3, 0)
+
+
+def test_every_use_of_chance_has_numbers_of_its_own(generator: Find, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = [generators(0, requests(1), purpose)[0] for purpose in ("latents", "solver", "cads", "posterior")]
+    assert len({float(torch.randn((), generator=source)) for source in first}) == 4
+    used: list[str] = []
+
+    def spy(run_seed: int, asked: Any, purpose: str, mode: Any = "sample") -> list[torch.Generator]:
+        used.append(purpose)
+        return generators(run_seed, asked, purpose, mode)
+
+    monkeypatch.setattr("synth.sampling.generators", spy)
+    request = Request("a", "k", 0, image=torch.rand(3, 32, 32), strength=50)
+    settings = Settings(steps=4, scheduler="euler_ancestral", posterior="sample", cads=Cads())
+    Sampler(generator("sd15"), settings).batch([request])
+    assert sorted(used) == ["cads", "latents", "posterior", "solver"]
 
 
 @pytest.mark.parametrize("scheduler", ["euler_ancestral", "ddim"])
