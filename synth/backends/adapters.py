@@ -44,7 +44,6 @@ class Adapters:
     def delete_adapters(self, names: str | Sequence[str]) -> None:
         """Free these adapters' memory."""
         self.pipeline.delete_adapters(self._known([names] if isinstance(names, str) else list(names)))
-        self._loaded += 1
 
     def set_adapters(self, names: str | Sequence[str], weights: float | Sequence[float] = 1.0) -> None:
         """Run with these adapters and weights from now on; none, or weight 0, is exactly the base model, two at 0.5 are LoFT's."""

@@ -11,7 +11,6 @@ from torch import nn
 from synth.backends.adapters import Adapters
 from synth.backends.prompts import PromptCache
 from synth.backends.protocol import Capabilities, Conditioning
-from synth.backends.quiet import quiet_generators
 from synth.errors import SynthError
 
 
@@ -81,8 +80,7 @@ class LatentBackend(Adapters):
 
     @torch.no_grad()
     def _make(self, kind: str, prompt: Any) -> Conditioning:
-        with quiet_generators(self.device):
-            made = self._encode_null(prompt) if kind == "null" else self._encode_one(prompt)
+        made = self._encode_null(prompt) if kind == "null" else self._encode_one(prompt)
         return Conditioning({name: tensor.to(self.device) for name, tensor in made.tensors.items()})
 
     def _encode_one(self, prompt: Any) -> Conditioning:

@@ -156,8 +156,6 @@ def _load(options: GeneratorOptions, dtype: torch.dtype, name: str, index: dict[
     more: dict[str, Any] = {}
     if "safety_checker" in index:
         more |= {"safety_checker": None, "requires_safety_checker": False}
-    if name == "StableDiffusionXLPipeline" or name.startswith("StableDiffusionXL"):
-        more["add_watermarker"] = False
     if options.device_map is not None:
         more["device_map"] = options.device_map
     model = str(Path(options.model).expanduser()) if Path(options.model).expanduser().exists() else options.model

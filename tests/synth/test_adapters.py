@@ -130,7 +130,10 @@ def test_adapters_that_are_not_there_are_one_sentence(backend: Any, generator: A
         generator("dit").load_adapter("x", "x")
 
 
-def test_a_loaded_adapter_drops_nothing_out(backend: Any, tmp_path: Path) -> None:
-    backend.load_adapter(write_lora(tmp_path / "dog", 1), "dog")
+def test_a_loaded_adapter_drops_nothing_out_and_draws_nothing(backend: Any, tmp_path: Path) -> None:
+    folder = write_lora(tmp_path / "dog", 1)
+    before = torch.random.get_rng_state()
+    backend.load_adapter(folder, "dog")
+    assert torch.equal(torch.random.get_rng_state(), before)
     assert not any(module.training for module in backend.pipeline.unet.modules())
     assert not any(module.training for module in backend.pipeline.text_encoder.modules())

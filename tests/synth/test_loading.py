@@ -124,13 +124,15 @@ def test_sliced_attention_gives_the_same_image(folder_of: Find, generator: Find)
     torch.testing.assert_close(Sampler(sliced, settings).batch(request).images, plain, atol=1e-5, rtol=0)
 
 
-def test_the_safety_checker_and_the_watermarker_are_off(folder_of: Find, broken: Path) -> None:
+def test_the_safety_checker_and_the_watermarker_are_off(broken: Path) -> None:
     index = json.loads((broken / "model_index.json").read_text())
     index |= {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "requires_safety_checker": True}
     (broken / "model_index.json").write_text(json.dumps(index))  # its weights are not even there
     backend: Any = load_backend(str(broken))
     assert backend.pipeline.safety_checker is None
-    assert load_backend(folder_of("sdxl")).pipeline.watermark is None  # type: ignore[attr-defined]
+    marking = making.sdxl()
+    marking.watermark = object()
+    assert wrap(marking).pipeline.watermark is None  # type: ignore[attr-defined]
 
 
 def test_everything_is_frozen_and_in_eval_mode(generator: Find) -> None:
@@ -222,3 +224,12 @@ def test_kept_prompts_stay_below_their_bytes() -> None:
     assert len(made) == 5  # b was the oldest when d came
     cache.clear()
     assert len(cache) == 0
+
+
+def test_a_model_that_is_kept_in_main_memory_runs_its_unet_whole(
+    folder_of: Find, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("synth.backends.loading._place", lambda *_: None)  # there may be no GPU here
+    backend = load_backend(GeneratorOptions(folder_of("sd15"), device="cpu", offload="model"))
+    with pytest.raises(SynthError, match="encoder_every leaves out"):
+        Sampler(backend, Settings(encoder_every=3))

@@ -253,3 +253,5 @@ def test_the_memory_probe_is_asked_once_on_a_gpu_and_never_on_a_cpu(
     for _ in range(2):
         assert [len(batch) for batch in sampler.batches(requests(11))] == [5, 5, 1]
     assert asked == [1]
+    weak = Request("a", "k", 0, image=torch.rand(3, 32, 32), strength=5)
+    assert len(list(Sampler(generator("sd15"), Settings(steps=50)).batches([weak]))) == 1

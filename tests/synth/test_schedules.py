@@ -103,3 +103,12 @@ def test_a_strength_of_no_step_is_refused() -> None:
         schedules.start_step(50, 1)
     with pytest.raises(SynthError, match=r"whole percents from 1 to 100, got 0\.5"):
         schedules.start_step(50, 0.5)  # type: ignore[arg-type]
+
+
+def test_dpmpp_on_a_flow_model_keeps_the_models_shift() -> None:
+    plain = schedules.make("dpmpp_2m", FlowMatchEulerDiscreteScheduler())
+    shifted = schedules.make("dpmpp_2m", FlowMatchEulerDiscreteScheduler(shift=3.0))
+    schedules.prepare(plain, 5)
+    schedules.prepare(shifted, 5)
+    sigmas = plain.sigmas[:5]
+    torch.testing.assert_close(shifted.sigmas[:5], 3 * sigmas / (1 + 2 * sigmas))
