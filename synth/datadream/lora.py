@@ -126,7 +126,8 @@ class LoraSet:
             raise SynthError(f"text_keys takes {' | '.join(get_args(TextKeys))}, got {text_keys!r}")
         arguments: dict[str, Any] = {}
         for part, state in self.state(name).items():
-            layers = convert_state_dict_to_diffusers(state)
+            # A transformer's layers keep peft's names: the conversion renames only some of them, and a reader drops the rest.
+            layers = state if part == "transformer" else convert_state_dict_to_diffusers(state)
             if part.startswith("text_encoder"):
                 layers = {_text_key(key, text_keys): tensor for key, tensor in layers.items()}
             arguments[f"{part}_lora_layers"] = layers
