@@ -72,13 +72,17 @@ class LoraSet:
         if name in self.names:
             raise SynthError(f"an adapter called {name!r} is in training already")
         with quiet_loading(), quiet_generators(self.backend.device):
-            torch.manual_seed(seed)
             for part, module in self.modules.items():
                 module.add_adapter(lora_config(rank, alpha, self._targets[part]), adapter_name=name)
                 module.eval()  # layers that were just put in are in train mode
         self.names.append(name)
         for weight in self.parameters(name):
             weight.data = weight.data.float()
+        source = torch.Generator().manual_seed(seed)
+        for part in self.modules.values():
+            for path, weight in part.named_parameters():
+                if f".lora_A.{name}." in path:  # the same on any device
+                    weight.data.copy_(torch.randn(weight.shape, generator=source) / rank)
 
     def activate(self, name: str) -> None:
         """Run and train this adapter and no other."""

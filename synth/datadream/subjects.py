@@ -32,7 +32,11 @@ def parts_of(name: str) -> tuple[str, ...]:
 
 
 def subjects(
-    images: Mapping[str, Mapping[str, torch.Tensor]], variant: Variant, *, domain: str = "", bank: ContextBank | None = None
+    images: Mapping[str, Mapping[str, torch.Tensor]],
+    variant: Variant,
+    *,
+    domain: str = "",
+    bank: ContextBank | None = None,
 ) -> list[Subject]:
     """The adapters to train for the few-shot `images` of each class, by key: RGB (3, h, w) float in [0, 1].
 

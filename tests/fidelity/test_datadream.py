@@ -6,6 +6,8 @@ Tests 14 and 15 belong to data sets and folders; 16 to 20 to the sampler (tests/
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[syn
 
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from peft import inject_adapter_in_model
+from safetensors import safe_open
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -223,3 +226,56 @@ def test_13_the_sampler_of_disef(seed: int, expected: list[list[int]]) -> None:
     assert list(disef_sample([place // 100 for place in range(300)], 4, seed).values()) == expected
     members = {f"c{y}": [str(i) for i in range(100 * y, 100 * y + 100)] for y in range(3)}
     assert [[int(key) for key in keys] for keys in choose(members, 4, "disef", seed).keys.values()] == expected
+
+
+def one_step(backend: Any, config: AdaptConfig, name: str = "dog") -> LoraSet:
+    """An adapter whose every B is away from zero."""
+    adapters = LoraSet(backend, text=config.train_text)
+    training = Adaptation(adapters, Subject(name, [torch.rand(3, 32, 32)] * 2, ["a dog", "a cat"]), config)
+    while not training.done:
+        training.advance()
+    return adapters
+
+
+@torch.no_grad()
+def outputs(backend: Any) -> torch.Tensor:
+    backend.forget_prompts()
+    told = backend.size_conditioning(backend.encode(["a dog", "a fox"]), (32, 32), False)
+    if backend.capabilities.guidance == "embedded":
+        told = told.having(guidance=torch.ones(2))
+    latents = torch.randn(2, *backend.latent_shape((32, 32)), generator=torch.Generator().manual_seed(3))
+    return backend.predict(latents, torch.tensor(500.0), told)
+
+
+LOUD = AdaptConfig(rank=4, alpha=8, steps=2, learning_rate=0.1, warmup_steps=0, size=32)
+
+
+@pytest.mark.parametrize("family", ["sd15", "sd21", "sdxl", "sd3", "flux"])
+def test_21_an_adapter_file_gives_back_the_very_outputs(family: str, tmp_path: Path) -> None:
+    backend = wrap(making.MAKERS[family]())
+    base = outputs(backend)
+    adapters = one_step(backend, LOUD)
+    trained = outputs(backend)
+    assert (trained - base).abs().max() > 1e-2
+    adapters.save("dog", tmp_path / "new")
+    adapters.save("dog", tmp_path / "plain", text_keys="plain")
+    adapters.remove("dog")
+    assert torch.equal(outputs(backend), base)
+    for spelling in ("new", "plain"):
+        backend.load_adapter(str(tmp_path / spelling), spelling)
+        backend.set_adapters(spelling)
+        assert torch.equal(outputs(backend), trained)  # alpha is not the rank: the metadata has it
+        backend.set_adapters(spelling, 0.0)
+        assert torch.equal(outputs(backend), base)
+
+
+def test_21_both_spellings_of_the_text_encoders_keys_are_written(tmp_path: Path) -> None:
+    adapters = one_step(wrap(making.sd()), LOUD)
+    for spelling, prefix in (("text_model", "text_encoder.text_model.encoder."), ("plain", "text_encoder.encoder.")):
+        path = adapters.save("dog", tmp_path / spelling, text_keys=spelling)  # type: ignore[arg-type]
+        with safe_open(path, "pt") as file:
+            names = set(file.keys())
+            assert "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight" in names
+            text = {name for name in names if name.startswith("text_encoder.")}
+            assert f"{prefix}layers.0.self_attn.q_proj.lora_linear_layer.down.weight" in text
+            assert all(name.startswith(prefix) for name in text)
