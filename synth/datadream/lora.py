@@ -7,13 +7,15 @@ alpha is not its rank would run at the wrong scale.
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
-from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
@@ -71,7 +73,10 @@ class LoraSet:
             raise SynthError(f"an adapter's name takes no dots and is not empty, got {name!r}")
         if name in self.names:
             raise SynthError(f"an adapter called {name!r} is in training already")
-        with quiet_loading(), quiet_generators(self.backend.device):
+        with quiet_loading(), quiet_generators(self.backend.device), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "Already found a `peft_config`", UserWarning
+            )  # several adapters are meant
             for part, module in self.modules.items():
                 module.add_adapter(lora_config(rank, alpha, self._targets[part]), adapter_name=name)
                 module.eval()  # layers that were just put in are in train mode
@@ -79,9 +84,9 @@ class LoraSet:
         for weight in self.parameters(name):
             weight.data = weight.data.float()
         source = torch.Generator().manual_seed(seed)
-        for part in self.modules.values():
-            for path, weight in part.named_parameters():
-                if f".lora_A.{name}." in path:  # the same on any device
+        for named in self._named(name).values():
+            for path, weight in named.items():
+                if ".lora_A." in path:  # drawn on the CPU: the same for any device
                     weight.data.copy_(torch.randn(weight.shape, generator=source) / rank)
 
     def activate(self, name: str) -> None:
@@ -94,30 +99,25 @@ class LoraSet:
 
     def parameters(self, name: str) -> list[nn.Parameter]:
         """Its weights, the denoiser's first, in the order of the modules."""
-        self._known(name)
-        marks = (f".lora_A.{name}.", f".lora_B.{name}.")
-        return [
-            weight
-            for module in self.modules.values()
-            for path, weight in module.named_parameters()
-            if any(mark in path for mark in marks)
-        ]
+        return [weight for named in self._named(name).values() for weight in named.values()]
 
     def state(self, name: str) -> dict[str, dict[str, torch.Tensor]]:
         """Its weights on the CPU, by module and by peft's names."""
-        self._known(name)
-        states = {part: get_peft_model_state_dict(m, adapter_name=name) for part, m in self.modules.items()}
-        return {part: {key: t.detach().cpu().clone() for key, t in s.items()} for part, s in states.items()}
+        return {
+            part: {path: weight.detach().cpu().clone() for path, weight in named.items()}
+            for part, named in self._named(name).items()
+        }
 
     def load_state(self, name: str, state: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
         """Put back what `state` gave."""
-        self._known(name)
-        if set(state) != set(self.modules):
+        own = self._named(name)
+        if {part: set(named) for part, named in own.items()} != {part: set(saved) for part, saved in state.items()}:
             raise SynthError(
-                f"the saved state is of {', '.join(sorted(state))}, and {', '.join(self.modules)} are adapted"
+                f"the saved state is of other layers than {', '.join(own)} have here: adapt with the same settings"
             )
-        for part, module in self.modules.items():
-            set_peft_model_state_dict(module, dict(state[part]), adapter_name=name)
+        for part, named in own.items():
+            for path, weight in named.items():
+                weight.data.copy_(state[part][path])
         self.backend.forget_prompts()
 
     def save(self, name: str, folder: str | Path, text_keys: TextKeys = "text_model") -> Path:
@@ -138,7 +138,9 @@ class LoraSet:
             arguments[f"{part}_lora_adapter_metadata"] = _metadata(self.modules[part], name)
         with quiet_loading():
             type(self.backend.pipeline).save_lora_weights(str(folder), **arguments)
-        return Path(folder) / "pytorch_lora_weights.safetensors"
+        path = Path(folder) / "pytorch_lora_weights.safetensors"
+        path.write_bytes(_settled(path.read_bytes()))
+        return path
 
     def remove(self, name: str) -> None:
         """Free its memory; the base is as it was."""
@@ -146,6 +148,22 @@ class LoraSet:
         self.names.remove(name)
         self.backend.delete_adapters(name)
         self.backend.forget_prompts()
+
+    def _named(self, name: str) -> dict[str, dict[str, nn.Parameter]]:
+        """Its weights by module and by path, without its own name in it.
+
+        peft's `get_peft_model_state_dict` leaves out any layer whose path holds another adapter's name: with a class called 0 in
+        training beside it, that is nearly all of them.
+        """
+        self._known(name)
+        found: dict[str, dict[str, nn.Parameter]] = {part: {} for part in self.modules}
+        for part, module in self.modules.items():
+            for path, weight in module.named_parameters():
+                for kind in ("lora_A", "lora_B"):
+                    front, mark, back = path.partition(f".{kind}.{name}.")
+                    if mark:
+                        found[part][f"{front}.{kind}.{back}"] = weight
+        return found
 
     def _layers(self) -> list[Any]:
         return [layer for m in self.modules.values() for layer in m.modules() if isinstance(layer, BaseTunerLayer)]
@@ -170,3 +188,13 @@ def _metadata(module: Any, name: str) -> dict[str, Any]:
     config = module.peft_config[name]
     targets = sorted(config.target_modules)
     return {"r": config.r, "lora_alpha": config.lora_alpha, "lora_dropout": 0.0, "target_modules": targets}
+
+
+def _settled(file: bytes) -> bytes:
+    """A safetensors file with its metadata in order: the writer keeps them in a hash map, whose order is never the same."""
+    length = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + file[8 + length :]
