@@ -154,13 +154,16 @@ def test_07_one_prompt_embedding_repeated_gives_the_gradients_of_eight() -> None
     assert float((found[0] - found[1]).norm() / found[1].norm()) < 1e-6
 
 
-def test_08_kept_moments_sample_as_the_vae_does() -> None:
-    backend = wrap(making.sd())
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "flux"])
+def test_08_kept_moments_sample_as_the_vae_does(family: str) -> None:
+    backend = wrap(making.MAKERS[family]())
     images = torch.rand(3, 3, 32, 32)
     vae = backend.pipeline.vae
     with torch.no_grad():
         posterior = vae.encode(images * 2 - 1).latent_dist
-        expected = posterior.sample(torch.Generator().manual_seed(5)) * vae.config.scaling_factor
+        drawn = posterior.sample(torch.Generator().manual_seed(5))
+    shift = vae.config.shift_factor  # SD3 and FLUX subtract one
+    expected = (drawn if shift is None else drawn - shift) * vae.config.scaling_factor
     moments = Moments.of(backend, images)
     noise = torch.randn(moments.mean.shape, generator=torch.Generator().manual_seed(5))
     assert torch.equal(moments.sample([0, 1, 2], noise), expected)

@@ -125,6 +125,38 @@ def test_every_image_is_seen_once_an_epoch_and_the_last_batch_is_kept() -> None:
     assert len({tuple(rows) for rows in epochs}) > 1
 
 
+def test_every_step_draws_anew() -> None:
+    backend = wrap(making.sd())
+    training = Adaptation(LoraSet(backend), Subject("dog", [torch.rand(3, 32, 32)], ["a dog"]), QUICK, run_seed=1)
+    with torch.no_grad():
+        assert len({float(training.loss(step)) for step in range(6)}) == 6
+        assert training.loss(3) == training.loss(3)
+
+
+def test_warm_up_is_a_tenth_at_most_unless_as_published() -> None:
+    peaks = {}
+    for mode in ("improved", "reference"):
+        config = AdaptConfig(mode=mode)  # type: ignore[arg-type]
+        rates = [config.rate(step, 200) for step in range(200)]
+        peaks[mode] = rates.index(max(rates))
+        assert max(rates) == 1e-4
+    assert peaks == {"improved": 20, "reference": 100}
+
+
+def test_prompts_encoded_before_an_adaptation_are_not_taken_for_those_after_it() -> None:
+    backend = wrap(making.sd())
+    adapters = LoraSet(backend)
+    training = Adaptation(adapters, subject("dog"), QUICK, run_seed=1)
+    adapters.activate("dog")
+    before = backend.encode(["a dog"]).tensors["context"]
+    while not training.done:
+        training.advance()
+    after = backend.encode(["a dog"]).tensors["context"]
+    assert (after - before).abs().max() > 1e-4
+    adapters.remove("dog")
+    assert torch.equal(backend.encode(["a dog"]).tensors["context"], before)
+
+
 def test_the_text_encoder_is_run_once_a_step_or_once_at_all() -> None:
     for text, expected in ((True, 6), (False, 1)):
         backend = wrap(making.sd())
