@@ -1,0 +1,115 @@
+"""The classifier of DataDream's third stage: CLIP with LoRA on queries and values, its text tower the classes' names.
+
+Numbers are the published ones (fact sheet, 1.6). Departures, all of them exact: token rows are cut to the longest class's (the text
+tower is causal and reads its pooled token's place only), and evaluation computes the texts once. Training is in `fit.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
+from torch.nn.functional import normalize
+from transformers import CLIPModel
+
+from synth.backends.quiet import quiet_generators
+from synth.errors import SynthError
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+LORA_TARGETS = ("q_proj", "v_proj")
+
+
+def classifier_lora(rank: int = 16, alpha: int = 32, dropout: float = 0.1) -> LoraConfig:
+    """LoRA as published: queries and values of both towers, scale 2. (peft draws a dropout mask for each projection, loralib one.)"""
+    return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(LORA_TARGETS))
+
+
+class ClipClassifier(nn.Module):
+    """A CLIP whose logits are exp(logit scale) times the cosine of image and class text.
+
+    `prompts`: one or more texts for each class, whose features are averaged and normalised again. Only LoRA's weights train: what they
+    start from follows from `seed`; the temperature is frozen too. `model` is taken over and changed.
+    """
+
+    def __init__(
+        self,
+        model: CLIPModel,
+        tokenizer: Any,
+        prompts: Sequence[Sequence[str]],
+        lora: LoraConfig | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not prompts or not all(prompts):
+            raise SynthError("the classifier needs one prompt or more for each class")
+        model.requires_grad_(False)
+        with quiet_generators(model.device):
+            inject_adapter_in_model(lora or classifier_lora(), model, "default")
+        self.model = model
+        source = torch.Generator().manual_seed(seed)
+        for name, weight in model.named_parameters():
+            if ".lora_A." in name:  # as loralib, but from a generator: the same on any device
+                weight.data.copy_(nn.init.kaiming_uniform_(torch.empty(weight.shape), a=math.sqrt(5), generator=source))
+        config: Any = model.config
+        flat = [text for texts in prompts for text in texts]
+        self.tokens: torch.Tensor
+        self.owner: torch.Tensor
+        self.register_buffer("tokens", token_rows(tokenizer, flat, config.text_config.max_position_embeddings))
+        owner = torch.tensor([number for number, texts in enumerate(prompts) for _ in texts])
+        self.register_buffer("owner", owner)
+        self.classes = len(prompts)
+        side = config.vision_config.image_size
+        self.size: tuple[int, int] = (side, side) if isinstance(side, int) else (side[0], side[1])
+
+    def trainable(self) -> list[nn.Parameter]:
+        """LoRA's weights."""
+        return [weight for weight in self.parameters() if weight.requires_grad]
+
+    def text_features(self) -> torch.Tensor:
+        """(classes, d) normalised."""
+        each = normalize(_features(self.model.get_text_features(input_ids=self.tokens)), dim=-1)
+        sums = each.new_zeros(self.classes, each.shape[1]).index_add_(0, self.owner, each)
+        return normalize(sums, dim=-1)
+
+    def image_features(self, images: torch.Tensor) -> torch.Tensor:
+        """(n, d) normalised, of `images` (n, 3, h, w) in [0, 1] at the model's size."""
+        if tuple(images.shape[2:]) != self.size:
+            raise SynthError(
+                f"this CLIP sees {self.size[0]}x{self.size[1]} pixels, got {images.shape[2]}x{images.shape[3]}"
+            )
+        mean, std = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+        return normalize(_features(self.model.get_image_features(pixel_values=(images - mean) / std)), dim=-1)
+
+    def forward(self, images: torch.Tensor, texts: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (n, classes) float32; `texts` are `text_features` that were computed before."""
+        texts = self.text_features() if texts is None else texts
+        return (self.model.logit_scale.exp() * self.image_features(images) @ texts.T).float()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """LoRA's weights on the CPU, by name."""
+        return {name: p.detach().cpu().clone() for name, p in self.named_parameters() if p.requires_grad}
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Put back what `state` gave."""
+        own = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        if set(own) != set(state):
+            raise SynthError(
+                f"these are weights of another classifier: it has {len(own)} LoRA tensors, {len(state)} were given"
+            )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(state[name])
+
+
+def token_rows(tokenizer: Any, texts: Sequence[str], length: int) -> torch.Tensor:
+    """(texts, longest) int64, padded, cut at `length`."""
+    return tokenizer(list(texts), padding="longest", truncation=True, max_length=length, return_tensors="pt").input_ids
+
+
+def _features(output: Any) -> torch.Tensor:
+    """transformers 5 gives an object where 4 gave the tensor."""
+    return output if isinstance(output, torch.Tensor) else output.pooler_output

@@ -1,0 +1,60 @@
+"""How good a classifier is on labelled images, over all and class by class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import cross_entropy, interpolate
+
+from synth.datadream.classifier import ClipClassifier
+from synth.datadream.pooled import Examples
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Top-1 accuracy in [0, 1], over all images and for each class (NaN where there is none), and the mean cross-entropy."""
+
+    accuracy: float
+    per_class: tuple[float, ...]
+    loss: float
+    count: int
+
+
+@torch.no_grad()
+def evaluate(classifier: ClipClassifier, examples: Examples, batch_size: int = 512) -> Evaluation:
+    """How good it is on `examples`, seen whole: short side to the model's size, cut in the middle. The texts are encoded once."""
+    was_training = classifier.training
+    classifier.eval()
+    device = next(classifier.parameters()).device
+    texts = classifier.text_features()
+    logits = []
+    for start in range(0, len(examples.keys), batch_size):
+        rows = range(start, min(start + batch_size, len(examples.keys)))
+        images = middle(examples.images(rows).to(device), classifier.size)
+        with half_precision(device):
+            logits.append(classifier(images, texts).cpu())
+    classifier.train(was_training)
+    found, labels = torch.cat(logits), examples.labels.cpu()
+    right = (found.argmax(1) == labels).double()
+    hits = torch.zeros(classifier.classes, dtype=torch.float64).index_add_(0, labels, right)
+    counts = torch.bincount(labels, minlength=classifier.classes)
+    loss = float(cross_entropy(found.double(), labels))
+    return Evaluation(float(right.mean()), tuple((hits / counts).tolist()), loss, len(labels))
+
+
+def middle(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(n, 3, h, w) with the short side brought to `size`, bicubic, and the middle cut out, as CLIP is evaluated."""
+    height, width = images.shape[2:]
+    if (height, width) == tuple(size):
+        return images
+    scale = max(size[0] / height, size[1] / width)
+    shape = (max(size[0], int(height * scale)), max(size[1], int(width * scale)))
+    resized = interpolate(images, shape, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    top, left = (round((have - want) / 2) for have, want in zip(shape, size, strict=True))
+    return resized[:, :, top : top + size[0], left : left + size[1]]
+
+
+def half_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 where there is a GPU (published: float16 with a scaler)."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")

@@ -1,0 +1,142 @@
+"""Real and synthetic images in one training: who is in which batch, how batches are mixed, and what each part weighs.
+
+Arithmetic and draws only; the network is in `classifier.py`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from augment.mixing import Mixing, apply_mix, draw_mix, mix_labels
+from augment.seeds import seed_for
+from synth.errors import SynthError
+
+
+class Examples(Protocol):
+    """Labelled images that are read when they are needed. `images(rows)` is RGB (n, 3, h, w) float in [0, 1]; all of one size."""
+
+    @property
+    def keys(self) -> Sequence[str]: ...
+    @property
+    def labels(self) -> torch.Tensor: ...
+    def images(self, rows: Sequence[int]) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """Examples whose `pixels` (n, 3, h, w), float in [0, 1] or uint8, are all there; `labels` (n,) int64."""
+
+    keys: Sequence[str]
+    labels: torch.Tensor
+    pixels: torch.Tensor
+
+    def __post_init__(self) -> None:
+        if not len(self.keys) == len(self.labels) == len(self.pixels):
+            raise SynthError(
+                f"{len(self.pixels)} images came with {len(self.keys)} keys and {len(self.labels)} labels: give one of each"
+            )
+
+    def images(self, rows: Sequence[int]) -> torch.Tensor:
+        """These rows, as floats."""
+        taken = self.pixels[torch.as_tensor(list(rows), dtype=torch.long)]
+        return taken.float() / 255 if taken.dtype == torch.uint8 else taken
+
+
+def repeats(synthetic_per_class: int, shots: int) -> int:
+    """How often each real image stands in an epoch, so that there are about as many as synthetic ones: published floor(n / k).
+
+    With fewer synthetic images than shots that is never: the real ones would be left out, which is warned about.
+    """
+    if shots < 1 or synthetic_per_class < 0:
+        raise SynthError(f"repeats takes 1 shot or more and 0 images or more, got {shots} and {synthetic_per_class}")
+    found = synthetic_per_class // shots
+    if found == 0:
+        warnings.warn(
+            f"{synthetic_per_class} synthetic images a class are fewer than the {shots} real ones, which are left out as published; "
+            "make more, or take mode improved",
+            stacklevel=2,
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Pool:
+    """An epoch's items: `synthetic` of them, then `real` ones, each `repeats` times; in batches of `batch_size`, the last kept.
+
+    `even`: every batch has its share of both kinds, and none lacks one of them while there are enough; else one shuffle of all, as
+    published.
+    """
+
+    synthetic: int
+    real: int
+    repeats: int
+    batch_size: int
+    even: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self) == 0:
+            raise SynthError("the pool is empty: there is neither a real nor a synthetic image to train on")
+
+    def __len__(self) -> int:
+        return self.synthetic + self.real * self.repeats
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch."""
+        return -(-len(self) // self.batch_size)
+
+    def epoch(self, number: int, run_seed: int) -> list[np.ndarray]:
+        """The batches of an epoch: places in the pool, from (run seed, epoch) alone."""
+        source = np.random.Generator(np.random.PCG64(seed_for(run_seed, number, "datadream/pool")))
+        order = source.permutation(len(self))
+        if self.even:
+            # The i-th of m items of a kind goes to about i / m of the epoch; both kinds are spread by the same rule.
+            parts = (order[order < self.synthetic], order[order >= self.synthetic])
+            ranks = [(np.arange(len(part)) + 0.5) / max(1, len(part)) for part in parts]
+            joined, rank = np.concatenate(parts), np.concatenate(ranks)
+            order = joined[rank.argsort(kind="stable")]
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+
+    def split(self, places: np.ndarray) -> tuple[list[int], list[int], list[int]]:
+        """Of these places: rows of synthetic images, rows of real ones, and which repetition each real one is."""
+        real = places[places >= self.synthetic] - self.synthetic
+        return places[places < self.synthetic].tolist(), (real % self.real).tolist(), (real // self.real).tolist()
+
+
+def mixed(
+    images: torch.Tensor, labels: torch.Tensor, classes: int, *, p: float, run_seed: int, step: int, part: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One part of a batch and its soft labels (n, classes): with probability `p` under CutMix or MixUp, either as often.
+
+    Alpha is 1, and one weight, one patch and one permutation serve the whole part, as torchvision's v2 does.
+    """
+    source = np.random.Generator(np.random.PCG64(seed_for(run_seed, step, f"datadream/mix/{part}")))
+    on, cut, seed = source.random() < p, source.random() < 0.5, int(source.integers(1 << 31))
+    if not on or len(images) < 2:
+        return images, torch.nn.functional.one_hot(labels, classes).float()
+    mixing = Mixing("cutmix" if cut else "mixup", alpha=1.0, p=1.0, per_batch=True)
+    table = draw_mix(mixing, list(range(len(images))), (images.shape[2], images.shape[3]), seed=seed)
+    return apply_mix(images, table), mix_labels(labels, table).soft(classes)
+
+
+def pooled_loss(logits: torch.Tensor, targets: torch.Tensor, real: torch.Tensor, real_weight: float) -> torch.Tensor:
+    """lambda CE(real part) + (1 - lambda) CE(synthetic part), each part's mean; a part without samples adds 0.
+
+    `logits` (n, classes); `targets` (n, classes) soft or (n,) class numbers; `real` (n,) bool; `real_weight` is lambda_1. The published
+    code divides by the number of samples of a part and stops at the first batch that lacks one.
+    """
+    if not 0 <= real_weight <= 1:
+        raise SynthError(f"real_weight takes 0 to 1, got {real_weight}")
+    each = cross_entropy(logits, targets, reduction="none")
+    total = logits.new_zeros(())
+    for weight, mask in ((real_weight, real), (1 - real_weight, ~real)):
+        chosen = mask.to(each)
+        total = total + weight * (each * chosen).sum() / chosen.sum().clamp(min=1)
+    return total

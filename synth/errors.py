@@ -1,0 +1,7 @@
+"""The one error that a user of `synth` meets."""
+
+from __future__ import annotations
+
+
+class SynthError(ValueError):
+    """A generator, a setting or a request cannot be used; the message is one sentence that says what was looked for and where."""

@@ -1,0 +1,237 @@
+"""`Sampler`: requests in, image tensors out, each the same at any batch size, order and worker.
+
+The loop over the steps is here once for every stepped model. A result depends on (run seed, key, ordinal), the settings and
+the model; the batch around it may change it in the last bits where a BLAS kernel sums in another order (below 1e-5 on a CPU).
+Where bits must agree after a resume, make the same batches again: `batches` cuts them from the list alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from synth import schedules
+from synth.backends.encoder_free import key_step
+from synth.backends.protocol import Backend, Conditioning, SteppedBackend, WholeBackend
+from synth.branches import Branches, Painting
+from synth.errors import SynthError
+from synth.guidance import annealed, combine, guided
+from synth.memory import largest_batch, needs_probe
+from synth.requests import Generated, Request, Settings, checked, generators, noise
+
+CPU_BATCH = 8
+
+
+class Sampler:
+    """Makes images with `backend` under `settings`.
+
+    `batch_size` None is found by a memory probe on CUDA (the first batch pays for it) and 8 on a CPU. `fixed_batch` fills the last
+    batch up, for a compiled model. A `refiner` (SDXL's) takes over the end of the schedule on the same latents.
+
+        sampler = Sampler(load_backend("models/sd21-base"), Settings(steps=20, guidance=2.0, scheduler="dpmpp_2m"), run_seed=1)
+        for made in sampler.generate([Request("a photo of a dog", "dog", i) for i in range(500)]):
+            write(made.images)
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        settings: Settings | None = None,
+        *,
+        run_seed: int = 0,
+        batch_size: int | None = None,
+        fixed_batch: bool = False,
+        refiner: SteppedBackend | None = None,
+    ) -> None:
+        self.backend, self.run_seed, self.refiner = backend, run_seed, refiner
+        self.settings = settings or Settings()
+        self.fixed_batch = fixed_batch
+        self._batch_size = batch_size
+        can = backend.capabilities
+        self.size = self.settings.size or can.native_size
+        self.guidance = can.default_guidance if self.settings.guidance is None else self.settings.guidance
+        self._check()
+
+    def _check(self) -> None:
+        can, settings = self.backend.capabilities, self.settings
+        if self._batch_size is not None and self._batch_size < 1:
+            raise SynthError(f"batch_size takes a whole number from 1, got {self._batch_size}")
+        if not can.stepped and (settings.cads or settings.encoder_every > 1 or settings.interval != (0.0, 1.0)):
+            raise SynthError(f"{can.family} is only called whole: it takes no cads, no encoder_every and no interval")
+        if settings.encoder_every > 1 and not can.encoder_free:
+            raise SynthError(f"encoder_every leaves out a UNet's encoder, and a {can.family} model has none")
+        if self.refiner is not None:
+            other = self.refiner.capabilities
+            if can.family != "sdxl" or other.family != "sdxl":
+                raise SynthError(f"a refiner goes with SDXL on SDXL, not {other.family} on {can.family}")
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Generated]:
+        """Every request's image, in the order given, a batch at a time."""
+        for batch in self.batches(requests):
+            yield self.batch(batch)
+
+    def batches(self, requests: Sequence[Request]) -> Iterator[list[Request]]:
+        """Consecutive requests of one kind, at most a batch of them together."""
+        if requests and self._batch_size is None:
+            self._batch_size = self._probe(requests[0])
+        batch: list[Request] = []
+        for request in requests:
+            if batch and (len(batch) == self._batch_size or batch[0].kind != request.kind):
+                yield batch
+                batch = []
+            batch.append(request)
+        if batch:
+            yield batch
+
+    @torch.no_grad()
+    def batch(self, requests: Sequence[Request]) -> Generated:
+        """These requests, which are of one kind, in one batch."""
+        asked = list(requests)
+        if not asked:
+            raise SynthError("no request was given: a batch needs at least one")
+        if len({request.kind for request in asked}) > 1:
+            raise SynthError(
+                "requests with and without an image or mask, or of several strengths, need batches of their own"
+            )
+        if self.fixed_batch and self._batch_size is not None:
+            asked += [asked[-1]] * (self._batch_size - len(asked))
+        count = len(requests)
+        if isinstance(self.backend, SteppedBackend):
+            latents = self._denoise(self.backend, asked)[:count]
+            images = self.backend.decode(latents)
+            return checked(requests, images, latents)
+        assert isinstance(self.backend, WholeBackend)
+        return checked(requests, self._whole(self.backend, asked)[:count], None)
+
+    def initial_noise(self, requests: Sequence[Request]) -> torch.Tensor:
+        """The standard normal start (n, c, h', w') of these requests."""
+        assert isinstance(self.backend, SteppedBackend)
+        sources = generators(self.run_seed, requests, "latents", self.settings.seeds)
+        return noise(sources, self.backend.latent_shape(self.size), self.backend.device)
+
+    def _whole(self, backend: WholeBackend, requests: Sequence[Request]) -> torch.Tensor:
+        if any(request.image is not None or request.boxes is not None for request in requests):
+            raise SynthError(
+                f"{backend.capabilities.family} makes images from text alone here, without an image or boxes"
+            )
+        settings = self.settings
+        return backend.generate(
+            [str(request.prompt) for request in requests],
+            generators(self.run_seed, requests, "latents", settings.seeds),
+            size=self.size,
+            steps=settings.steps,
+            guidance=self.guidance,
+            scheduler=settings.scheduler,
+            negative=settings.negative,
+        )
+
+    def _denoise(self, backend: SteppedBackend, requests: list[Request]) -> torch.Tensor:
+        settings, device = self.settings, backend.device
+        scheduler = schedules.make(settings.scheduler, backend.scheduler)
+        arguments = backend.schedule_arguments(scheduler, settings.steps, self.size)
+        timesteps = schedules.prepare(scheduler, settings.steps, device, arguments)
+        start = self.initial_noise(requests)
+        first, latents, painting = self._start(backend, requests, scheduler, timesteps, start)
+        told = Branches.of(backend, requests, painting, self.size, self.guidance, settings)
+        finishing = None
+        if self.refiner is not None:
+            finishing = Branches.of(self.refiner, requests, painting, self.size, self.guidance, settings)
+        extra = self._step_arguments(scheduler, requests)
+        condition_noise = generators(self.run_seed, requests, "cads", settings.seeds)
+        times = (timesteps.double().cpu() / scheduler.config.num_train_timesteps).tolist()
+        for index in range(first, len(timesteps)):
+            timestep, time = timesteps[index], times[index]
+            now = finishing if finishing is not None and time < settings.refine_below else told
+            if now.features is not None:
+                now.features.reuse = not key_step(index - first, len(timesteps) - first, settings.encoder_every)
+            if backend.capabilities.layout and index - first == int(settings.grounded * (len(timesteps) - first)):
+                now = told = told.ungrounded()
+            model_input = scheduler.scale_model_input(latents, timestep) if _scales(scheduler) else latents
+            output = self._guided(now, model_input, timestep, time, condition_noise)
+            latents = scheduler.step(output, timestep, latents, return_dict=False, **extra)[0]
+            if painting is not None:
+                latents = painting.keep_outside(scheduler, latents, start, timesteps[index + 1 : index + 2])
+        return latents
+
+    def _guided(
+        self, told: Branches, latents: torch.Tensor, timestep: torch.Tensor, time: float, sources: list[torch.Generator]
+    ) -> torch.Tensor:
+        """The model's output after guidance; the second branch rides in the same call, and is left out where it has no say."""
+        conditional = told.conditional
+        if self.settings.cads is not None:
+            conditional = annealed(conditional, self.settings.cads, time, sources)
+        if told.null is None or not guided(self.guidance, self.settings.interval, time):
+            return told.backend.predict(latents, timestep, conditional, told.features)
+        both = Conditioning.join([told.null, conditional])
+        output = told.backend.predict(torch.cat([latents, latents]), timestep, both, told.features)
+        unconditional, conditioned = output.chunk(2)
+        return combine(unconditional, conditioned, self.guidance)
+
+    def _start(
+        self,
+        backend: SteppedBackend,
+        requests: Sequence[Request],
+        scheduler: Any,
+        timesteps: torch.Tensor,
+        start: torch.Tensor,
+    ) -> tuple[int, torch.Tensor, Painting | None]:
+        """Which step is the first, the latents it begins with, and what is painted over."""
+        begin = start * schedules.start_scale(scheduler)
+        if requests[0].image is None:
+            if not (backend.capabilities.text_to_image or backend.capabilities.class_conditional):
+                raise SynthError(
+                    f"this {backend.capabilities.family} model paints into images: give an image and a mask"
+                )
+            return 0, begin, None
+        settings = self.settings
+        images = torch.stack([r.image for r in requests if r.image is not None]).to(backend.device, torch.float32)
+        if tuple(images.shape[2:]) != tuple(self.size):
+            raise SynthError(
+                f"images of {images.shape[2]}x{images.shape[3]} came where {self.size[0]}x{self.size[1]} are made"
+            )
+        sources = None
+        if settings.posterior == "sample":
+            sources = generators(self.run_seed, requests, "posterior", settings.seeds)
+        clean = backend.encode_images(images, sources)
+        painting = None
+        if requests[0].mask is not None:
+            mask = torch.stack([r.mask for r in requests if r.mask is not None]).to(backend.device, torch.float32)
+            painting = Painting.over(backend, images, mask, clean)
+        flow = schedules.is_flow(backend.scheduler)
+        first = schedules.start_step(settings.steps, requests[0].strength, flow)
+        if first == 0 and painting is not None:
+            return 0, begin, painting
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        return first, schedules.add_noise(scheduler, clean, start, timesteps[first]), painting
+
+    def _step_arguments(self, scheduler: Any, requests: Sequence[Request]) -> dict[str, Any]:
+        """For solvers that draw: their own generator for each sample."""
+        if "generator" not in inspect.signature(scheduler.step).parameters:
+            return {}
+        return {"generator": generators(self.run_seed, requests, "solver", self.settings.seeds)}
+
+    def _probe(self, request: Request) -> int:
+        if not needs_probe(self.backend.device):
+            return CPU_BATCH
+
+        def run(count: int) -> None:
+            short = Sampler(
+                self.backend, _short(self.settings), run_seed=self.run_seed, batch_size=count, refiner=self.refiner
+            )
+            short.batch([replace(request, strength=100)] * count)
+
+        return largest_batch(run, self.backend.device)
+
+
+def _scales(scheduler: Any) -> bool:
+    return hasattr(scheduler, "scale_model_input")
+
+
+def _short(settings: Settings) -> Settings:
+    """Two steps, both branches: as much memory as all of them take."""
+    return replace(settings, steps=2, interval=(0.0, 1.0), encoder_every=1)

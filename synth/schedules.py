@@ -1,0 +1,132 @@
+"""Noise schedules by name: which diffusers scheduler, its timesteps, and where image-to-image starts. No model is called here.
+
+`own` is the scheduler of the model folder as shipped (its class decides how often the model is called: 50 steps of PNDM are 51
+calls). The others are built from the model's own noise schedule (betas, prediction type, spacing, offset), so a name means the
+same process with another solver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+)
+
+from synth.errors import SynthError
+
+SchedulerName = Literal["own", "ddim", "pndm", "euler", "euler_ancestral", "dpmpp_2m"]
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether the model was trained by flow matching (SD3, FLUX, Sana): sigma is linear in time and there are no betas."""
+    config = scheduler.config
+    return (
+        isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+        or config.get("use_flow_sigmas") is True
+        or config.get("prediction_type") == "flow_prediction"
+    )
+
+
+def make(name: SchedulerName, own: Any) -> Any:
+    """A fresh scheduler without history: `name`, with the noise schedule of `own`, the model's.
+
+    DDIM never clips: `clip_sample` is DDIMScheduler's default and clamps a latent's prediction to [-1, 1], which destroys it.
+    """
+    config = dict(own.config)
+    if name == "own":
+        return type(own).from_config(own.config)
+    if is_flow(own):
+        return _make_flow(name, own)
+    if name == "ddim":
+        return DDIMScheduler.from_config(own.config, clip_sample=False, thresholding=False)
+    if name == "pndm":
+        return PNDMScheduler.from_config(own.config, skip_prk_steps=True)
+    if name == "euler":
+        return EulerDiscreteScheduler.from_config(own.config)
+    if name == "euler_ancestral":
+        return EulerAncestralDiscreteScheduler.from_config(own.config)
+    if name == "dpmpp_2m":
+        # DiT's folders ask for learned_range, which this solver of the mean has no use for.
+        variance = {"variance_type": None} if config.get("variance_type", "").startswith("learned") else {}
+        return DPMSolverMultistepScheduler.from_config(
+            own.config, algorithm_type="dpmsolver++", solver_order=2, thresholding=False, **variance
+        )
+    raise SynthError(f"scheduler takes {' | '.join(get_args(SchedulerName))}, got {name!r}")
+
+
+def _make_flow(name: str, own: Any) -> Any:
+    if name == "euler":
+        return FlowMatchEulerDiscreteScheduler.from_config(own.config)
+    if name == "dpmpp_2m":
+        return DPMSolverMultistepScheduler.from_config(
+            own.config,
+            algorithm_type="dpmsolver++",
+            solver_order=2,
+            use_flow_sigmas=True,
+            prediction_type="flow_prediction",
+            flow_shift=own.config.get("shift", 1.0),
+        )
+    raise SynthError(
+        f"scheduler {name!r} needs betas, and this model was trained by flow matching: take own, euler or dpmpp_2m"
+    )
+
+
+def prepare(
+    scheduler: Any, steps: int, device: torch.device | str = "cpu", arguments: Mapping[str, Any] | None = None
+) -> torch.Tensor:
+    """Set `steps` inference steps; returns the timesteps in the order in which the model meets them, one model call for each.
+
+    `arguments` are the model's own for `set_timesteps`: FLUX's sigmas and shift, for one size of image.
+    """
+    if steps < 1:
+        raise SynthError(f"steps takes a whole number from 1, got {steps}")
+    given = dict(arguments or {})
+    if "sigmas" not in given:
+        given["num_inference_steps"] = steps
+    scheduler.set_timesteps(device=device, **given)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)
+    return scheduler.timesteps
+
+
+def resolution_shift(tokens: int, config: Any, end: float = 1.15) -> float:
+    """mu of Esser et al. 2024 (arXiv 2403.03206, section 5.3.2) as FLUX has it: linear in the number of image tokens."""
+    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    start, end = config.get("base_shift", 0.5), config.get("max_shift", end)
+    slope = (end - start) / (high - low)
+    return tokens * slope + start - slope * low
+
+
+def start_step(steps: int, percent: int, flow: bool = False) -> int:
+    """The place in the schedule where image-to-image at `percent` strength starts; `steps - start_step` steps are left.
+
+    Whole percents, because a product of floats is a step short now and then: int(50 * (1 - 0.9)) is 4, not 5. Stable Diffusion
+    rounds the steps that are left down, flow models up (17 and 18 of 50 at 35 %).
+    """
+    if not isinstance(percent, int) or not 1 <= percent <= 100:
+        raise SynthError(f"strength takes whole percents from 1 to 100, got {percent!r}")
+    left = -(-steps * percent // 100) if flow else steps * percent // 100
+    if left == 0:
+        raise SynthError(f"a strength of {percent} % of {steps} steps is no step at all: raise one of them")
+    return steps - left
+
+
+def add_noise(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+    """`latents` (n, ...) brought to the noise level of one `timestep` of a prepared schedule."""
+    times = timestep.reshape(1).expand(len(latents)).to(latents.device)
+    if hasattr(scheduler, "scale_noise"):  # flow matching's word for it
+        return scheduler.scale_noise(latents, times, noise)
+    return scheduler.add_noise(latents, noise, times)
+
+
+def start_scale(scheduler: Any) -> float:
+    """The standard deviation of the start noise in this solver's own variable (Euler's is about 14, DDIM's 1)."""
+    return float(getattr(scheduler, "init_noise_sigma", 1.0))
