@@ -51,7 +51,9 @@ def _warp(image: torch.Tensor, step: WarpStep, warp: Warp, index: int) -> torch.
     if step.clamp is not None and np.isfinite(step.clamp[index]).all():
         left, top, right, bottom = (int(side) for side in step.clamp[index])
         cut = image[:, :, top : bottom + 1, left : right + 1]
-        if warp.antialias and warp.interpolation != "nearest":
+        if warp.interpolation == "nearest":
+            return functional.interpolate(cut, step.size, mode="nearest-exact")
+        if warp.antialias:
             # kornia.geometry.resize blurs instead of filtering; torch's filter is what torchvision and PIL do.
             return functional.interpolate(cut, step.size, mode=warp.interpolation, align_corners=False, antialias=True)
         return resize(cut, step.size, warp.interpolation, align_corners=False)

@@ -142,6 +142,17 @@ def test_the_backends_agree(name: str) -> None:
     assert mean["kornia"] < 2, mean  # resampled twice where ours is once
 
 
+def test_the_backends_take_the_same_nearest_pixels() -> None:
+    images = photo(12, 40, 48)
+    policy = {"operations": [{"resized_crop": {"size": 32}}, "horizontal_flip"], "interpolation": "nearest"}
+    found = [
+        Augmenter(policy, seed=7, backend=backend)(images, KEYS).images  # type: ignore[arg-type]
+        for backend in ("torch", "cv2", "kornia")
+    ]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
 @pytest.mark.parametrize("backend", ["torch", "cv2", "kornia"])
 @pytest.mark.parametrize("policy", ["imagenet", {"preset": "imagenet", "color": 0}])
 def test_normalising_is_the_last_step(backend: Any, policy: Any) -> None:
