@@ -46,8 +46,7 @@ class ClipClassifier(nn.Module):
         super().__init__()
         if not prompts or not all(prompts):
             raise SynthError("the classifier needs one prompt or more for each class")
-        model.requires_grad_(False)
-        with quiet_generators(model.device):
+        with quiet_generators(model.device):  # what is not LoRA is frozen by it, the temperature too
             inject_adapter_in_model(lora or classifier_lora(), model, "default")
         self.model = model
         source = torch.Generator().manual_seed(seed)

@@ -123,3 +123,14 @@ def test_27_cut_token_rows_and_kept_texts_change_nothing() -> None:
     examples = InMemory([str(i) for i in range(5)], torch.arange(5) % 3, images)
     found = evaluate(classifier, examples, batch_size=2)
     assert found.accuracy == float((fresh.argmax(1) == examples.labels).double().mean())
+
+
+def test_several_prompts_of_a_class_are_averaged_and_normalised_again() -> None:
+    texts = [["a cat"], ["a photo of a dog", "a dog", "dog"], ["a fox", "fox"]]
+    classifier = tiny_classifier(texts).eval()
+    with torch.no_grad():
+        found = classifier.text_features()
+        for number, own in enumerate(texts):
+            each = torch.cat([tiny_classifier([[text]]).eval().text_features() for text in own])
+            expected = torch.nn.functional.normalize(each.mean(0), dim=0)
+            assert (found[number] - expected).abs().max() < 1e-5

@@ -12,6 +12,7 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[syn
 
 from synth.backends import wrap
 from synth.datadream.adapt import Adaptation, AdaptConfig, Subject, take_turns
+from synth.datadream.embedding import embed
 from synth.datadream.latents import CachedLatents, FreshLatents
 from synth.datadream.lora import LoraSet
 from synth.datadream.objective import objective_for
@@ -202,6 +203,16 @@ def test_every_family_with_adapters_is_adapted(family: str) -> None:
     assert all(torch.isfinite(training.advance()) for _ in range(12))
     for part, state in adapters.state("dog").items():
         assert any(t.any() for name, t in state.items() if "lora_B" in name), part
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "flux"])
+def test_prompts_are_told_in_training_as_in_sampling(family: str) -> None:
+    backend = wrap(making.MAKERS[family]())
+    prompts = ["a dog", "a photo of a cat", "a dog"]
+    told, expected = embed(backend, prompts), backend.encode(prompts)
+    assert told.tensors.keys() == expected.tensors.keys()
+    for name, tensor in expected.tensors.items():
+        assert (told.tensors[name] - tensor).abs().max() < 1e-5
 
 
 def test_min_snr_weighs_as_published_and_is_refused_for_flow_models() -> None:
