@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as functional
-from diffusers import AutoencoderKL, DDPMScheduler
 from torch import Tensor
 
 
-def reconstruction(model: AutoencoderKL, images: Tensor, generator: torch.Generator, kl: float) -> tuple[Tensor, Tensor]:
+def reconstruction(model: Any, images: Tensor, generator: torch.Generator, kl: float) -> tuple[Tensor, Tensor]:
     """Loss of an autoencoder, and its mean squared error (images in [-1, 1]).
 
     Mean absolute error, half that of the differences between neighbours (edges stay sharp without a discriminator), and `kl` times
@@ -35,7 +36,7 @@ def contrast(images: Tensor, texts: Tensor, log_scale: Tensor, same: Tensor) -> 
 
 
 def denoising(
-    predicted: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, schedule: DDPMScheduler, gamma: float
+    predicted: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, schedule: Any, gamma: float
 ) -> Tensor:
     """Squared error of the noise or the velocity, weighted by min-SNR (Hang et al., 2023): min(snr, gamma)/snr, or /(snr + 1)."""
     velocity = schedule.config.prediction_type == "v_prediction"

@@ -5,11 +5,11 @@ Images are uint8 (n, 3, size, size) in memory; latents are made once and kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
-from diffusers import AutoencoderKL, DDPMScheduler, DiTTransformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPModel
 
@@ -27,7 +27,7 @@ class AutoencoderPart:
 
     name = "vae"
 
-    def __init__(self, model: AutoencoderKL, images: Tensor, kl: float = 5e-4) -> None:
+    def __init__(self, model: Any, images: Tensor, kl: float = 5e-4) -> None:
         self._model, self._images, self._kl = model, images, kl
 
     def model(self) -> nn.Module:
@@ -40,39 +40,43 @@ class AutoencoderPart:
 
 
 class ClipPart:
-    """Images with their captions (token ids (n, tokens)) and the classes that show on them (n, classes), 0 or 1.
+    """Images with captions (token ids (n, tokens)) and with the classes that show on them (n, classes), 0 or 1.
 
-    Beside the contrast a linear head names the classes of an image; it is not kept. It takes the place of the hundreds of
-    millions of pairs that tell CLIP what a thing is.
+    Beside the contrast of captions, an image is told from the classes' prompts `class_tokens` (classes, tokens), its target shared
+    out among what shows on it. It takes the place of the hundreds of millions of pairs that tell CLIP what a thing is: colours
+    and grounds alone would satisfy the captions of a batch for a long time.
     """
 
     name = "clip"
 
-    def __init__(self, model: CLIPModel, images: Tensor, tokens: Tensor, short: Tensor, classes: Tensor) -> None:
-        self._clip, self._images, self._tokens, self._short = model, images, tokens, short
-        self._classes = classes
-        self._both = nn.ModuleDict(
-            {"clip": model, "head": nn.Linear(model.config.projection_dim, classes.shape[1])}
-        )
+    def __init__(self, model: CLIPModel, images: Tensor, tokens: Tensor, classes: Tensor, class_tokens: Tensor) -> None:
+        self._clip, self._images, self._tokens = model, images, tokens
+        self._classes, self._class_tokens = classes, class_tokens
 
     def model(self) -> nn.Module:
-        return self._both
+        return self._clip
 
     def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(0, len(self._images), (batch,), generator=generator)
-        brief = torch.rand(batch, generator=generator) < 0.25
-        ids = torch.where(brief[:, None], self._short[rows], self._tokens[rows])
+        ids, shown = self._tokens[rows], self._classes[rows]
         mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
-        pixels = (self._images[rows].float() / 255.0 - mean) / std
-        seen = self._clip.get_image_features(pixel_values=pixels)
-        read = self._clip.get_text_features(input_ids=ids)
-        seen, read = getattr(seen, "pooler_output", seen).float(), getattr(read, "pooler_output", read).float()
-        same = (ids[:, None] == ids[None]).all(-1)
-        pairs = contrast(seen, read, self._clip.logit_scale, same)
-        named = self._both["head"](seen)
-        told = functional.binary_cross_entropy_with_logits(named.float(), self._classes[rows])
-        right = (named.argmax(1) == self._classes[rows].argmax(1)) | (self._classes[rows].gather(1, named.argmax(1)[:, None])[:, 0] > 0)
-        return pairs + told, {"pairs": float(pairs.detach()), "named": float(right.float().mean())}
+        seen = features(self._clip.get_image_features(pixel_values=(self._images[rows].float() / 255.0 - mean) / std))
+        read = features(self._clip.get_text_features(input_ids=torch.cat([ids, self._class_tokens])))
+        captions, prompts = read.float().split([batch, len(self._class_tokens)])
+        pairs = contrast(seen.float(), captions, self._clip.logit_scale, (ids[:, None] == ids[None]).all(-1))
+        logits = (
+            self._clip.logit_scale.exp()
+            * functional.normalize(seen.float(), dim=-1)
+            @ functional.normalize(prompts, dim=-1).T
+        )
+        named = functional.cross_entropy(logits, shown / shown.sum(1, keepdim=True))
+        right = shown.gather(1, logits.argmax(1, keepdim=True)).mean()
+        return pairs + named, {"pairs": float(pairs.detach()), "named": float(right)}
+
+
+def features(output: Any) -> Tensor:
+    """transformers 5 gives an object where 4 gave the tensor."""
+    return output if isinstance(output, Tensor) else output.pooler_output
 
 
 class TextUNetPart:
@@ -82,9 +86,9 @@ class TextUNetPart:
 
     def __init__(
         self,
-        model: UNet2DConditionModel,
+        model: Any,
         clip: CLIPModel,
-        schedule: DDPMScheduler,
+        schedule: Any,
         latents: Tensor,
         tokens: Tensor,
         short: Tensor,
@@ -111,7 +115,7 @@ class ClassDiTPart:
 
     name = "dit"
 
-    def __init__(self, model: DiTTransformer2DModel, schedule: DDPMScheduler, latents: Tensor, labels: Tensor) -> None:
+    def __init__(self, model: Any, schedule: Any, latents: Tensor, labels: Tensor) -> None:
         self._model, self._schedule, self._latents, self._labels = model, schedule, latents, labels
 
     def model(self) -> nn.Module:
@@ -128,7 +132,9 @@ class ClassDiTPart:
         )
 
 
-def noised_loss(latents, schedule, generator, predict) -> tuple[Tensor, dict[str, float]]:  # type: ignore[no-untyped-def]
+def noised_loss(
+    latents: Tensor, schedule: Any, generator: torch.Generator, predict: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor, dict[str, float]]:
     """Noise `latents` at uniform timesteps, have `predict` undo it, and weigh the error (min-SNR, gamma 5)."""
     noise = torch.randn(latents.shape, generator=generator)
     timesteps = torch.randint(0, schedule.config.num_train_timesteps, (len(latents),), generator=generator)
@@ -137,7 +143,7 @@ def noised_loss(latents, schedule, generator, predict) -> tuple[Tensor, dict[str
 
 
 @torch.no_grad()
-def latents_of(model: AutoencoderKL, images: Tensor, batch: int = 64) -> Tensor:
+def latents_of(model: Any, images: Tensor, batch: int = 64) -> Tensor:
     """Posterior means (n, c, h, w) float32 of uint8 images, not yet scaled."""
     parts = [model.encode(as_floats(images[at : at + batch])).latent_dist.mean for at in range(0, len(images), batch)]
     return torch.cat(parts)

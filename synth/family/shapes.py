@@ -60,11 +60,11 @@ def clip(shape: Shape, vocabulary: int) -> CLIPModel:
         "bos_token_id": BOS,
         "eos_token_id": EOS,
         "pad_token_id": EOS,
+        "projection_dim": shape.joint,
         **_tower(*shape.text),
     }
-    image = {"image_size": shape.size, "patch_size": shape.patch, **_tower(*shape.image)}
+    image = {"image_size": shape.size, "patch_size": shape.patch, "projection_dim": shape.joint, **_tower(*shape.image)}
     config = CLIPConfig(text_config=text, vision_config=image, projection_dim=shape.joint)
-    config.text_config.projection_dim = config.vision_config.projection_dim = shape.joint
     return CLIPModel(config)
 
 
