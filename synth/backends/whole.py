@@ -67,7 +67,7 @@ class WholePipeline(Adapters):
         size: tuple[int, int],
         steps: int,
         guidance: float,
-        scheduler: schedules.SchedulerName = "own",
+        scheduler: SchedulerName = "own",
         negative: str | None = None,
     ) -> torch.Tensor:
         """Images (n, 3, h, w) float32 in [0, 1], one for each prompt and generator."""
