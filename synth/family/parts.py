@@ -15,6 +15,7 @@ from transformers import CLIPModel
 
 from synth.datadream.classifier import MEAN, STD
 from synth.family.objectives import contrast, denoising, reconstruction
+from synth.family.shapes import EOS
 
 
 def as_floats(images: Tensor) -> Tensor:
@@ -61,7 +62,10 @@ class ClipPart:
         ids, shown = self._tokens[rows], self._classes[rows]
         mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
         seen = features(self._clip.get_image_features(pixel_values=(self._images[rows].float() / 255.0 - mean) / std))
-        read = features(self._clip.get_text_features(input_ids=torch.cat([ids, self._class_tokens])))
+        texts = torch.cat([ids, self._class_tokens])
+        # The tower is causal and reads the place of the end token: what stands behind the longest text changes nothing.
+        longest = int((texts != EOS).sum(1).max()) + 1
+        read = features(self._clip.get_text_features(input_ids=texts[:, :longest]))
         captions, prompts = read.float().split([batch, len(self._class_tokens)])
         pairs = contrast(seen.float(), captions, self._clip.logit_scale, (ids[:, None] == ids[None]).all(-1))
         logits = (
@@ -71,7 +75,7 @@ class ClipPart:
         )
         named = functional.cross_entropy(logits, shown / shown.sum(1, keepdim=True))
         right = shown.gather(1, logits.argmax(1, keepdim=True)).mean()
-        return pairs + named, {"pairs": float(pairs.detach()), "named": float(right)}
+        return pairs + 2.0 * named, {"pairs": float(pairs.detach()), "named": float(right)}
 
 
 def features(output: Any) -> Tensor:

@@ -25,7 +25,7 @@ class Shape:
     vae: tuple[int, ...] = (16, 32, 64, 96)
     unet: tuple[int, ...] = (128, 160)
     text: tuple[int, int] = (128, 4)
-    image: tuple[int, int] = (160, 5)
+    image: tuple[int, int] = (128, 4)
     patch: int = 8
     joint: int = 128
     tokens: int = 32
