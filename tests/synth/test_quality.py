@@ -140,6 +140,9 @@ def test_the_nearest_real_image_is_the_first_of_equals() -> None:
     cosines, indices = nearest(torch.tensor([[1.0, 1], [3, 0.1], [0, 0]]), references)
     assert indices.tolist() == [1, 3, 0]
     assert cosines.tolist() == pytest.approx([1, 3 / math.hypot(3, 0.1), 0])
+    row = drawn(1, 9)
+    for length in range(2, 40):  # equal but for rounding
+        assert nearest(row, torch.cat((row / length, row, row * length)))[1].tolist() == [0]
 
 
 def test_no_figure_but_a_subset_depends_on_the_order_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
