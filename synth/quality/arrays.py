@@ -1,8 +1,8 @@
-"""What every figure asks of its features, and products of two sets that never lie in memory whole."""
+"""What every figure asks of its features, products of two sets that never lie in memory whole, and images brought to one size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -52,3 +52,10 @@ def squared_distances(first: torch.Tensor, second: torch.Tensor) -> Iterator[tup
     lengths = second.square().sum(1)
     for rows, block in products(first, second):
         yield rows, (first[rows].square().sum(1)[:, None] + lengths - 2 * block).clamp_(min=0)
+
+
+def resized(images: torch.Tensor, size: Sequence[int], mode: str = "bilinear") -> torch.Tensor:
+    """(n, 3, *size), antialiased, in [0, 1]; untouched where they have that size."""
+    if tuple(images.shape[2:]) == tuple(size):
+        return images
+    return torch.nn.functional.interpolate(images, tuple(size), mode=mode, antialias=True).clamp(0, 1)

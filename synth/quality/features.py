@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import normalize
 from transformers import CLIPModel
 
 from synth.datadream.classifier import MEAN, STD, token_rows
 from synth.errors import SynthError
+from synth.quality.arrays import resized
 
 Features = Callable[[torch.Tensor], torch.Tensor]
 
@@ -145,13 +146,6 @@ def measuring(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
-
-
-def resized(images: torch.Tensor, size: Sequence[int], mode: str = "bilinear") -> torch.Tensor:
-    """(n, 3, *size), antialiased, in [0, 1]; untouched where they have that size."""
-    if tuple(images.shape[2:]) == tuple(size):
-        return images
-    return interpolate(images, tuple(size), mode=mode, antialias=True).clamp(0, 1)
 
 
 def covering(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
