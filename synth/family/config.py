@@ -61,6 +61,35 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class AutoencoderBudget(Budget):
+    """The autoencoder's. `kl` weighs the divergence of its latents."""
+
+    steps: int = 3500
+    batch: int = 16
+    rate: float = 2e-3
+    kl: float = 5e-4
+
+
+@dataclass(frozen=True)
+class ClipBudget(Budget):
+    """That of CLIP."""
+
+    steps: int = 1500
+    batch: int = 128
+    rate: float = 1e-3
+    decay: float = 0.05
+
+
+@dataclass(frozen=True)
+class DenoiserBudget(Budget):
+    """That of the UNet and of the DiT."""
+
+    steps: int = 6000
+    batch: int = 64
+    rate: float = 6e-4
+
+
+@dataclass(frozen=True)
 class Family:
     """A family as its `family.json` has it: all that its weights and its tokenizer do not say.
 
