@@ -248,7 +248,8 @@ def _autoencoder(job: Job[Any]) -> Prepared:
     scenes = torch.from_numpy(_scenes(job).images)
     shots, _ = _class_images(job)
     images = torch.cat([scenes, shots[: int(CLASS_IMAGES * len(scenes))]])
-    part = AutoencoderPart(_built(job, "vae", _blank(job)), images, job.params.train.vae.kl)
+    budget = job.params.train.vae
+    part = AutoencoderPart(_built(job, "vae", _blank(job)), images, budget.kl, budget.encoder_steps)
     return Prepared(part, spread_of=scenes[:SPREAD])
 
 
@@ -264,7 +265,7 @@ def _clip(job: Job[Any]) -> Prepared:
     model = _built(job, "clip", _blank(job, len(words)))
     images, shown = torch.from_numpy(scenes.images), torch.from_numpy(scenes.shown).float()
     ids = _ids(words, scenes.captions, shape)
-    part = ClipPart(model, images, ids, shown, _ids(words, prompts, shape))
+    part = ClipPart(model, images, ids, shown, _ids(words, prompts, shape), job.params.train.clip.text_steps)
     files = {f"{TOKENIZER}/{name}": data for name, data in tokenizer_files(words).items()}
     return Prepared(part, {"nouns": scenes.nouns, "vocabulary": len(words)}, files)
 

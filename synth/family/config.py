@@ -62,22 +62,25 @@ class Budget:
 
 @dataclass(frozen=True)
 class AutoencoderBudget(Budget):
-    """The autoencoder's. `kl` weighs the divergence of its latents."""
+    """The autoencoder's. `kl` weighs the divergence of its latents; after `encoder_steps` only the decoder goes on."""
 
-    steps: int = 3500
+    steps: int = 8000
     batch: int = 16
     rate: float = 2e-3
     kl: float = 5e-4
+    encoder_steps: int = 4500
 
 
 @dataclass(frozen=True)
 class ClipBudget(Budget):
-    """That of CLIP."""
+    """That of CLIP. After `text_steps` only the image tower goes on."""
 
-    steps: int = 1500
+    steps: int = 3000
     batch: int = 128
     rate: float = 1e-3
+    warmup: int = 100
     decay: float = 0.05
+    text_steps: int = 700
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
@@ -27,7 +28,8 @@ def tokenizer(captions: Iterable[str], length: int, vocabulary: int = 1024) -> C
         for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(caption)):
             words[word] += count
     vocab, merges = byte_pairs(words, vocabulary)
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=length)
+    clip: Any = CLIPTokenizer
+    return clip(vocab=vocab, merges=merges, model_max_length=length)
 
 
 def byte_pairs(words: Counter[str], vocabulary: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -45,7 +47,7 @@ def byte_pairs(words: Counter[str], vocabulary: int) -> tuple[dict[str, int], li
     while len(vocab) < vocabulary:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, letters in split.items():
-            for pair in zip(letters, letters[1:], strict=False):
+            for pair in pairwise(letters):
                 pairs[pair] += words[word]
         if not pairs:
             break

@@ -56,8 +56,8 @@ classes: {QUICK}
 train:
   scenes: SCENES
   shape: {{size: 32, latents: 4, vae: [8, 8, 8], unet: [16, 16], text: [32, 1], image: [32, 1], joint: 16, tokens: 16, dit: [32, 1]}}
-  vae: {{steps: 5, batch: 4, rate: 0.001}}
-  clip: {{steps: 4, batch: 4, rate: 0.001}}
+  vae: {{steps: 5, batch: 4, rate: 0.001, encoder_steps: 2}}
+  clip: {{steps: 4, batch: 4, rate: 0.001, text_steps: 3}}
   unet: {{steps: 4, batch: 4, rate: 0.001}}
   dit: {{steps: 4, batch: 4, rate: 0.001}}
 """
@@ -226,7 +226,9 @@ def test_weights_are_stored_as_they_are_unpacked(place: Path, data: Path) -> Non
     stored = safetensors.torch.load_file(place / "family/dit.safetensors")
     made = safetensors.torch.load_file(data / "generator/classes/transformer/diffusion_pytorch_model.safetensors")
     assert set(stored) == set(made)
-    assert all(value.dtype == torch.float16 and torch.equal(value.float(), made[name]) for name, value in stored.items())
+    assert all(
+        value.dtype == torch.float16 and torch.equal(value.float(), made[name]) for name, value in stored.items()
+    )
 
 
 def test_a_damaged_family_is_refused_before_anything_is_touched(place: Path, tmp_path: Path) -> None:
@@ -440,7 +442,7 @@ def test_scenes_made_of_test_images_are_refused(training: Path, tmp_path: Path) 
     (tmp_path / "scenes.yaml").write_text(yaml.safe_dump(params))
     run_stage(make_job("ingest", tmp_path / "scenes.yaml", data=str(tmp_path / "scenes")), "serial", debug=True)
     job = training_job(training, tmp_path / "data", f"generator.train.scenes={tmp_path / 'scenes/ingest'}")
-    with pytest.raises(UserError, match="shows .*, an image of split/test; compose scenes from training images only"):
+    with pytest.raises(UserError, match=r"shows .*, an image of split/test; compose scenes from training images only"):
         run_stage(job, "serial", debug=True)
     assert not (tmp_path / "data/generator").exists()
 
