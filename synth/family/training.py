@@ -7,26 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from augment.seeds import seed_for
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long and how fast. `batch` samples a step; `rate` at its highest, after `warmup` steps; `decay` is AdamW's."""
-
-    steps: int
-    batch: int
-    rate: float
-    warmup: int = 200
-    decay: float = 0.01
-    averaged: float = 0.999
-    low_precision: bool = True
+from synth.family.config import Budget
 
 
 class Part(Protocol):
