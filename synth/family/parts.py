@@ -24,15 +24,18 @@ def as_floats(images: Tensor) -> Tensor:
 
 
 class AutoencoderPart:
-    """Any images (n, 3, size, size)."""
+    """Any images (n, 3, size, size). After `encoder_steps` the encoder rests: latents are settled, the decoder goes on learning."""
 
     name = "vae"
 
-    def __init__(self, model: Any, images: Tensor, kl: float = 5e-4) -> None:
-        self._model, self._images, self._kl = model, images, kl
+    def __init__(self, model: Any, images: Tensor, kl: float = 5e-4, encoder_steps: int = 4500) -> None:
+        self._model, self._images, self._kl, self._encoder_steps = model, images, kl, encoder_steps
 
     def model(self) -> nn.Module:
         return self._model
+
+    def rests(self, step: int) -> tuple[str, ...]:
+        return ("encoder.", "quant_conv.") if step >= self._encoder_steps else ()
 
     def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(0, len(self._images), (batch,), generator=generator)
@@ -45,17 +48,29 @@ class ClipPart:
 
     Beside the contrast of captions, an image is told from the classes' prompts `class_tokens` (classes, tokens), its target shared
     out among what shows on it. It takes the place of the hundreds of millions of pairs that tell CLIP what a thing is: colours
-    and grounds alone would satisfy the captions of a batch for a long time.
+    and grounds alone would satisfy the captions of a batch for a long time. After `text_steps` the text tower rests, as in LiT (Zhai
+    et al. 2022) the other one does, and the UNet that reads it can be trained meanwhile.
     """
 
     name = "clip"
 
-    def __init__(self, model: CLIPModel, images: Tensor, tokens: Tensor, classes: Tensor, class_tokens: Tensor) -> None:
+    def __init__(
+        self,
+        model: CLIPModel,
+        images: Tensor,
+        tokens: Tensor,
+        classes: Tensor,
+        class_tokens: Tensor,
+        text_steps: int = 700,
+    ) -> None:
         self._clip, self._images, self._tokens = model, images, tokens
-        self._classes, self._class_tokens = classes, class_tokens
+        self._classes, self._class_tokens, self._text_steps = classes, class_tokens, text_steps
 
     def model(self) -> nn.Module:
         return self._clip
+
+    def rests(self, step: int) -> tuple[str, ...]:
+        return ("text_model.", "text_projection.") if step >= self._text_steps else ()
 
     def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(0, len(self._images), (batch,), generator=generator)
@@ -104,6 +119,9 @@ class TextUNetPart:
     def model(self) -> nn.Module:
         return self._model
 
+    def rests(self, step: int) -> tuple[str, ...]:
+        return ()
+
     def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(0, len(self._latents), (batch,), generator=generator)
         draw = torch.rand(batch, generator=generator)
@@ -124,6 +142,9 @@ class ClassDiTPart:
 
     def model(self) -> nn.Module:
         return self._model
+
+    def rests(self, step: int) -> tuple[str, ...]:
+        return ()
 
     def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(0, len(self._latents), (batch,), generator=generator)

@@ -1,40 +1,14 @@
-"""How large the models of the reference family are, and how each is built from its configuration."""
+"""How each model of the reference family is built from its shape."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from diffusers import AutoencoderKL, DiTTransformer2DModel, UNet2DConditionModel
 from transformers import CLIPConfig, CLIPModel
 
+from synth.family.config import Shape
+
 #: BOS and EOS (which also pads) of the family's tokenizer.
 BOS, EOS = 0, 1
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Widths and depths. The default is the committed family: 64 px images, latents (8, 8, 8), 32 tokens of text.
-
-    `size` pixels; the autoencoder halves its input `len(vae) - 1` times, to `latents` channels. `unet`: width at each scale.
-    `text`, `image`: (width, layers) of the CLIP towers, heads of 32; `patch` pixels of an image token; `joint` width of the
-    space both towers meet in. `dit`: (width, layers), heads of 32, patches of 2 x 2 latents.
-    """
-
-    size: int = 64
-    latents: int = 8
-    vae: tuple[int, ...] = (16, 32, 64, 96)
-    unet: tuple[int, ...] = (128, 160)
-    text: tuple[int, int] = (128, 4)
-    image: tuple[int, int] = (128, 4)
-    patch: int = 8
-    joint: int = 128
-    tokens: int = 32
-    dit: tuple[int, int] = (192, 6)
-
-    @property
-    def side(self) -> int:
-        """Height and width of a latent."""
-        return self.size // 2 ** (len(self.vae) - 1)
 
 
 def autoencoder(shape: Shape) -> AutoencoderKL:

@@ -7,26 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from augment.seeds import seed_for
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long and how fast. `batch` samples a step; `rate` at its highest, after `warmup` steps; `decay` is AdamW's."""
-
-    steps: int
-    batch: int
-    rate: float
-    warmup: int = 200
-    decay: float = 0.01
-    averaged: float = 0.999
-    low_precision: bool = True
+from synth.family.config import Budget
 
 
 class Part(Protocol):
@@ -35,6 +22,10 @@ class Part(Protocol):
     name: str
 
     def model(self) -> nn.Module: ...
+
+    def rests(self, step: int) -> tuple[str, ...]:
+        """Beginnings of the names of parameters that are left as they are from some step up to this one."""
+        ...
 
     def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]: ...
 
@@ -73,6 +64,7 @@ class Fit:
         device = next(self._model.parameters()).device.type
         self._model.train()
         for step in range(self.step, min(self_end, until if until is not None else self_end)):
+            self._let_rest(self.part.rests(step))
             generator = torch.Generator().manual_seed(seed_for(self.seed, step, f"family/{self.part.name}"))
             for group in self._optimizer.param_groups:
                 group["lr"] = self.rate(step)
@@ -94,6 +86,14 @@ class Fit:
         """The model with its averaged weights, ready to be used."""
         self._model.load_state_dict(self._mean)
         return self._model.eval()
+
+    @torch.no_grad()
+    def _let_rest(self, beginnings: tuple[str, ...]) -> None:
+        """Parameters that rest keep their running mean, which then is what they are: others may rely on it already."""
+        for name, weight in self._model.named_parameters():
+            if beginnings and name.startswith(beginnings) and weight.requires_grad:
+                weight.requires_grad_(False).copy_(self._mean[name])
+                weight.grad = None
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -1,0 +1,145 @@
+"""The folder that holds a trained family in small: weights in half precision, tokenizer, description, checksums, card.
+
+It is what `generator` with `source: train` makes, and what the package has embedded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines import sample
+from pipelines.errors import UserError
+from pipelines.storage import Storage, pretty_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from synth.family.config import Family
+
+FAMILY_FILE = "family.json"
+SUMS_FILE = "SHA256SUMS"
+CARD_FILE = "MODEL_CARD.md"
+TOKENIZER = "tokenizer"
+
+
+@dataclass(frozen=True)
+class StoredFamily:
+    """A family in memory: `parts` the state dict of each part, `tokenizer` its files by name."""
+
+    family: Family
+    parts: Mapping[str, Mapping[str, Tensor]]
+    tokenizer: Mapping[str, bytes]
+
+    def load_tokenizer(self) -> Any:
+        """The tokenizer itself."""
+        return tokenizer_of(self.tokenizer)
+
+
+def embedded_family() -> Storage:
+    """The folder of the family that is part of this package."""
+    return Storage(sample.folder("generator"))
+
+
+def sums_digest(storage: Storage) -> str:
+    """The identity of a family's folder; `UserError` when there is none."""
+    if not storage.exists(SUMS_FILE):
+        raise UserError(f"no family of generators at {storage.url}: it has no {SUMS_FILE}; see generator.folder")
+    return hashlib.sha256(storage.read_bytes(SUMS_FILE)).hexdigest()
+
+
+def family_files(storage: Storage) -> dict[str, bytes]:
+    """The files that SHA256SUMS names, by relative path, each checked; `UserError` for one that is missing or damaged."""
+    sums_digest(storage)
+    files = {}
+    for line in storage.read_bytes(SUMS_FILE).decode().splitlines():
+        digest, _, path = line.partition("  ")
+        if not storage.exists(path):
+            raise UserError(f"{storage.url} lacks {path}, which its {SUMS_FILE} names; install the package again")
+        data = storage.read_bytes(path)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise UserError(f"{storage.url}/{path} is not the file that {SUMS_FILE} names; install the package again")
+        files[path] = data
+    return files
+
+
+def load_family(files: Mapping[str, bytes], where: str) -> StoredFamily:
+    """A family from its files; `UserError` naming `where` when one is missing."""
+    import safetensors.torch
+
+    from synth.errors import SynthError
+    from synth.family.assemble import PARTS
+    from synth.family.config import Family
+
+    wanted = [FAMILY_FILE, *(f"{part}.safetensors" for part in PARTS)]
+    if missing := [name for name in wanted if name not in files]:
+        raise UserError(f"the family at {where} has no {missing[0]}; it takes {', '.join(wanted)} and {TOKENIZER}/")
+    try:
+        family = Family.from_json(json.loads(files[FAMILY_FILE]))
+    except (SynthError, ValueError) as error:
+        raise UserError(f"{where}/{FAMILY_FILE}: {error}") from None
+    parts = {part: safetensors.torch.load(files[f"{part}.safetensors"]) for part in PARTS}
+    prefix = f"{TOKENIZER}/"
+    words = {name.removeprefix(prefix): data for name, data in files.items() if name.startswith(prefix)}
+    return StoredFamily(family, parts, words)
+
+
+def family_folder(
+    family: Family, parts: Mapping[str, bytes], tokenizer: Mapping[str, bytes], card: str | None = None
+) -> dict[str, bytes]:
+    """All files of a family's folder, by path: `parts` are safetensors by part, `tokenizer` its files by name."""
+    files = {f"{part}.safetensors": data for part, data in parts.items()}
+    files |= {f"{TOKENIZER}/{name}": data for name, data in tokenizer.items()}
+    files |= {FAMILY_FILE: pretty_json(family.to_json()), CARD_FILE: (card or model_card(family)).encode()}
+    sums = "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files))
+    return files | {SUMS_FILE: sums.encode()}
+
+
+def tokenizer_files(tokenizer: Any) -> dict[str, bytes]:
+    """What a tokenizer's save_pretrained writes, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return folder_bytes(Path(folder))
+
+
+def tokenizer_of(files: Mapping[str, bytes]) -> Any:
+    """The CLIP tokenizer that `tokenizer_files` wrote."""
+    from transformers import CLIPTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            (Path(folder) / name).write_bytes(data)
+        return CLIPTokenizer.from_pretrained(folder)
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    """Every file below, by relative path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def model_card(family: Family) -> str:
+    """What people should know of a family before they use it."""
+    shape = family.shape
+    facts = "\n".join(f"- {name}: {value}" for name, value in sorted(family.facts.items()))
+    return f"""\
+# A reference family of generators
+
+Four small models that were trained from nothing by `limbeck run generator` with `source: train`, so that every method of
+Limbeck runs on a CPU: an autoencoder (`vae`), a CLIP (`clip`), a text-conditional UNet (`unet`) and a class-conditional
+transformer (`dit`), for images of {shape.size} x {shape.size} pixels and {len(family.classes)} classes:
+{", ".join(family.classes)}. Weights are stored in half precision.
+
+Trained on:
+
+{facts or "- nothing that is recorded"}
+
+They know nothing but these images. They are for tests, demonstrations and comparisons of methods on equal terms; figures
+measured with them say nothing of the same methods with large pretrained generators.
+"""

@@ -1,0 +1,118 @@
+"""What can be chosen about the reference family, and what a finished one says of itself. No torch: parameter files need it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from synth.errors import SynthError
+
+#: Stable Diffusion's noise (Rombach et al., 2022), for both denoisers.
+NOISE: Mapping[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Widths and depths. The default is the committed family: 64 px images, latents (8, 8, 8), 32 tokens of text.
+
+    `size` pixels; the autoencoder halves its input `len(vae) - 1` times, to `latents` channels. `unet`: width at each scale.
+    `text`, `image`: (width, layers) of the CLIP towers, heads of 32; `patch` pixels of an image token; `joint` width of the
+    space both towers meet in. `dit`: (width, layers), heads of 32, patches of 2 x 2 latents.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    size: int = 64
+    latents: int = 8
+    vae: tuple[int, ...] = (16, 32, 64, 96)
+    unet: tuple[int, ...] = (128, 160)
+    text: tuple[int, int] = (128, 4)
+    image: tuple[int, int] = (128, 4)
+    patch: int = 8
+    joint: int = 128
+    tokens: int = 32
+    dit: tuple[int, int] = (192, 6)
+
+    @property
+    def side(self) -> int:
+        """Height and width of a latent."""
+        return self.size // 2 ** (len(self.vae) - 1)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long and how fast. `batch` samples a step; `rate` at its highest, after `warmup` steps; `decay` is AdamW's."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    steps: int
+    batch: int
+    rate: float
+    warmup: int = 200
+    decay: float = 0.01
+    averaged: float = 0.999
+    low_precision: bool = True
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family as its `family.json` has it: all that its weights and its tokenizer do not say.
+
+    `classes` by label, `nouns` what prompts call them; `scaling` what a latent is multiplied with; `vocabulary` tokens; `schedules` the
+    noise and what is predicted, for `text` (the UNet) and `classes` (the DiT); `facts` what it was trained on, for people.
+    """
+
+    shape: Shape
+    classes: tuple[str, ...]
+    nouns: tuple[str, ...]
+    scaling: float
+    vocabulary: int
+    schedules: Mapping[str, Mapping[str, Any]]
+    facts: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; `from_json` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, form: Any) -> Family:
+        """SynthError, one sentence, when `form` is something else."""
+        try:
+            shape = Shape(**{name: _frozen(value) for name, value in form["shape"].items()})
+            return cls(
+                shape=shape,
+                classes=tuple(form["classes"]),
+                nouns=tuple(form["nouns"]),
+                scaling=float(form["scaling"]),
+                vocabulary=int(form["vocabulary"]),
+                schedules={role: dict(form["schedules"][role]) for role in ("text", "classes")},
+                facts=dict(form.get("facts", {})),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SynthError(f"the family's description is not one: {type(error).__name__} {error}") from error
+
+    @property
+    def prompts(self) -> list[str]:
+        """A prompt for each class, by label."""
+        return [class_prompt(noun) for noun in self.nouns]
+
+
+def schedules() -> dict[str, dict[str, Any]]:
+    """As the family is trained: the UNet on velocities (Salimans & Ho, 2022), the DiT on noise."""
+    kinds = {"text": "v_prediction", "classes": "epsilon"}
+    return {role: {**NOISE, "prediction_type": kind} for role, kind in kinds.items()}
+
+
+def class_prompt(noun: str) -> str:
+    """What a scene with one thing is called, as its source says it of a target scene."""
+    return f"a photo of {'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
