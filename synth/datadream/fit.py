@@ -86,7 +86,8 @@ def fit(
     parts = [part for part in (real, synthetic) if part is not None]
     if not parts:
         raise SynthError("there is nothing to train on: give real images, synthetic ones or both")
-    pool = _pool(real, synthetic, config, classifier.classes)
+    reals, made = (0 if part is None else len(part.keys) for part in (real, synthetic))
+    pool = pool_of(reals, made, config, classifier.classes)
     views = views or published_views(classifier.size, seed_for(run_seed, "views", "datadream/fit") & 0x7FFFFFFF)
     weight = config.real_weight if len(parts) == 2 else float(real is not None)
     device = next(classifier.parameters()).device
@@ -137,16 +138,16 @@ def fit(
     return fitted
 
 
-def _pool(real: Examples | None, synthetic: Examples | None, config: FitConfig, classes: int) -> Pool:
-    reals, made = (0 if part is None else len(part.keys) for part in (real, synthetic))
+def pool_of(real: int, synthetic: int, config: FitConfig, classes: int) -> Pool:
+    """An epoch of `real` and `synthetic` images, either of which may be 0; how often a real one is repeated follows from `mode`."""
     times = 1
-    if real is not None and synthetic is not None:
+    if real and synthetic:
         times = (
-            repeats(made // classes, max(1, reals // classes))
+            repeats(synthetic // classes, max(1, real // classes))
             if config.mode == "reference"
-            else max(1, made // max(1, reals))
+            else max(1, synthetic // real)
         )
-    return Pool(made, reals, times, config.batch_size, even=config.mode == "improved")
+    return Pool(synthetic, real, times, config.batch_size, even=config.mode == "improved")
 
 
 @dataclass(frozen=True)
