@@ -16,6 +16,7 @@ from pipelines.shards.keys import slot_key
 from pipelines.storage import Storage, canonical_json, pretty_json
 from tests.report.folders import CLASSES, NOTE, DataFolder, sample_of
 
+VARIANTS = ("zero_shot", "cls", "dset", "loft")
 SETS = ((4, 0), (16, 1), (16, 0))
 
 
@@ -111,7 +112,7 @@ def dreams(
 
 def number_of(variant: str, shots: int, seed: int, ordinal: int) -> int:
     """The number of a picture: no two alike."""
-    return 1000 + 10_000 * len(variant) + 100 * shots + 10 * seed + ordinal
+    return 1000 + 10_000 * VARIANTS.index(variant) + 100 * shots + 10 * seed + ordinal
 
 
 def few_shot(folder: DataFolder) -> Mapping[str, Any]:
@@ -129,7 +130,7 @@ def dream_folder(folder: DataFolder) -> DataFolder:
     folder.split()
     few_shot(folder)
     generator(folder)
-    for variant in ("zero_shot", "cls", "dset", "loft"):
+    for variant in VARIANTS:
         dreams(folder, variant)
     folder.write("evaluate/metrics.json", pretty_json({"datadream": dream_metrics()}))
     folder.finish("evaluate", 14, {"arms": []})

@@ -103,7 +103,7 @@ def test_classes_are_told_apart_at_the_most_shots() -> None:
 
 
 def test_real_images_stand_over_the_same_ordinals_of_every_variant(folder: DataFolder) -> None:
-    rows, note = class_rows(outputs(folder), ["zero_shot", "cls", "dset", "loft"], 2)
+    rows, note = class_rows(outputs(folder), ["zero_shot", "cls", "dset", "loft"], 3)
     assert [row.name for row in rows] == list(CLASSES)
     sources = dict(rows[1].sources)
     assert list(sources) == ["real", "zero-shot", "cls", "dset", "LoFT"]
@@ -113,11 +113,11 @@ def test_real_images_stand_over_the_same_ordinals_of_every_variant(folder: DataF
     shown = {source: [pixels(picture.uri) for picture in pictures] for source, pictures in sources.items()}
     for source, variant, shots in (("zero-shot", "zero_shot", 0), ("cls", "cls", 16), ("LoFT", "loft", 16)):
         # What the filters dropped is shown too: nobody chose.
-        expected = [noise(1, number_of(variant, shots, 0, ordinal)).tobytes() for ordinal in (0, 1)]
+        expected = [noise(1, number_of(variant, shots, 0, ordinal)).tobytes() for ordinal in (0, 1, 2)]
         assert shown[source] == expected
     train = outputs(folder).dataset("split", "train")
     assert train is not None
-    keys = json.loads((folder.root / "split/few_shot.json").read_text())["seeds"]["0"]["1"][:2]
+    keys = json.loads((folder.root / "split/few_shot.json").read_text())["seeds"]["0"]["1"][:3]
     assert [picture.alt for picture in sources["real"]] == [f"dog, {key}" for key in keys]
     assert (sources["cls"][0].width, sources["cls"][0].crisp) == (128, True)  # 32 pixels, four times, not smoothed
 
