@@ -18,6 +18,8 @@ STAGES: dict[str, str] = {
     "split": "Split",
     "augment": "Augment",
     "squeeze": "Squeeze",
+    "generator": "GeneratorStage",
+    "datadream": "Datadream",
     "cda": "Cda",
     "relabel": "Relabel",
     "evaluate": "Evaluate",

@@ -68,25 +68,30 @@ def family_files(storage: Storage) -> dict[str, bytes]:
     return files
 
 
+def described(data: bytes, where: str) -> Family:
+    """The family of a family.json's bytes; `UserError` naming `where` when it is none."""
+    from synth.errors import SynthError
+    from synth.family.config import Family
+
+    try:
+        return Family.from_json(json.loads(data))
+    except (SynthError, ValueError) as error:
+        raise UserError(f"{where}/{FAMILY_FILE}: {error}") from None
+
+
 def load_family(files: Mapping[str, bytes], where: str) -> StoredFamily:
     """A family from its files; `UserError` naming `where` when one is missing."""
     import safetensors.torch
 
-    from synth.errors import SynthError
     from synth.family.assemble import PARTS
-    from synth.family.config import Family
 
     wanted = [FAMILY_FILE, *(f"{part}.safetensors" for part in PARTS)]
     if missing := [name for name in wanted if name not in files]:
         raise UserError(f"the family at {where} has no {missing[0]}; it takes {', '.join(wanted)} and {TOKENIZER}/")
-    try:
-        family = Family.from_json(json.loads(files[FAMILY_FILE]))
-    except (SynthError, ValueError) as error:
-        raise UserError(f"{where}/{FAMILY_FILE}: {error}") from None
     parts = {part: safetensors.torch.load(files[f"{part}.safetensors"]) for part in PARTS}
     prefix = f"{TOKENIZER}/"
     words = {name.removeprefix(prefix): data for name, data in files.items() if name.startswith(prefix)}
-    return StoredFamily(family, parts, words)
+    return StoredFamily(described(files[FAMILY_FILE], where), parts, words)
 
 
 def family_folder(

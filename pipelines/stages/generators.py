@@ -130,6 +130,16 @@ def reference(model: str, role: Role) -> Generator:
     return Generator("reference", model, family, size, digest, revision=snapshot.name)
 
 
+def class_labels(model: str) -> list[str] | None:
+    """The class names of a pretrained class model by label, where its model_index.json has them (`id2label`)."""
+    folder = Path(model).expanduser()
+    index = _json((folder if folder.exists() else _snapshot(model, "classes")) / _index("classes"))
+    named = index.get("id2label")
+    if not isinstance(named, dict) or sorted(named) != sorted(str(label) for label in range(len(named))):
+        return None
+    return [str(named[str(label)]) for label in range(len(named))]
+
+
 def _snapshot(model: str, role: Role) -> Path:
     """The local folder of an id's revision with at least its configurations."""
     try:

@@ -61,6 +61,38 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class AutoencoderBudget(Budget):
+    """The autoencoder's. `kl` weighs the divergence of its latents; after `encoder_steps` only the decoder goes on."""
+
+    steps: int = 8000
+    batch: int = 16
+    rate: float = 2e-3
+    kl: float = 5e-4
+    encoder_steps: int = 4500
+
+
+@dataclass(frozen=True)
+class ClipBudget(Budget):
+    """That of CLIP. After `text_steps` only the image tower goes on."""
+
+    steps: int = 3000
+    batch: int = 128
+    rate: float = 1e-3
+    warmup: int = 100
+    decay: float = 0.05
+    text_steps: int = 700
+
+
+@dataclass(frozen=True)
+class DenoiserBudget(Budget):
+    """That of the UNet and of the DiT."""
+
+    steps: int = 6000
+    batch: int = 64
+    rate: float = 6e-4
+
+
+@dataclass(frozen=True)
 class Family:
     """A family as its `family.json` has it: all that its weights and its tokenizer do not say.
 

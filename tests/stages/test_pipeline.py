@@ -24,6 +24,9 @@ from pipelines.stages.fewshot import load_few_shot
 from pipelines.stages.split import SplitParams, few_shot
 from tests.contract.folders import tree
 
+#: Stages that make images from nothing have tests of their own.
+PIPELINE = [name for name in STAGES if name not in ("generator", "datadream")]
+
 PARAMS = """
 run: {seed: 0, threads: 1, device: cpu}
 ingest:
@@ -77,7 +80,7 @@ def params_of(source: Path, folder: Path) -> Path:
 
 def run_all(source: Path, folder: Path) -> Path:
     params = params_of(source, folder)
-    for stage in STAGES:
+    for stage in PIPELINE:
         run_stage(make_job(stage, params, data=str(folder / "data")), "serial", debug=True)
     return folder / "data"
 
@@ -185,13 +188,13 @@ def test_another_few_shot_seed_is_another_choice() -> None:
 
 def test_a_second_run_does_nothing(data: Path) -> None:
     params = data.parent / "params.yaml"
-    for stage in STAGES:
+    for stage in PIPELINE:
         assert "up to date" in run_stage(make_job(stage, params, data=str(data)), "serial")
 
 
 def test_the_same_job_elsewhere_gives_the_same_bytes(source: Path, data: Path, tmp_path: Path) -> None:
     again = run_all(source, tmp_path)
-    for stage in [name for name in STAGES if name != "report"]:  # the report tells times
+    for stage in [name for name in PIPELINE if name != "report"]:  # the report tells times
         assert tree(again / stage) == tree(data / stage), stage
 
 

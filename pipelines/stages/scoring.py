@@ -1,0 +1,74 @@
+"""What generated images are judged by: CLIP against the classes' prompts, a teacher, the real images an adapter saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pipelines.runtime.job import Job
+from pipelines.stages.common import Teacher, load_teacher, open_part
+from pipelines.stages.generators import generator_model
+from synth.datadream.prompts import class_prompt
+from synth.filtering.scoring import artefacts, memorised, prompt_fit, teacher_fit
+from synth.quality.arrays import resized
+from synth.quality.features import ClipFeatures
+
+#: Real images of a class and their CLIP features (n, d).
+Seen = tuple[list[torch.Tensor], torch.Tensor]
+
+
+@dataclass
+class Scorer:
+    """`clip` gives features of images (n, 3, h, w) in [0, 1]; `texts` (classes, d) are those of the classes' prompts."""
+
+    clip: ClipFeatures
+    texts: torch.Tensor
+    teacher: Teacher | None
+
+    @classmethod
+    def of(cls, job: Job[Any], device: torch.device) -> Scorer:
+        """With the CLIP of the `generator` stage, and the teacher of `squeeze` where the job wants it."""
+        from transformers import AutoTokenizer, CLIPModel
+
+        folder, params = generator_model(job, "clip"), job.params
+        model: Any = CLIPModel.from_pretrained(folder)
+        clip = ClipFeatures(model.to(device).eval())
+        names = [params.name_of(name) for name in open_part(job, "split", "train").classes]
+        prompts = [class_prompt(name, params.domain) for name in names]
+        teacher = load_teacher(job, device) if params.teacher else None
+        return cls(clip, clip.texts(AutoTokenizer.from_pretrained(folder), prompts), teacher)
+
+    @torch.no_grad()
+    def score(self, images: torch.Tensor, label: int, seen: Seen | None) -> tuple[list[dict[str, Any]], torch.Tensor]:
+        """A row of scores for each image of one class, and the features (n, d) they were judged by."""
+        labels = [label] * len(images)
+        features = self.clip(images)
+        columns = artefacts(images) | prompt_fit(features, self.texts, labels)
+        if self.teacher is not None:
+            side, device = self.teacher.image_size, features.device
+            mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (self.teacher.mean, self.teacher.std))
+            shown = (resized(images.to(device), (side, side)) - mean) / std
+            columns |= teacher_fit(self.teacher.model(shown), labels)
+        if seen is not None:
+            columns |= memorised(features, seen[1], images, seen[0])
+        rows = [{name: column[place] for name, column in columns.items()} for place in range(len(images))]
+        return rows, features
+
+
+def rounded(scores: dict[str, Any]) -> dict[str, Any]:
+    """As they are stored: six digits tell images apart and survive any JSON reader; NaN becomes null."""
+    told: dict[str, Any] = {}
+    for name, value in scores.items():
+        if isinstance(value, float):
+            told[name] = round(value, 6) if value == value else None
+        else:
+            told[name] = value
+    return told
+
+
+def as_numbers(column: Sequence[Any]) -> list[Any]:
+    """What `rounded` stored, with NaN again where it was."""
+    return [float("nan") if value is None else value for value in column]
