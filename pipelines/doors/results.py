@@ -1,6 +1,8 @@
-"""`limbeck results`: the verdict, the accuracy table with controls and bytes, and where the report is."""
+"""`limbeck results`: the verdict, the tables with controls and bytes, and where the report is."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
@@ -8,35 +10,66 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.errors import UserError
+from pipelines.report.controls import (
+    CONTROL_HEAD,
+    control_headline,
+    control_rows,
+    control_sentences,
+    is_ours,
+    section,
+)
 from pipelines.report.page import ACCURACY_HEAD, accuracy_rows
 from pipelines.report.reading import Outputs
 from pipelines.report.results import headline, read_results, verdict
+from pipelines.report.tables import Row
 from pipelines.report.words import FIXED
 from pipelines.storage import Storage
 
 #: Columns that a terminal of 80 characters has no room for; the report has them.
 _LEFT_OUT = {"best epoch, %", "seeds", "image bytes", "label bytes"}
+_CONTROLS_LEFT_OUT = {"validation, %", "steps", "image bytes", "adapters", "together"}
+
+Groups = Sequence[tuple[str, Sequence[tuple[str, Row]]]]
 
 
 def results_table(data: str) -> list[RenderableType]:
     """What to print, in order. Raises `UserError` when `evaluate` has not finished."""
     outputs = Outputs.under(data)
-    results = read_results(outputs.json("evaluate", "metrics.json"))
-    if not results:
+    metrics = outputs.json("evaluate", "metrics.json")
+    results, controls = read_results(metrics), section(metrics)
+    if not results and not controls:
         raise UserError(f"no accuracies under {data}/evaluate; run: limbeck run evaluate")
-    chosen = [place for place, name in enumerate(ACCURACY_HEAD) if name not in _LEFT_OUT]
-    table = Table(title="accuracy on the test set", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    printed: list[RenderableType] = []
+    if results:
+        rows = accuracy_rows(results)
+        ours = {name for _, named in rows for name, _ in named if name.startswith("distilled")}
+        printed += [_table("accuracy on the test set", ACCURACY_HEAD, _LEFT_OUT, rows, ours)]
+        printed += [Text(headline(results), style="bold"), *_lines(verdict(results))]
+    if controls:
+        rows = control_rows(controls)
+        ours = {name for _, named in rows for name, _ in named if is_ours(name)}
+        printed += [_table("DataDream: accuracy on the test set", CONTROL_HEAD, _CONTROLS_LEFT_OUT, rows, ours)]
+        printed += [Text(control_headline(controls), style="bold"), *_lines(control_sentences(controls))]
+    report = Storage(f"{data}/report")
+    where = f"{report.url}/report.html" if report.exists("report.html") else "not made yet: limbeck run report"
+    return [*printed, Text(f"report: {where}", overflow="fold")]
+
+
+def _table(title: str, head: Row, left_out: Collection[str], groups: Groups, ours: Collection[str]) -> Table:
+    chosen = [place for place, name in enumerate(head) if name not in left_out]
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("trained on", no_wrap=True)
     for place in chosen:
-        table.add_column(ACCURACY_HEAD[place], justify="right")
-    for group, rows in accuracy_rows(results):
+        table.add_column(head[place], justify="right")
+    for group, rows in groups:
         table.add_section()
         table.add_row(Text(group, style="bold"))
         for name, cells in rows:
-            style = "bold" if name.startswith("distilled") else ""
+            style = "bold" if name in ours else ""
             table.add_row(Text(name), *(Text(cells[place]) for place in chosen), style=style)
-    report = Storage(f"{data}/report")
-    where = f"{report.url}/report.html" if report.exists("report.html") else "not made yet: limbeck run report"
+    return table
+
+
+def _lines(sentences: Sequence[str]) -> list[Text]:
     # A console breaks lines at a fixed space too, which would leave the percent sign alone on the next line.
-    lines = [Text(sentence.replace(f"{FIXED}%", "%")) for sentence in verdict(results)]
-    return [table, Text(headline(results), style="bold"), *lines, Text(f"report: {where}", overflow="fold")]
+    return [Text(sentence.replace(f"{FIXED}%", "%")) for sentence in sentences]

@@ -18,12 +18,26 @@ from typing import Any
 from markupsafe import Markup
 
 from pipelines.report.augmented import Grid, view_grids
+from pipelines.report.controls import control_headline, section
 from pipelines.report.curves import accuracy_figure, recover_figures, student_figures, teacher_figures
+from pipelines.report.dreams import Dreams, dreams
+from pipelines.report.facts import fact_tables
 from pipelines.report.grids import Gallery, gallery
-from pipelines.report.reading import OPTIONAL, Outputs, StageRecord
+from pipelines.report.reading import ITEMS, OPTIONAL, Outputs, StageRecord
 from pipelines.report.results import Arm, Results, compare, headline, read_results, verdict
 from pipelines.report.svg import Figure, Series, line_chart
-from pipelines.report.words import UNKNOWN, grouped, human_bytes, human_seconds, number, percent, share, signed
+from pipelines.report.tables import Row, Table
+from pipelines.report.words import (
+    UNKNOWN,
+    grouped,
+    human_bytes,
+    human_seconds,
+    number,
+    one_line,
+    percent,
+    share,
+    signed,
+)
 
 #: What a stage would add to the report, for the sentence about its absence.
 ADDS = {
@@ -31,6 +45,8 @@ ADDS = {
     "split": "the training images and the class balance",
     "augment": "views and what was drawn for them",
     "squeeze": "the teacher and its curves",
+    "generator": "samples of the generator, and whether the teacher recognises them",
+    **{f"datadream@{item}": f"the images of the variant {item}" for item in ITEMS["datadream"]},
     "cda": "the distilled images",
     "relabel": "the size of the soft labels",
     "evaluate": "the accuracies, the one thing that shows whether distillation paid",
@@ -39,19 +55,10 @@ ADDS = {
 BARS = 40
 #: Packages whose release decides numbers or bytes.
 PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "simplejpeg", "pillow", "pyarrow")
-
-Row = Sequence[str]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text. The first column names the row; `numbers` are the columns of figures, None for all others."""
-
-    title: str
-    head: Row
-    rows: Sequence[Row]
-    numbers: Sequence[int] | None = None
-    note: str = ""
+#: Those of generated images besides.
+SYNTH_PACKAGES = ("diffusers", "transformers", "peft")
+#: Stages of distillation, which a job of DataDream alone does without.
+DISTILLATION = frozenset({"squeeze", "cda", "relabel"})
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class Page:
     problems: Sequence[str]
     accuracy: Figure | None
     accuracy_rows: Sequence[tuple[str, Sequence[tuple[str, Row]]]]
+    dreams: Dreams | None
     protocol: Sequence[tuple[str, str]]
     gallery: Gallery | None
     views: Sequence[Grid]
@@ -111,13 +119,16 @@ def render(outputs: Outputs, title: str, samples_per_class: int) -> bytes:
         lstrip_blocks=True,
     )
     page = build(outputs, title, samples_per_class)
-    css = Markup((folder / "report.css").read_text(encoding="utf-8"))
+    styles = ["report.css", *(["dreams.css"] if page.dreams else [])]
+    css = Markup("".join((folder / name).read_text(encoding="utf-8") for name in styles))
     return environment.get_template("report.html.j2").render(page=page, css=css, heads=ACCURACY_HEAD).encode()
 
 
 def build(outputs: Outputs, title: str, samples_per_class: int) -> Page:
     """Read everything and decide what is shown."""
     results = read_results(outputs.json("evaluate", "metrics.json"))
+    dreamt = dreams(outputs, samples_per_class)
+    optional = OPTIONAL if results or not (dreamt and dreamt.rows) else OPTIONAL | DISTILLATION
     part = "split/train" if outputs.dataset("split", "train") is not None else "ingest"
     real = outputs.dataset("split", "train") or outputs.dataset("ingest")
     pictures = gallery(real, part, outputs.dataset("cda"), samples_per_class)
@@ -127,20 +138,21 @@ def build(outputs: Outputs, title: str, samples_per_class: int) -> Page:
         *teacher_figures(outputs.csv("squeeze", "history.csv")),
     ]
     bars, parts, balance = _balance(outputs)
-    found = [*_data_tables(outputs), *_teacher_table(outputs), *_label_table(outputs)]
+    found = fact_tables(outputs)
     return Page(
         title=title,
         results=results,
-        headline=headline(results) if results else "Nothing is proved yet: the accuracies are not measured.",
+        headline=page_headline(results, section(outputs.json("evaluate", "metrics.json"))),
         verdict=" ".join(verdict(results)),
         missing=[
             (name, stage.state, ADDS[name])
             for name, stage in outputs.stages.items()
-            if not stage.done and not (name in OPTIONAL and stage.state == "missing")
+            if not stage.done and not (name in optional and stage.state == "missing")
         ],
         accuracy=accuracy_figure(results),
         accuracy_rows=accuracy_rows(results),
-        protocol=[(key.replace("_", " "), _text(value)) for key, value in results.protocol.items() if key != "note"],
+        dreams=dreamt,
+        protocol=[(key.replace("_", " "), one_line(value)) for key, value in results.protocol.items() if key != "note"],
         gallery=pictures,
         views=view_grids(outputs),
         curves=curves,
@@ -149,7 +161,9 @@ def build(outputs: Outputs, title: str, samples_per_class: int) -> Page:
         parts=parts,
         balance=balance,
         ran=_ran(list(outputs.stages.values())),
-        packages=", ".join(f"{name} {version}" for name, version in _installed()),
+        packages=", ".join(
+            f"{name} {version}" for name, version in _installed(PACKAGES + (SYNTH_PACKAGES if dreamt else ()))
+        ),
         parameters=[
             (name, json.dumps(stage.config, indent=2, ensure_ascii=False, sort_keys=True))
             for name, stage in outputs.stages.items()
@@ -157,6 +171,13 @@ def build(outputs: Outputs, title: str, samples_per_class: int) -> Page:
         ],
         problems=outputs.problems,  # last: reading the rest may have added to it
     )
+
+
+def page_headline(results: Results, controls: Mapping[str, Any]) -> str:
+    """The one sentence at the top: what distillation brought, else what DataDream brought."""
+    if results:
+        return headline(results)
+    return control_headline(controls) if controls else "Nothing is proved yet: the accuracies are not measured."
 
 
 #: Columns of the accuracy table, after the name of the arm.
@@ -202,62 +223,6 @@ def _cells(arm: Arm, gap: str, full_bytes: float | None) -> Row:
     return mean, gap, percent(arm.best, False), seeds, grouped(arm.images), *sizes, share(arm.bytes, full_bytes)
 
 
-def _data_tables(outputs: Outputs) -> list[Table]:
-    counted = [stage for stage in outputs.stages.values() if stage.counts]
-    rows = []
-    for stage in counted:
-        counts = [stage.counts.get(name, 0) for name in ("kept", "dropped", "failed")]
-        rows.append([stage.name, grouped(sum(stage.counts.values())), *map(grouped, counts)])
-    tables = [Table("Outcomes", ("stage", "attempted", "kept", "dropped", "failed"), rows)] if rows else []
-    reasons = []
-    for stage in counted:
-        for label, count in sorted(stage.reasons.items(), key=lambda item: (-item[1], item[0])):
-            outcome, _, rest = label.partition(":")
-            kind, _, reason = rest.rpartition(":")
-            reasons.append([reason.replace("_", " "), grouped(count), stage.name, outcome, kind or "policy"])
-    if reasons:
-        note = "transient: trying again may help (limbeck retry); permanent: the data is bad; policy: a rule forbids it"
-        tables.append(
-            Table("Why samples were lost", ("reason", "samples", "stage", "outcome", "class"), reasons, (1,), note)
-        )
-    elif counted:
-        tables[-1] = Table("Outcomes", tables[-1].head, rows, note="No sample was lost.")
-    places = [("ingest", ""), *(("split", part) for part in ("train", "val", "test"))]
-    places += [*(("augment", part) for part in sorted(outputs.json("augment", "metrics.json"))), ("cda", "")]
-    sizes = []
-    for stage_name, part in places:
-        stats = outputs.stats(stage_name, part)
-        if stats:
-            kept = number((stats.get("outcomes") or {}).get("kept"))
-            size = number(stats.get("image_bytes"))
-            each = human_bytes(size / kept) if size is not None and kept else UNKNOWN
-            name = f"{stage_name}/{part}".rstrip("/")
-            sizes.append([name, grouped(kept), str(len(stats.get("classes") or [])), human_bytes(size), each])
-    if sizes:
-        tables.append(Table("Datasets", ("dataset", "images", "classes", "image bytes", "per image"), sizes))
-    return tables
-
-
-def _teacher_table(outputs: Outputs) -> list[Table]:
-    metrics, teacher = outputs.json("squeeze", "metrics.json"), outputs.json("squeeze", "teacher.json")
-    if not metrics:
-        return []
-    cells = [percent(number(metrics.get(name))) for name in ("val_top1", "test_top1")]
-    cells += [grouped(number(metrics.get("parameters"))), grouped(number(metrics.get("epochs")))]
-    head = ("teacher", "validation", "test", "parameters", "epochs")
-    return [Table("Teacher", head, [[str(teacher.get("network", UNKNOWN)), *cells]])]
-
-
-def _label_table(outputs: Outputs) -> list[Table]:
-    rows = []
-    for key, form in outputs.json("relabel", "metrics.json").items():
-        if isinstance(form, dict):
-            epochs, samples, size = (number(form.get(name)) for name in ("epochs", "samples", "bytes"))
-            name = key.replace("ipc_", "IPC ")
-            rows.append([name, _text(form.get("format")), grouped(epochs), grouped(samples), human_bytes(size)])
-    return [Table("Soft labels", ("set", "format", "epochs", "samples", "bytes"), rows, (2, 3, 4))] if rows else []
-
-
 def _balance(outputs: Outputs) -> tuple[list[Bar], list[str], Figure | None]:
     """Counts per class and part: bars for few classes, a line over the rank for many."""
     parts = {name: outputs.stats("split", name) for name in ("train", "val", "test")}
@@ -301,9 +266,9 @@ def _ran(stages: Sequence[StageRecord]) -> Table:
         units = grouped(number(stage.form.get("units")))
         ran, planned = number(log.get("ran")), number(log.get("units"))
         took = human_seconds(seconds) + (f" for {grouped(ran)} units" if ran is not None and ran != planned else "")
-        began = _text(log.get("started")).replace("T", " ").replace("Z", " UTC")
-        versions = (_text(stage.form.get("version")), _text(log.get("limbeck")), _text(log.get("python")))
-        rows.append([stage.name, took, units, began, _text(log.get("machine")), *versions])
+        began = one_line(log.get("started")).replace("T", " ").replace("Z", " UTC")
+        versions = (one_line(stage.form.get("version")), one_line(log.get("limbeck")), one_line(log.get("python")))
+        rows.append([stage.name, took, units, began, one_line(log.get("machine")), *versions])
     head = ("stage", "took", "units", "started", "machine", "version", "limbeck", "Python")
     note = (
         f"{human_seconds(total)} in all, counting the last run of each stage." if total else "No run times were kept."
@@ -311,22 +276,11 @@ def _ran(stages: Sequence[StageRecord]) -> Table:
     return Table("Stages", head, rows, (2,), note)
 
 
-def _installed() -> list[tuple[str, str]]:
+def _installed(packages: Sequence[str]) -> list[tuple[str, str]]:
     found = []
-    for name in PACKAGES:
+    for name in packages:
         try:
             found.append((name, importlib.metadata.version(name)))
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _text(value: Any) -> str:
-    """A value from JSON as one line."""
-    if value is None or value == "":
-        return UNKNOWN
-    if isinstance(value, list):
-        return ", ".join(map(_text, value))
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
-    return str(value)

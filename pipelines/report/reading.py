@@ -20,10 +20,21 @@ from pipelines.runtime.units import LEDGER
 from pipelines.shards.dataset import Dataset
 from pipelines.storage import Storage
 
+#: Stages that are kept apart by item, each item in a folder of its own.
+ITEMS = {"datadream": ("zero_shot", "cls", "dset", "loft")}
+#: What a report reads, in the order of the pipeline: STAGE or STAGE@ITEM.
+READS = (
+    *("ingest", "split", "augment", "squeeze", "generator"),
+    *(f"{stage}@{item}" for stage, items in ITEMS.items() for item in items),
+    *("cda", "relabel", "evaluate"),
+)
 #: Stages that many jobs do without.
-OPTIONAL = frozenset({"augment"})
-#: The stages a report reads, in the order of the pipeline.
-READS = ("ingest", "split", "augment", "squeeze", "cda", "relabel", "evaluate")
+OPTIONAL = frozenset({"augment", "generator", *(name for name in READS if "@" in name)})
+
+
+def folder_of(name: str) -> str:
+    """Where the output of STAGE or STAGE@ITEM lies in a data folder."""
+    return name.replace("@", "/")
 
 
 @dataclass(frozen=True)
@@ -55,13 +66,13 @@ class Outputs:
     @classmethod
     def under(cls, data: str) -> Outputs:
         """The usual layout: stage S in data/S, run facts in data/.limbeck."""
-        return cls({name: Storage(f"{data}/{name}") for name in READS}, Storage(f"{data}/.limbeck"))
+        return cls({name: Storage(f"{data}/{folder_of(name)}") for name in READS}, Storage(f"{data}/.limbeck"))
 
     def done(self, stage: str) -> bool:
         return stage in self.stages and self.stages[stage].done
 
     def json(self, stage: str, path: str) -> dict[str, Any]:
-        """A JSON object of a finished stage; empty when there is none."""
+        """A JSON object of a finished stage (or STAGE@ITEM); empty when there is none."""
         return self._json(self._folders[stage], path) if self.done(stage) else {}
 
     def csv(self, stage: str, path: str) -> list[dict[str, str]]:
@@ -74,6 +85,14 @@ class Outputs:
         except (UnicodeDecodeError, csv.Error) as error:
             self._problem(self._folders[stage], path, error)
             return []
+
+    def files(self, stage: str, folder: str) -> list[str]:
+        """Paths of the files below a folder of a finished stage."""
+        return self._folders[stage].list(folder) if self.done(stage) else []
+
+    def raw(self, stage: str, path: str) -> bytes | None:
+        """A file of a finished stage."""
+        return self._bytes(self._folders[stage], path) if self.done(stage) else None
 
     def dataset(self, stage: str, part: str = "") -> Dataset | None:
         """A published dataset of a finished stage."""
@@ -97,7 +116,8 @@ class Outputs:
             return StageRecord(name, "unfinished" if begun else "missing")
         counts: Counter[str] = Counter()
         reasons: Counter[str] = Counter()
-        for path in folder.list(LEDGER):
+        # What was generated is looked at again when it is admitted: only that counts a sample.
+        for path in folder.list(f"{LEDGER}/kept" if name.startswith("datadream@") else LEDGER):
             marker = self._json(folder, path)
             for total, key in ((counts, "counts"), (reasons, "reasons")):
                 part = marker.get(key)

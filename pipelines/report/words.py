@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 #: Stands where a number is not known.
@@ -80,3 +80,14 @@ def share(part: float | None, whole: float | None) -> str:
 def listed(items: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def one_line(value: Any) -> str:
+    """A value from JSON as one line."""
+    if value is None or value == "":
+        return UNKNOWN
+    if isinstance(value, list):
+        return ", ".join(map(one_line, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {one_line(item)}" for key, item in value.items())
+    return str(value)

@@ -21,6 +21,7 @@ from pipelines.report.reading import READS, Outputs, content_digest
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import STAGE_FILE
 from pipelines.runtime.units import Unit, UnitOutput
+from pipelines.storage import Storage
 
 REPORT_FILE, CARD_FILE = "report.html", "distilled.md"
 
@@ -44,7 +45,7 @@ class Report(Stage[ReportParams]):
     def plan(self, job: Job[ReportParams]) -> Plan:
         inputs: dict[str, Any] = {}
         for stage in self.upstream:
-            folder = job.input(stage)
+            folder = _folder(job, stage)
             content = content_digest(folder)
             if content is not None:
                 form = json.loads(folder.read_bytes(STAGE_FILE))
@@ -54,7 +55,7 @@ class Report(Stage[ReportParams]):
         return Plan([Unit("report-000000", {"inputs": inputs, "template": template_digest()})])
 
     def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[ReportParams]) -> None:
-        outputs = Outputs({stage: job.input(stage) for stage in self.upstream}, job.logs)
+        outputs = Outputs({stage: _folder(job, stage) for stage in self.upstream}, job.logs)
         page = render(outputs, job.params.title, job.params.samples_per_class)
         output.write(REPORT_FILE, page)
         card = distilled_card(outputs, job.params.title)
@@ -65,3 +66,9 @@ class Report(Stage[ReportParams]):
     def identity_params(self, job: Job[ReportParams]) -> dict[str, Any]:
         """The page shows no random number: the run's seed is not its own."""
         return {"own": job.params.model_dump(mode="json")}
+
+
+def _folder(job: Job[ReportParams], name: str) -> Storage:
+    """The output of STAGE or STAGE@ITEM."""
+    stage, _, item = name.partition("@")
+    return job.input(stage, item)

@@ -7,8 +7,9 @@ The published code keeps the epoch that is best on its test loader, and for thre
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,17 +70,24 @@ def fit(
     run_seed: int = 0,
     views: Views | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
+    resume: Mapping[str, Any] | None = None,
+    checkpoint: Callable[[dict[str, Any]], None] | None = None,
 ) -> Fitted:
     """Train on real images, synthetic ones, or both, and leave `classifier` with the weights of its best validation epoch.
 
     `views` (images, keys, epoch) -> images of the classifier's size; the published ones unless given. Of equally good epochs the first
     is kept. Deterministic by `run_seed`, on one device.
+
+    `checkpoint` is given the state after every epoch but the last: live tensors and plain values, to be saved or copied at once.
+    A fit that goes on from such a state, with everything else the same, ends with the bits of an unbroken one; `report` is told the
+    epochs that are left.
     """
     config = config or FitConfig()
     parts = [part for part in (real, synthetic) if part is not None]
     if not parts:
         raise SynthError("there is nothing to train on: give real images, synthetic ones or both")
-    pool = _pool(real, synthetic, config, classifier.classes)
+    reals, made = (0 if part is None else len(part.keys) for part in (real, synthetic))
+    pool = pool_of(reals, made, config, classifier.classes)
     views = views or published_views(classifier.size, seed_for(run_seed, "views", "datadream/fit") & 0x7FFFFFFF)
     weight = config.real_weight if len(parts) == 2 else float(real is not None)
     device = next(classifier.parameters()).device
@@ -90,8 +98,13 @@ def fit(
         classifier.trainable(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=device.type == "cuda"
     )
     batches = _Batches(pool, real, synthetic, views, classifier.classes, config.mix, run_seed, device)
-    fitted, best, step = Fitted(), classifier.state(), 0
-    for epoch in range(config.epochs):
+    fitted, best, begin = Fitted(), classifier.state(), 0
+    if resume is not None:
+        fitted, best, begin = Fitted(**resume["fitted"]), dict(resume["best"]), int(resume["epoch"])
+        classifier.load(resume["weights"])
+        optimizer.load_state_dict(resume["optimizer"])
+    step = begin * pool.batches
+    for epoch in range(begin, config.epochs):
         total = torch.zeros((), device=device)
         for places in pool.epoch(epoch, run_seed):
             images, targets, is_real = batches.make(places, epoch, step)
@@ -118,20 +131,23 @@ def fit(
                 report(line)
             if found.accuracy > fitted.best_accuracy:
                 fitted.best_epoch, fitted.best_accuracy, best = epoch + 1, found.accuracy, classifier.state()
+        if checkpoint is not None and epoch + 1 < config.epochs:
+            state = {"epoch": epoch + 1, "weights": classifier.state(), "optimizer": optimizer.state_dict()}
+            checkpoint(state | {"best": best, "fitted": asdict(fitted)})
     classifier.load(best)
     return fitted
 
 
-def _pool(real: Examples | None, synthetic: Examples | None, config: FitConfig, classes: int) -> Pool:
-    reals, made = (0 if part is None else len(part.keys) for part in (real, synthetic))
+def pool_of(real: int, synthetic: int, config: FitConfig, classes: int) -> Pool:
+    """An epoch of `real` and `synthetic` images, either of which may be 0; how often a real one is repeated follows from `mode`."""
     times = 1
-    if real is not None and synthetic is not None:
+    if real and synthetic:
         times = (
-            repeats(made // classes, max(1, reals // classes))
+            repeats(synthetic // classes, max(1, real // classes))
             if config.mode == "reference"
-            else max(1, made // max(1, reals))
+            else max(1, synthetic // real)
         )
-    return Pool(made, reals, times, config.batch_size, even=config.mode == "improved")
+    return Pool(synthetic, real, times, config.batch_size, even=config.mode == "improved")
 
 
 @dataclass(frozen=True)

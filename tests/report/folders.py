@@ -115,7 +115,7 @@ class DataFolder:
                     row |= {"parents": [parent.key], "op": "augment"}
                     row |= {"params": canonical_json({"view": view, "draws": draws}).decode()}
                     key = derived_key(parent.key, "a", view)
-                    one = _sample(key, self.pictures(row["label"], 50 + view), row)
+                    one = sample_of(key, self.pictures(row["label"], 50 + view), row)
                     members = ordered_members([*one.members, ("json", canonical_json({"annotations": [box]}))])
                     shard.keep(Sample(key, members, one.row))
         publish_datasets(storage, [output.commit()], self.classes, {"name": "augment_boxed"}, ["boxed"])
@@ -142,7 +142,7 @@ class DataFolder:
                 for slot in range(per_class):
                     key = slot_key("cda", label, slot)
                     row = {"label": label, "label_name": name, "op": "cda", "params": f'{{"slot": {slot}}}'}
-                    shard.keep(_sample(key, self.pictures(label, 100 + slot), row))
+                    shard.keep(sample_of(key, self.pictures(label, 100 + slot), row))
         publish_datasets(storage, [output.commit()], self.classes, {"name": "cda"})
         lines = [[f"cda-{u:06d}", s, 40 / (1 + s / 20) + u] for u in range(3) for s in range(0, 1000, 10)]
         self.csv("cda/losses.csv", ["unit", "step", "loss"], lines)
@@ -170,9 +170,10 @@ class DataFolder:
         """What the driver writes last, and its log."""
         plan = hashlib.sha256(canonical_json([stage, params])).hexdigest()[:32]
         form = {"stage": stage, "version": 1, "plan": plan, "units": units, "facts": {}}
-        self.write(f"{stage}/plan/units.json", pretty_json({"stage": stage, "units": []}))
-        self.write(f"{stage}/config.resolved.json", pretty_json({"stage": stage, stage: params, "run": {"seed": 0}}))
-        self.write(f"{stage}/stage.json", pretty_json(form))
+        where, name = stage.replace("@", "/"), stage.partition("@")[0]
+        self.write(f"{where}/plan/units.json", pretty_json({"stage": name, "units": []}))
+        self.write(f"{where}/config.resolved.json", pretty_json({"stage": name, name: params, "run": {"seed": 0}}))
+        self.write(f"{where}/stage.json", pretty_json(form))
         log = {"stage": stage, "started": "2026-03-01T10:00:00Z", "seconds": 83.4, "units": units, "ran": units}
         log |= {"limbeck": "0.1.0", "python": "3.11.2", "machine": "x86_64, 2 cores"}
         self.write(f".limbeck/{stage}.json", pretty_json(log))
@@ -195,11 +196,12 @@ class DataFolder:
             for label, name in enumerate(self.classes):
                 image = self.pictures(label, number)
                 key = content_key(hashlib.sha256(image.tobytes()).digest())
-                made.append(_sample(key, image, {"label": label, "label_name": name, "split": "train"}))
+                made.append(sample_of(key, image, {"label": label, "label_name": name, "split": "train"}))
         return made
 
 
-def _sample(key: str, image: Image.Image, row: dict[str, Any]) -> Sample:
+def sample_of(key: str, image: Image.Image, row: dict[str, Any]) -> Sample:
+    """A labelled PNG with its row."""
     out = io.BytesIO()
     image.save(out, "PNG")
     data = out.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,30 @@ def test_another_student_recipe_leaves_the_other_arms_alone(data: Path) -> None:
     job = make_job("evaluate", data.parent / "params.yaml", ["evaluate.hard.epochs=3"], str(data))
     pending = {unit.payload["arm"] for unit, _ in prepare(get_stage("evaluate"), job).pending}
     assert pending == {"distilled_hard", "random_hard"}
+
+
+def test_datadream_beside_distillation_leaves_the_students_alone(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[synth]")
+    from tests.stages.dreams import write_dreams, write_generator
+
+    without = json.loads((data / "evaluate/config.resolved.json").read_text())["evaluate"]
+    assert "datadream" not in without  # a job that has none records what it did before there was any
+    shutil.copytree(data, tmp_path / "data")
+    write_generator(tmp_path / "data")
+    write_dreams(tmp_path / "data", "cls", {(2, 0): 2})
+    section = "{variants: [cls], shots: [2], seeds: 1, classifier: {epochs: 1, warmup_epochs: 0}}"
+    overrides = [f"evaluate.datadream={section}"]
+    job = make_job("evaluate", data.parent / "params.yaml", overrides, str(tmp_path / "data"))
+    pending = [unit.name for unit, _ in prepare(get_stage("evaluate"), job).pending]
+    assert sorted(pending) == [
+        f"datadream-{name}-seed0-clip"
+        for name in ("pooled-cls-shots02", "real-shots02", "synthetic-cls-shots02", "zero_shot_clip")
+    ]
+    run_stage(job, "serial", debug=True)
+    both = metrics(tmp_path / "data")
+    assert both.pop("datadream")["shots_2"]["clip"]["pooled_cls"]["images"] == {"real": 4, "synthetic": 4}
+    assert both == metrics(data)
+    assert (tmp_path / "data/evaluate/curves.csv").read_bytes() == (data / "evaluate/curves.csv").read_bytes()
 
 
 def test_training_that_was_interrupted_ends_with_the_same_bytes(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +81,33 @@ def test_the_best_validation_epoch_is_kept_and_the_first_of_equals(monkeypatch: 
     assert [line["epoch"] for line in fitted.history] == [1, 2, 3, 4]
     kept = classifier.state()
     assert all(torch.equal(kept[name], seen[1][name]) for name in kept)
+
+
+def test_a_fit_that_was_interrupted_ends_with_the_bits_of_an_unbroken_one() -> None:
+    config = FitConfig(epochs=5, warmup_epochs=1, batch_size=16, learning_rate=1e-2, mix=0.5)
+
+    def fitted(**how: Any) -> tuple[Fitted, dict[str, torch.Tensor], list[float]]:
+        classifier, epochs = tiny_classifier(), list[float]()
+        given = colours(8, 1), colours(32, 2, noise=0.3), replace(colours(30, 3), labels=torch.arange(30) // 3 % 2)
+        done = fit(classifier, *given, config, run_seed=3, report=lambda line: epochs.append(line["epoch"]), **how)
+        return done, classifier.state(), epochs
+
+    saved: list[bytes] = []
+
+    def save(state: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        saved.append(buffer.getvalue())
+
+    whole, weights, _ = fitted(checkpoint=save)
+    assert len(saved) == 4
+    assert whole.best_accuracy < 1  # some labels are wrong, so the best epoch is no matter of course
+    for after in (1, 3):
+        state = torch.load(io.BytesIO(saved[after - 1]), weights_only=True)
+        again, same, told = fitted(resume=state)
+        assert again == whole
+        assert told == list(range(after + 1, 6))
+        assert all(torch.equal(weights[name], same[name]) for name in weights)
 
 
 def test_improved_batches_all_have_both_kinds_and_published_ones_may_not() -> None:

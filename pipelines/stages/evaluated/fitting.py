@@ -1,0 +1,244 @@
+"""Trains and tests one classifier of DataDream's table: CLIP with LoRA, or a network from scratch. The only file of it with torch.
+
+Every image is brought to its classifier's size by one rule, `middle`: the short side, bicubic with antialiasing, then the middle.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from distill.config import TrainConfig
+from pipelines.errors import UserError
+from pipelines.loaders.arrays import ImageArrays, load_arrays
+from pipelines.runtime.job import Job
+from pipelines.runtime.units import Unit, UnitOutput
+from pipelines.seeds import seed_for
+from pipelines.stages.checkpoints import Checkpoint, train_resumably
+from pipelines.stages.common import build_network, open_part, torch_device
+from pipelines.stages.evaluated.choosing import Choice, Chosen
+from pipelines.stages.evaluated.params import EvaluateParams, StudentParams
+from pipelines.stages.generators import generator_model
+from synth.datadream.config import FitConfig
+
+if TYPE_CHECKING:
+    import torch
+
+Config = TypeVar("Config", FitConfig, TrainConfig)
+
+#: Images of a set that are resized at once.
+_CHUNK = 512
+
+
+def require_clip(job: Job[Any]) -> None:
+    """Raise `UserError` when CLIP cannot be loaded for want of a package or of a model."""
+    try:
+        import peft  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"evaluate.datadream needs {error.name}; pip install 'limbeck[synth]'") from None
+    generator_model(job, "clip")
+
+
+@dataclass(frozen=True, eq=False)
+class Resized:
+    """Images of any size as examples of a classifier's size, resized when they are asked for."""
+
+    arrays: ImageArrays
+    size: tuple[int, int]
+
+    @property
+    def keys(self) -> Sequence[str]:
+        return self.arrays.keys
+
+    @cached_property
+    def labels(self) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(self.arrays.labels)
+
+    def images(self, rows: Sequence[int]) -> torch.Tensor:
+        """(n, 3, h, w) float in [0, 1]."""
+        import torch
+
+        from synth.datadream.evaluation import middle
+
+        return middle(torch.from_numpy(self.arrays.images[list(rows)]).float() / 255, self.size)
+
+
+class DreamClassifiers:
+    """What a worker keeps: the held-out sets, CLIP, and what can be chosen."""
+
+    def __init__(self, job: Job[EvaluateParams]) -> None:
+        self._job = job
+        self.device = torch_device(job)
+        self.choice = Choice(job)
+        self.held_out = {part: load_arrays(open_part(job, "split", part)) for part in ("val", "test")}
+
+    @cached_property
+    def clip(self) -> tuple[Any, Any]:
+        """The model in float32 on the CPU, and its tokenizer."""
+        from pipelines.stages.scoring import load_clip
+
+        return load_clip(self._job)
+
+    def run(self, unit: Unit, output: UnitOutput) -> None:
+        """Train one classifier and test it once."""
+        told = unit.payload
+        shots, seed, variant = told["shots"], told["seed"], told["variant"]
+        real: Chosen | None = None
+        if told["real"] is not None:
+            real = self.choice.reals(shots, seed) if shots else self.choice.everything()
+        synthetic = self.choice.synthetic(variant, shots, seed, told["at_most"]) if variant else None
+        sets = (
+            None if real is None else load_arrays(self.choice.train.dataset, real.keys),
+            None if synthetic is None else load_arrays(self.choice.kept(variant).dataset, synthetic.keys),
+        )
+        measured = (self._clip if told["classifier"] == "clip" else self._student)(told, *sets, output)
+        about = ("arm", "variant", "shots", "seed", "few_shot_seed", "classifier")
+        output.summary = {name: told[name] for name in about} | measured
+        for name, chosen in (("real", real), ("synthetic", synthetic)):
+            output.summary[name] = 0 if chosen is None else len(chosen.keys)
+            output.summary[f"{name}_bytes"] = 0 if chosen is None else chosen.size
+        classes = len(self.choice.classes)
+        output.summary["fewest_synthetic"] = 0 if synthetic is None else synthetic.fewest(classes)
+
+    def _seed(self, seed: int, purpose: str) -> int:
+        """The same for every arm of a seed."""
+        return seed_for(self._job.run.seed, "evaluate", f"datadream seed {seed}", purpose)
+
+    def _clip(
+        self, told: dict[str, Any], real: ImageArrays | None, synthetic: ImageArrays | None, output: UnitOutput
+    ) -> dict[str, Any]:
+        from synth.datadream.classifier import ClipClassifier
+        from synth.datadream.evaluation import evaluate
+        from synth.datadream.fit import fit, pool_of
+
+        model, tokenizer = self.clip
+        texts = [[prompt] for prompt in told["recipe"]["prompts"]]
+        classifier = ClipClassifier(copy.deepcopy(model), tokenizer, texts, seed=self._seed(told["seed"], "init"))
+        classifier.to(self.device)
+        reals, made = (None if part is None else Resized(part, classifier.size) for part in (real, synthetic))
+        val, test = (Resized(self.held_out[part], classifier.size) for part in ("val", "test"))
+        trained: dict[str, Any] = {"steps": 0, "epochs": 0, "best_epoch": 0}
+        if real or synthetic:
+            config = FitConfig(**told["recipe"]["config"])
+            counts = [0 if part is None else len(part) for part in (real, synthetic)]
+            batches = pool_of(counts[0], counts[1], config, classifier.classes).batches
+            config = over_steps(config, told["steps"], batches)
+            state = Checkpoint(output)
+            fitted = fit(
+                classifier,
+                reals,
+                made,
+                val,
+                config,
+                run_seed=self._seed(told["seed"], "fit"),
+                report=lambda line: output.tick(line["epoch"], config.epochs, f"val {line['val_accuracy']:.1%}"),
+                resume=state.read(),
+                checkpoint=state.save,
+            )
+            trained = {"steps": config.epochs * batches, "epochs": config.epochs, "best_epoch": fitted.best_epoch}
+            accuracy = fitted.best_accuracy
+        else:
+            accuracy = evaluate(classifier, val).accuracy
+        tested = evaluate(classifier, test)
+        per_class = [None if math.isnan(value) else value for value in tested.per_class]
+        return trained | {"val": accuracy, "test": tested.accuracy, "per_class": per_class}
+
+    def _student(
+        self, told: dict[str, Any], real: ImageArrays | None, synthetic: ImageArrays | None, output: UnitOutput
+    ) -> dict[str, Any]:
+        from distill.training import Trainer
+
+        recipe, classes = StudentParams.model_validate(told["recipe"]), len(self.choice.classes)
+        side = square_side(self.held_out["test"])
+        data = repeated(real, None if synthetic is None else at_size(synthetic, side))
+        whole, rest = divmod(len(data), recipe.training.batch_size)
+        batches = max(1, whole + (rest > 1))  # a lone sample is left out
+        config = over_steps(recipe.training, told["steps"], batches)
+        init = self._seed(told["seed"], "init")
+        model = build_network(recipe.network, classes, side, init, "evaluate.datadream.student.network")
+        trainer = Trainer(
+            model.to(self.device),
+            data.tensors(self.device),
+            replace(config, evaluate_every=max(config.epochs, 1)),
+            mean=recipe.mean,
+            std=recipe.std,
+            seed=self._seed(told["seed"], "views"),
+            validation=self.held_out["val"].tensors(self.device),
+        )
+        rows = train_resumably(trainer, output)
+        right = self._hits(trainer.final, recipe)
+        labels = self.held_out["test"].labels
+        per_class = [
+            float(right[labels == label].mean()) if (labels == label).any() else None for label in range(classes)
+        ]
+        trained = {"steps": config.epochs * batches, "epochs": config.epochs, "best_epoch": config.epochs}
+        return trained | {"val": rows[-1]["val_top1"], "test": float(right.mean()), "per_class": per_class}
+
+    def _hits(self, model: Any, recipe: StudentParams) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which test images a network gets right."""
+        import torch
+
+        from distill.training import normalise
+
+        model.eval()
+        images, labels = self.held_out["test"].tensors(self.device)
+        found = []
+        with torch.no_grad():
+            for start in range(0, len(images), _CHUNK):
+                logits = model(normalise(images[start : start + _CHUNK].float() / 255, recipe.mean, recipe.std))
+                found.append((logits.argmax(1) == labels[start : start + _CHUNK]).cpu())
+        return np.asarray(torch.cat(found).numpy())
+
+
+def over_steps(config: Config, steps: int | None, batches: int) -> Config:
+    """`config` with as many epochs of `batches` as come nearest to `steps`; warm-up and looks at validation in proportion."""
+    if steps is None:
+        return config
+    epochs = max(1, round(steps / batches))
+    longer = epochs / max(1, config.epochs)
+    return replace(
+        config,
+        epochs=epochs,
+        warmup_epochs=min(epochs - 1, round(config.warmup_epochs * longer)),
+        evaluate_every=max(1, round(config.evaluate_every * longer)),
+    )
+
+
+def square_side(arrays: ImageArrays) -> int:
+    """The side of square images; `UserError` for others."""
+    height, width = arrays.images.shape[2:]
+    if height != width:
+        raise UserError(f"evaluate.datadream.student takes square images, these are {width}x{height}; see ingest.image")
+    return int(height)
+
+
+def at_size(arrays: ImageArrays, side: int) -> ImageArrays:
+    """The same images with `side` pixels to a side, rounded to uint8."""
+    import torch
+
+    from synth.datadream.evaluation import middle
+
+    if arrays.images.shape[2:] == (side, side):
+        return arrays
+    images = np.empty((len(arrays), 3, side, side), np.uint8)
+    for start in range(0, len(arrays), _CHUNK):
+        pixels = torch.from_numpy(arrays.images[start : start + _CHUNK]).float() / 255
+        images[start : start + _CHUNK] = (middle(pixels, (side, side)) * 255).round().to(torch.uint8).numpy()
+    return ImageArrays(images, arrays.labels, arrays.keys)
+
+
+def repeated(real: ImageArrays | None, synthetic: ImageArrays | None) -> ImageArrays:
+    """All images for a network from scratch: with both kinds each real one floor(synthetic / real) times, at least once."""
+    times = 1 if real is None or synthetic is None else max(1, len(synthetic) // len(real))
+    parts = ([] if synthetic is None else [synthetic]) + ([] if real is None else [real] * times)
+    images, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels"))
+    return ImageArrays(images, labels, [key for part in parts for key in part.keys])

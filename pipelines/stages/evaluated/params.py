@@ -1,0 +1,87 @@
+"""Parameters of `evaluate`. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from distill.config import TrainConfig
+from pipelines.config import Section
+from synth.datadream.config import FitConfig
+
+Arm = Literal["distilled_soft", "random_soft", "distilled_hard", "random_hard", "real_hard"]
+Variant = Literal["zero_shot", "cls", "dset", "loft"]
+DreamArm = Literal["zero_shot_clip", "real", "synthetic", "pooled", "full"]
+
+
+class StudentParams(Section):
+    """A network trained from scratch on the same images: what they are worth without CLIP's knowledge.
+
+    Hard labels, last epoch. Where there are real and synthetic images the real ones are repeated so that both weigh alike.
+    """
+
+    network: str = Field("resnet20", description="a name of distill.networks")
+    training: TrainConfig = TrainConfig(epochs=60, learning_rate=0.05, batch_size=64)
+    mean: tuple[float, float, float] = Field((0.5, 0.5, 0.5), description="per channel, of images in [0, 1]")
+    std: tuple[float, float, float] = Field((0.25, 0.25, 0.25), description="per channel, of images in [0, 1]")
+
+
+class DreamParams(Section):
+    """The classifiers that show what DataDream's images are worth.
+
+    `steps` gives every arm the same number of optimiser steps (as near as whole epochs come), so that none wins by training
+    longer; with null each trains for its epochs, as published, and arms with more images take more steps.
+    """
+
+    variants: tuple[Variant, ...] = Field(("zero_shot", "cls", "dset"), min_length=1)
+    shots: tuple[Annotated[int, Field(ge=1)], ...] = Field((4, 16), min_length=1, description="real images per class")
+    seeds: int = Field(3, ge=1, description="seed s takes few-shot seed s where the manifest has it, else its first")
+    arms: tuple[DreamArm, ...] = Field(("zero_shot_clip", "real", "synthetic", "pooled"), min_length=1)
+    images: int | None = Field(
+        None, ge=1, description="synthetic images per class at the most; null takes all kept ones"
+    )
+    steps: int | None = Field(None, ge=1, description="optimiser steps of every arm; null counts epochs, as published")
+    names: dict[str, str] | None = Field(
+        None, description="class name -> what prompts call it; null: as datadream has it"
+    )
+    domain: str | None = Field(None, description="the word before `photo` in prompts; null: as datadream has it")
+    classifier: FitConfig = FitConfig()
+    student: StudentParams | None = Field(None, description="null trains no network from scratch")
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> DreamParams:
+        for name in ("variants", "shots", "arms"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} names something twice")
+        return self
+
+
+class EvaluateParams(Section):
+    """Parameters of `evaluate`. With `arms: []` and a `datadream` section nothing is read of distillation."""
+
+    network: str = Field("convnet3_w128", description="the student; a name of distill.networks")
+    ipc: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, description="subsets to compare; all that relabel labelled if not given"
+    )
+    seeds: int = Field(3, ge=1, description="students per arm; fewer than 3 is said in the report")
+    arms: tuple[Arm, ...] = ("distilled_soft", "random_soft", "distilled_hard", "random_hard", "real_hard")
+    soft: TrainConfig = Field(TrainConfig(), description="soft arms; views and batch size are those of relabel")
+    hard: TrainConfig = Field(TrainConfig(), description="distilled and random arms with hard labels")
+    full: TrainConfig = Field(TrainConfig(), description="the full training set with hard labels")
+    note: str = Field("", description="what a reader must know about these numbers; printed with them")
+    datadream: DreamParams | None = Field(None, description="DataDream's arms and controls; null leaves them out")
+
+    @property
+    def distillation(self) -> bool:
+        """Whether distilled sets are evaluated; a job of DataDream alone needs no teacher and no distilled images."""
+        return bool(self.arms) or self.datadream is None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A job without DataDream records the parameters that it had before there was any, byte for byte."""
+        form: dict[str, Any] = handler(self)
+        if self.datadream is None:
+            form.pop("datadream", None)
+        return form
