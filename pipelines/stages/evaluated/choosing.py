@@ -98,8 +98,8 @@ class Choice:
         return few_shot_seeds(self._job)
 
     def few_shot_seed(self, seed: int) -> int:
-        """The manifest's seed that stands for `seed`."""
-        return seed if seed in self._seeds else self._seeds[0]
+        """The manifest's seed that stands for `seed` 0, 1, ...: the first, the second, and around again."""
+        return self._seeds[seed % len(self._seeds)]
 
     def reals(self, shots: int, seed: int) -> Chosen:
         """The few-shot reals of `seed`, class by class, best first."""

@@ -36,7 +36,7 @@ class DreamParams(Section):
 
     variants: tuple[Variant, ...] = Field(("zero_shot", "cls", "dset"), min_length=1)
     shots: tuple[Annotated[int, Field(ge=1)], ...] = Field((4, 16), min_length=1, description="real images per class")
-    seeds: int = Field(3, ge=1, description="seed s takes few-shot seed s where the manifest has it, else its first")
+    seeds: int = Field(3, ge=1, description="seed s takes the s-th few-shot seed of the manifest, and around again")
     arms: tuple[DreamArm, ...] = Field(("zero_shot_clip", "real", "synthetic", "pooled"), min_length=1)
     images: int | None = Field(
         None, ge=1, description="synthetic images per class at the most; null takes all kept ones"
