@@ -36,7 +36,12 @@ errors = Console(stderr=True)
 Params = Annotated[Path, typer.Option("--params", help="Parameter file, one section per stage.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override one parameter: section.key=value.")]
 Data = Annotated[str, typer.Option("--data", help="Folder (or fsspec URL) that holds every stage's output.")]
-StageName = Annotated[str, typer.Argument(help="ingest, split, augment, squeeze, cda, relabel, evaluate or report.")]
+StageName = Annotated[
+    str,
+    typer.Argument(
+        help="A stage of the pipeline, such as ingest or squeeze; of a stage with variants all, or STAGE@VARIANT."
+    ),
+]
 DEFAULT_PARAMS = Path("params.yaml")
 INTERRUPTED = 130
 
@@ -60,8 +65,8 @@ def run(
     """
     from pipelines.doors import jobs, runs
 
-    report = runs.run_stage(jobs.make_job(stage, params, overrides or [], data), runner, workers, verify, debug)
-    console.print(report, highlight=False)
+    for job in jobs.make_jobs(stage, params, overrides or [], data):
+        console.print(runs.run_stage(job, runner, workers, verify, debug), highlight=False)
 
 
 @app.command()

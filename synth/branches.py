@@ -11,7 +11,8 @@ import torch
 from synth import schedules
 from synth.backends.encoder_free import KeptFeatures
 from synth.backends.protocol import Conditioning, SteppedBackend
-from synth.requests import Request, Settings
+from synth.requests import Request
+from synth.settings import Settings
 
 
 @dataclass(frozen=True, eq=False)

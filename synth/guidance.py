@@ -2,34 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from synth.backends.protocol import Conditioning
 from synth.errors import SynthError
-
-
-@dataclass(frozen=True)
-class Cads:
-    """Condition-annealed sampling (Sadat et al. 2024, arXiv 2310.17347): more various images of the same prompt.
-
-    The condition's noise falls from all of `scale` above `tau2` to none below `tau1`, times in [0, 1] of the schedule (1 is
-    pure noise). `mix` is the share of the rescaling to the condition's own mean and deviation.
-    """
-
-    tau1: float = 0.6
-    tau2: float = 0.9
-    scale: float = 0.1
-    mix: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.tau1 < self.tau2 <= 1 and self.scale >= 0 and 0 <= self.mix <= 1):
-            raise SynthError("cads takes 0 <= tau1 < tau2 <= 1, a scale from 0 and a mix in [0, 1]")
-
-    def keep(self, time: float) -> float:
-        """gamma(t), the share of the condition that is left: 1 up to `tau1`, 0 from `tau2`, linear between."""
-        return min(1.0, max(0.0, (self.tau2 - time) / (self.tau2 - self.tau1)))
+from synth.settings import Cads
 
 
 def combine(unconditional: torch.Tensor, conditional: torch.Tensor, scale: float) -> torch.Tensor:

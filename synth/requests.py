@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 
 from augment.seeds import seed_for
 from synth.errors import SynthError
-from synth.guidance import Cads
-from synth.schedules import SchedulerName
-
-SeedMode = Literal["sample", "reference"]
+from synth.settings import SeedMode
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,40 +41,6 @@ class Request:
     def kind(self) -> tuple[bool, bool, int]:
         """Requests of one kind can be made in one batch."""
         return self.image is not None, self.mask is not None, self.strength if self.image is not None else 100
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How images are made; the same for a whole run.
-
-    `guidance` None takes the model's usual scale. `interval`: the share of the schedule, from clean 0 to noise 1, in which the
-    unconditional branch runs. `encoder_every` above 1 leaves the UNet's encoder out between every that-many-th step. `grounded`: the
-    share of steps that see the boxes (GLIGEN's scheduled sampling). `posterior`: how an image becomes a latent, by its `mean`, or a
-    `sample` as published. `seeds: reference` gives image i of every class the same start noise, as DataDream's set_seed(0) does;
-    `sample` gives every image its own. `refine_below`: the share of the schedule that a refiner takes over, where there is one.
-    """
-
-    steps: int = 50
-    guidance: float | None = None
-    scheduler: SchedulerName = "own"
-    size: tuple[int, int] | None = None
-    negative: str | None = None
-    interval: tuple[float, float] = (0.0, 1.0)
-    cads: Cads | None = None
-    encoder_every: int = 1
-    grounded: float = 0.3
-    posterior: Literal["mean", "sample"] = "mean"
-    seeds: SeedMode = "sample"
-    refine_below: float = 0.2
-
-    def __post_init__(self) -> None:
-        if self.seeds not in get_args(SeedMode):
-            raise SynthError(f"seeds takes {' | '.join(get_args(SeedMode))}, got {self.seeds!r}")
-        low, high = self.interval
-        if not 0 <= low < high <= 1:
-            raise SynthError(f"interval takes two numbers with 0 <= low < high <= 1, got {list(self.interval)}")
-        if self.steps < 1 or self.encoder_every < 1:
-            raise SynthError("steps and encoder_every take whole numbers from 1")
 
 
 def generators(

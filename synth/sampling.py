@@ -21,7 +21,8 @@ from synth.branches import Branches, Painting
 from synth.errors import SynthError
 from synth.guidance import annealed, combine, guided
 from synth.memory import largest_batch, needs_probe
-from synth.requests import Generated, Request, Settings, checked, generators, noise
+from synth.requests import Generated, Request, checked, generators, noise
+from synth.settings import Settings
 
 CPU_BATCH = 8
 

@@ -8,7 +8,7 @@ same process with another solver.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from diffusers import (
@@ -21,8 +21,7 @@ from diffusers import (
 )
 
 from synth.errors import SynthError
-
-SchedulerName = Literal["own", "ddim", "pndm", "euler", "euler_ancestral", "dpmpp_2m"]
+from synth.settings import SchedulerName
 
 
 def is_flow(scheduler: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipelines.config import RunParams, load_sections, read_params
+from pipelines.errors import UserError
 from pipelines.runtime.job import Job
 from pipelines.stages import STAGES, get_stage
 
@@ -20,11 +21,29 @@ def section_models() -> dict[str, type[BaseModel]]:
     return models
 
 
-def make_job(stage: str, params: Path | str, overrides: Sequence[str] = (), data: str = "data") -> Job[Any]:
-    """Read, override and validate the parameters, and bind them to a stage and a data folder."""
-    get_stage(stage)
+def make_job(name: str, params: Path | str, overrides: Sequence[str] = (), data: str = "data") -> Job[Any]:
+    """Read, override and validate the parameters, and bind them to a stage and a data folder.
+
+    `name` is STAGE, or STAGE@ITEM where a stage has items.
+    """
+    jobs = make_jobs(name, params, overrides, data)
+    if len(jobs) > 1:
+        raise UserError(f"{name} has items; name one: {', '.join(job.name for job in jobs)}")
+    return jobs[0]
+
+
+def make_jobs(name: str, params: Path | str, overrides: Sequence[str] = (), data: str = "data") -> list[Job[Any]]:
+    """The jobs that `name` stands for: a stage with items, named without one, is all of them in turn."""
+    stage, _, item = name.partition("@")
+    known = get_stage(stage)
     sections = load_sections(read_params(params, overrides), section_models(), str(params))
     run = sections["run"]
     assert isinstance(run, RunParams)
     url = data if "://" in data else str(Path(data).absolute())
-    return Job(stage, sections[stage], run, url)  # type: ignore[type-var]
+    section: Any = sections[stage]
+    items = known.items(section)
+    if item and item not in items:
+        have = f"there is {', '.join(f'{stage}@{one}' for one in items)}" if items else "it has no items"
+        raise UserError(f"{stage} has no {item!r}; {have}")
+    wanted = [item] if item else list(items) or [""]
+    return [Job(stage, section, run, url, item=one) for one in wanted]

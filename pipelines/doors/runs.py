@@ -50,8 +50,8 @@ def run_stage(
     done = execute(get_stage(job.stage), job, choose_runner(runner, workers, debug), verify, again)
     seconds = time.monotonic() - started
     if not done["ran"]:
-        return f"{job.stage}: up to date ({done['units']} units, nothing to do) -> {job.output.url}"
-    return f"{job.stage}: {done['ran']} of {done['units']} units ran in {seconds:.1f} s -> {job.output.url}"
+        return f"{job.name}: up to date ({done['units']} units, nothing to do) -> {job.output.url}"
+    return f"{job.name}: {done['ran']} of {done['units']} units ran in {seconds:.1f} s -> {job.output.url}"
 
 
 def retry_stage(job: Job[Any], error_class: str, runner: str = "auto", workers: int | None = None) -> str:
@@ -59,11 +59,11 @@ def retry_stage(job: Job[Any], error_class: str, runner: str = "auto", workers: 
     if error_class not in get_args(ErrorClass):
         raise UserError(f"--class takes {', '.join(get_args(ErrorClass))}; got {error_class!r}")
     if not job.output.exists():
-        raise UserError(f"{job.output.url} does not exist; run first: limbeck run {job.stage}")
+        raise UserError(f"{job.output.url} does not exist; run first: limbeck run {job.name}")
     prefix = f"failed:{error_class}:"
     hit = [marker for marker in all_markers(job.output) if any(reason.startswith(prefix) for reason in marker.reasons)]
     if not hit:
-        return f"{job.stage}: no sample failed with a {error_class} error"
+        return f"{job.name}: no sample failed with a {error_class} error"
     samples = sum(count for marker in hit for reason, count in marker.reasons.items() if reason.startswith(prefix))
     line = run_stage(job, runner, workers, again={marker.name for marker in hit})
     return f"retried {samples} samples in {len(hit)} units. {line}"

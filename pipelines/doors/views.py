@@ -31,7 +31,7 @@ def plan_table(job: Job[Any]) -> Table:
     """The units of a stage with what would run."""
     prepared = prepare(get_stage(job.stage), job)
     pending = {unit.name for unit, _ in prepared.pending}
-    table = Table(title=f"{job.stage}: {len(pending)} of {len(prepared.plan.units)} units to run -> {job.output.url}")
+    table = Table(title=f"{job.name}: {len(pending)} of {len(prepared.plan.units)} units to run -> {job.output.url}")
     for name in ("unit", "id", "state"):
         table.add_column(name, no_wrap=True)
     table.add_column("payload", overflow="ellipsis", no_wrap=True, max_width=44)
@@ -50,9 +50,17 @@ def status_table(data: str) -> Table:
     for name in ("stage", "state", "units", "outcomes", "size", "last run"):
         table.add_column(name)
     for stage in STAGES:
-        output = Storage(f"{data}/{stage}")
-        table.add_row(stage, *_status_row(output, Storage(f"{data}/.limbeck"), stage))
+        for name in _items(data, stage) or [stage]:
+            output = Storage(f"{data}/{name.replace('@', '/')}")
+            table.add_row(name, *_status_row(output, Storage(f"{data}/.limbeck"), name))
     return table
+
+
+def _items(data: str, stage: str) -> list[str]:
+    """STAGE@ITEM for every item that was begun."""
+    ending = f"/{PLAN_FOLDER}/units.json"
+    paths = [path.removesuffix(ending) for path in Storage(f"{data}/{stage}").list() if path.endswith(ending)]
+    return [f"{stage}@{path}" for path in paths if path and "/" not in path]
 
 
 def _status_row(output: Storage, logs: Storage, stage: str) -> tuple[str, str, str, str, str]:

@@ -69,7 +69,7 @@ def execute(
     named in `again` run even if they are done; until they have, what they did before stays. Raises `StageStopped` when
     the breaker trips or the machine fails, `UserError` when the request cannot be carried out.
     """
-    with machine_errors(stage.name, "its output folder", job.output.url), only_run(job) as job:
+    with machine_errors(job.name, "its output folder", job.output.url), only_run(job) as job:
         started = time.time()
         job.output.sweep_temporary()
         prepared = prepare(stage, job, verify)
@@ -92,34 +92,36 @@ def _run_pending(
 ) -> dict[str, Marker]:
     """Run what is not done; the markers of all units by name. Raises if the breaker finds a reason to."""
     markers = dict(prepared.done)
-    breaker = Breaker(stage.name, job.run.breaker)
+    breaker = Breaker(job.name, job.run.breaker)
     for marker in markers.values():
         breaker.known(marker)
-    errors = f"errors/{stage.name}"
+    errors = f"errors/{job.name}"
     if job.logs.exists(errors):
         job.logs.remove(errors)
     if prepared.pending:
         run = runner().run
-        with (
-            ProgressView(stage.name, len(prepared.plan.units), len(markers)) as view,
-            # Closed by hand: the traceback of an error would keep the runner, and what it runs, alive.
-            closing(run(stage, job, prepared.pending, view.tick)) as results,
-        ):
-            for result in results:
-                if isinstance(result, UnitError):
-                    job.logs.write_bytes(f"{errors}/{result.unit}.txt", (result.trace or result.error).encode())
-                    breaker.unit_error(result.unit, result.error)
-                    continue
-                markers[result.name] = result
-                view.finished(result)
-                breaker.finished(result)
+        with ProgressView(job.name, len(prepared.plan.units), len(markers)) as view:
+            for wave in sorted({unit.wave for unit, _ in prepared.pending}):
+                if breaker.unit_errors:
+                    break  # units of this wave may read what was not made
+                units = [(unit, identity) for unit, identity in prepared.pending if unit.wave == wave]
+                # Closed by hand: the traceback of an error would keep the runner, and what it runs, alive.
+                with closing(run(stage, job, units, view.tick)) as results:
+                    for result in results:
+                        if isinstance(result, UnitError):
+                            job.logs.write_bytes(f"{errors}/{result.unit}.txt", (result.trace or result.error).encode())
+                            breaker.unit_error(result.unit, result.error)
+                            continue
+                        markers[result.name] = result
+                        view.finished(result)
+                        breaker.finished(result)
     breaker.conclude()
     return markers
 
 
 def _log(stage: Stage[Any], job: Job[Any], prepared: Prepared, started: float) -> None:
     form = {
-        "stage": stage.name,
+        "stage": job.name,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 2),
         "units": len(prepared.plan.units),
@@ -128,7 +130,7 @@ def _log(stage: Stage[Any], job: Job[Any], prepared: Prepared, started: float) -
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
-    job.logs.write_bytes(f"{stage.name}.json", pretty_json(form))
+    job.logs.write_bytes(f"{job.name}.json", pretty_json(form))
 
 
 def require_finished(storage: Storage, stage: str) -> None:

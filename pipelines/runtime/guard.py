@@ -42,14 +42,14 @@ def only_run(job: Job[ParamsT]) -> Iterator[Job[ParamsT]]:
     folder = job.logs.root
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / f"{job.stage}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(folder / f"{job.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --data") from None
     try:
         if not _lock(handle, fcntl.LOCK_EX, PATIENCE):
             owner = os.pread(handle, 32, 0).decode(errors="replace") or "unknown"
             raise UserError(
-                f"another run of {job.stage} (process {owner}) is writing {job.output.url}; wait for it or stop it"
+                f"another run of {job.name} (process {owner}) is writing {job.output.url}; wait for it or stop it"
             )
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode(), 0)
@@ -64,8 +64,8 @@ def admit_units(job: Job[ParamsT], token: str) -> None:
     with _units_lock(job, fcntl.LOCK_EX) as locked:
         if not locked:
             raise StageStopped(
-                f"units of an earlier run of {job.stage} are still writing {job.output.url} after {GRACE:.0f} s; "
-                f"stop their processes, then limbeck run {job.stage}"
+                f"units of an earlier run of {job.name} are still writing {job.output.url} after {GRACE:.0f} s; "
+                f"stop their processes, then limbeck run {job.name}"
             )
         job.logs.write_bytes(_token_path(job), token.encode())
 
@@ -91,11 +91,11 @@ def unit_at_work(job: Job[ParamsT]) -> Iterator[None]:
 def require_current(job: Job[ParamsT]) -> None:
     """Called by units at work now and then, and before they commit: raises `StageStopped` if their run is over."""
     if job.token and job.logs.read_bytes(_token_path(job)).decode() != job.token:
-        raise StageStopped(f"this run of {job.stage} was stopped or replaced; the unit gives way")
+        raise StageStopped(f"this run of {job.name} was stopped or replaced; the unit gives way")
 
 
 def _token_path(job: Job[ParamsT]) -> str:
-    return f"{job.stage}.run"
+    return f"{job.name}.run"
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def _units_lock(job: Job[ParamsT], kind: int) -> Iterator[bool]:
     if not job.token or not job.logs.is_local:
         yield True
         return
-    handle = os.open(Path(job.logs.root) / f"{job.stage}.units.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(Path(job.logs.root) / f"{job.name}.units.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         yield _lock(handle, kind, GRACE)
     finally:

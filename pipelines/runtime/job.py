@@ -32,14 +32,22 @@ class Job(Generic[ParamsT]):
     inputs: Mapping[str, str] = field(default_factory=dict)
     #: names one run of this job (see `guard`); given by `execute`, empty outside of a run
     token: str = ""
+    #: which of a stage's items this is (see `Stage.items`); empty for a stage that has none
+    item: str = ""
+
+    @property
+    def name(self) -> str:
+        """As `limbeck run` and `dvc repro` take it: STAGE, or STAGE@ITEM."""
+        return f"{self.stage}@{self.item}" if self.item else self.stage
 
     @property
     def output(self) -> Storage:
-        return Storage(f"{self.data}/{self.stage}")
+        return Storage(f"{self.data}/{self.stage}/{self.item}" if self.item else f"{self.data}/{self.stage}")
 
-    def input(self, stage: str) -> Storage:
-        """The output folder of an earlier stage."""
-        return Storage(self.inputs.get(stage, f"{self.data}/{stage}"))
+    def input(self, stage: str, item: str = "") -> Storage:
+        """The output folder of an earlier stage, or of one of its items."""
+        storage = Storage(self.inputs.get(stage, f"{self.data}/{stage}"))
+        return storage.child(item) if item else storage
 
     @property
     def logs(self) -> Storage:
@@ -72,6 +80,10 @@ class Stage(ABC, Generic[ParamsT]):
     computes: ClassVar[bool] = False
     #: parameter keys that change speed but not bytes; they stay out of the unit's identity
     speed_only: ClassVar[frozenset[str]] = frozenset()
+
+    def items(self, params: ParamsT) -> tuple[str, ...]:
+        """Variants of the stage that are run, and kept, apart: DVC's matrix. Each has an output folder of its own."""
+        return ()
 
     @abstractmethod
     def plan(self, job: Job[ParamsT]) -> Plan:

@@ -44,7 +44,7 @@ def run_unit_in_worker(stage: Stage[Any], job: Job[Any], unit: Unit, identity: s
             if time.monotonic() - last >= POLL:
                 last = time.monotonic()
                 require_current(job)
-                job.logs.write_bytes(_tick_path(stage, unit.name), json.dumps([done, total, note]).encode())
+                job.logs.write_bytes(_tick_path(job, unit.name), json.dumps([done, total, note]).encode())
 
         return run_unit(stage, job, _open_workers[job.token], unit, identity, tick)
     except LimbeckError as error:
@@ -53,8 +53,8 @@ def run_unit_in_worker(stage: Stage[Any], job: Job[Any], unit: Unit, identity: s
         return UnitError(unit.name, describe(error), traceback.format_exc())
 
 
-def _tick_path(stage: Stage[Any], unit: str) -> str:
-    return f"ticks/{stage.name}/{unit}.json"
+def _tick_path(job: Job[Any], unit: str) -> str:
+    return f"ticks/{job.name}/{unit}.json"
 
 
 class UnitActor:
@@ -76,7 +76,7 @@ class RayRunner:
         import ray
 
         share = job.run.threads if stage.computes else 1
-        _remove_ticks(stage, job)
+        _remove_ticks(job)
         with session(self._workers, share, job.run.threads):
             crew = _Actors(stage, job) if stage.workers == "actors" else _Tasks(stage, job)
             workers = min(crew.hire(self._workers, len(units)), len(units))
@@ -91,13 +91,13 @@ class RayRunner:
                         yield _result(reference, running.pop(reference))
                         crew.release(reference)
                     if not ready:
-                        _relay_ticks(stage, job, [unit.name for unit in running.values()], tick)
+                        _relay_ticks(job, [unit.name for unit in running.values()], tick)
             finally:
                 if running:
                     # Not by ray.cancel, which now and then brings the driver down when a task ends just then.
                     stop_units(job)
                 crew.dismiss()
-                _remove_ticks(stage, job)
+                _remove_ticks(job)
 
 
 def _result(reference: Any, unit: Unit) -> Marker | UnitError:
@@ -204,14 +204,14 @@ def _room(resource: str, share: int) -> int:
     return max(1, int(ray.cluster_resources().get(resource, 1)) // share)
 
 
-def _relay_ticks(stage: Stage[Any], job: Job[Any], units: Sequence[str], tick: TickOf) -> None:
+def _relay_ticks(job: Job[Any], units: Sequence[str], tick: TickOf) -> None:
     for unit in units:
         try:
-            tick(unit, *json.loads(job.logs.read_bytes(_tick_path(stage, unit))))
+            tick(unit, *json.loads(job.logs.read_bytes(_tick_path(job, unit))))
         except (FileNotFoundError, ValueError, TypeError):
             continue
 
 
-def _remove_ticks(stage: Stage[Any], job: Job[Any]) -> None:
-    if job.logs.exists(f"ticks/{stage.name}"):
-        job.logs.remove(f"ticks/{stage.name}")
+def _remove_ticks(job: Job[Any]) -> None:
+    if job.logs.exists(f"ticks/{job.name}"):
+        job.logs.remove(f"ticks/{job.name}")

@@ -16,7 +16,7 @@ from pipelines.runtime.units import Marker, Tick, Unit, UnitOutput, no_tick
 
 def run_unit(stage: Stage[Any], job: Job[Any], worker: Any, unit: Unit, identity: str, tick: Tick = no_tick) -> Marker:
     """Do and commit one unit; what it built is removed if it raises. Every runner ends here."""
-    with machine_errors(stage.name, unit.name, job.output.url), unit_at_work(job):
+    with machine_errors(job.name, unit.name, job.output.url), unit_at_work(job):
         output = UnitOutput(job.output, unit, identity, tick)
         try:
             stage.run(unit, worker, output, job)

@@ -28,10 +28,15 @@ SCRATCH = ".partial"
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One piece of a stage's plan. `payload` is JSON and, with the stage's parameters, decides every byte written."""
+    """One piece of a stage's plan. `payload` is JSON and, with the stage's parameters, decides every byte written.
+
+    A unit may read what units of an earlier `wave` of the same stage committed: waves run one after another. Its payload names
+    whatever decides those files, so the wave is no part of its identity.
+    """
 
     name: str
     payload: dict[str, Any]
+    wave: int = 0
 
     def identity(self, stage: str, version: int, params: dict[str, Any]) -> str:
         """The content address of the unit's output: 32 hex characters."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ from pipelines.seeds import seed_for
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.sample import Sample
 from pipelines.storage import pretty_json
+from synth.datadream.fewshot import disef_sample, natural_key
 
 PARTS = ("train", "val", "test")
 FEW_SHOT = "few_shot.json"
@@ -46,6 +47,10 @@ class SplitParams(Section):
     validation: float = Field(0.1, ge=0, lt=1, description="fraction of each training class that becomes val")
     test: float = Field(0.0, ge=0, lt=1, description="fraction of each class that becomes test (strategy random)")
     few_shot: tuple[int, ...] = Field((1, 4, 16), description="shots per class of the nested manifests, from train")
+    few_shot_seeds: tuple[int, ...] = Field((0,), min_length=1, description="a manifest for each of these seeds")
+    few_shot_order: Literal["hash", "natural", "disef"] = Field(
+        "hash", description="by a hash of the key; the first in natural order of the source's names; as DISEF draws"
+    )
     imbalance: float = Field(1.0, ge=1, description="largest over smallest class of train (long tail); 1 keeps all")
     shard_samples: int = Field(10_000, ge=1, le=100_000)
 
@@ -62,7 +67,7 @@ class Split(Stage[SplitParams]):
     """Copies members; never decodes."""
 
     name = "split"
-    version = 1
+    version = 2
     summary = "dataset -> train, val and test datasets, few-shot manifests"
     Params = SplitParams
     upstream = ("ingest",)
@@ -94,7 +99,8 @@ class Split(Stage[SplitParams]):
                 units.append(Unit(f"{part}/split-{index:06d}", payload))
                 groups.append(group)
         facts = {"classes": dataset.classes, "parts": [p for p in PARTS if (decisions == p).any()]}
-        table = pa.table({"key": rows["key"], "label": rows["label"], "decision": pa.array(decisions.tolist())})
+        columns = {name: rows[name] for name in ("key", "label", "source", "pixel_sha256")}
+        table = pa.table(columns | {"decision": pa.array(decisions.tolist())})
         return Plan(units, {"rows": groups, "decisions": [table]}, facts)
 
     def open(self, job: Job[SplitParams]) -> Dataset:
@@ -110,7 +116,7 @@ class Split(Stage[SplitParams]):
                 shard.keep(Sample(row["key"], members, kept | {"split": unit.payload["part"]}))
 
     def finish(self, job: Job[SplitParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
-        manifests = few_shot(plan.tables["decisions"][0], job.params.few_shot, job.run.seed)
+        manifests = few_shot(plan.tables["decisions"][0], job.params, job.run.seed)
         job.output.write_bytes(FEW_SHOT, pretty_json(manifests))
         return publish_datasets(job.output, markers, plan.facts["classes"], {"name": "split"}, plan.facts["parts"])
 
@@ -161,14 +167,47 @@ def _thin(decisions: Any, labels: Any, rank: Any, imbalance: float) -> None:
         decisions[pool[allowed:]] = "long_tail"
 
 
-def few_shot(decisions: pa.Table, shots: Sequence[int], seed: int) -> dict[str, dict[str, list[str]]]:
-    """Keys of k training images per class, nested: the 4-shot set is the head of the 16-shot set."""
-    train = decisions.filter(pa.compute.equal(decisions["decision"], "train"))
-    keys = np.array(train["key"].to_pylist())
-    labels = np.array(train["label"].to_pylist())
-    rank = _ranks(keys.tolist(), seed_for(seed, "split", "", "few_shot"))
-    ordered = {
-        str(label): keys[labels == label][np.argsort(rank[labels == label], kind="stable")].tolist()
-        for label in sorted({label for label in labels.tolist() if label is not None})
+def few_shot(decisions: pa.Table, params: SplitParams, seed: int) -> dict[str, Any]:
+    """Keys of the largest number of shots for each seed and class, best first: k shots are the head of a list, so they nest.
+
+    From train alone, and never an image whose pixels are in val or test too: the same picture may have two keys.
+    """
+    is_train = pa.compute.equal(decisions["decision"], "train")
+    held_out = pa.compute.is_in(decisions["decision"], value_set=pa.array(["val", "test"]))
+    shown = decisions.filter(held_out)["pixel_sha256"].combine_chunks().drop_null()
+    train = decisions.filter(
+        pa.compute.and_(is_train, pa.compute.invert(pa.compute.is_in(decisions["pixel_sha256"], value_set=shown)))
+    )
+    members: dict[int, list[tuple[str, str]]] = {}
+    for key, label, source in zip(*(train[name].to_pylist() for name in ("key", "label", "source")), strict=True):
+        if label is not None:
+            members.setdefault(label, []).append((key, source))
+    most = max(params.few_shot, default=0)
+    seeds = {
+        str(draw): {
+            str(label): keys[:most] for label, keys in sorted(_ordered(members, params, seed, draw, most).items())
+        }
+        for draw in params.few_shot_seeds
     }
-    return {str(k): {label: chosen[:k] for label, chosen in ordered.items()} for k in sorted(shots)}
+    return {"order": params.few_shot_order, "shots": sorted(params.few_shot), "seeds": seeds}
+
+
+def _ordered(
+    members: Mapping[int, Sequence[tuple[str, str]]], params: SplitParams, seed: int, draw: int, most: int
+) -> dict[int, list[str]]:
+    """The keys of each class, best first. Natural order knows no seed."""
+    if params.few_shot_order == "natural":
+        return {
+            label: [key for key, source in sorted(found, key=lambda one: (natural_key(one[1]), one[1]))]
+            for label, found in members.items()
+        }
+    if params.few_shot_order == "disef":
+        flat = [(label, key) for label, found in members.items() for key, _ in found]
+        drawn = disef_sample([label for label, _ in flat], most, draw)
+        return {label: [flat[place][1] for place in places] for label, places in drawn.items()}
+    own = seed_for(seed, "split", "" if draw == 0 else str(draw), "few_shot")
+    ordered = {}
+    for label, found in members.items():
+        keys = [key for key, _ in found]
+        ordered[label] = [keys[place] for place in np.argsort(_ranks(keys, own), kind="stable")]
+    return ordered

@@ -130,7 +130,7 @@ class LatentBackend(Adapters):
 
         With `generators`, one for each image, the posterior is sampled as the published code does; without, its mean is taken.
         """
-        shift, scale = self._scaling()
+        shift, scale = self.scaling()
         posterior = self._vae.encode((images * 2 - 1).to(_runs_on(self._vae), self._vae.dtype)).latent_dist
         if generators is None:
             latents = posterior.mode().float().to(self.device)
@@ -143,12 +143,12 @@ class LatentBackend(Adapters):
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Images (n, 3, h, w) float32 in [0, 1] of `latents`; a value that is not a number stays one, to be counted."""
-        shift, scale = self._scaling()
+        shift, scale = self.scaling()
         encoded = (latents / scale + shift).to(_runs_on(self._vae), self._vae.dtype)
         decoded = self._vae.decode(encoded, return_dict=False)[0].to(self.device)
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
-    def _scaling(self) -> tuple[Any, Any]:
+    def scaling(self) -> tuple[Any, Any]:
         """What is subtracted from and then multiplied with an encoded latent: numbers, or (1, c, 1, 1) where given per channel."""
         config = self._vae.config
         mean, std = config.get("latents_mean"), config.get("latents_std")

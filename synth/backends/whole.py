@@ -14,6 +14,7 @@ from synth.backends.adapters import Adapters
 from synth.backends.prompts import PromptCache
 from synth.backends.protocol import Capabilities, Conditioning
 from synth.backends.quiet import quiet_generators
+from synth.settings import SchedulerName
 
 # Pipelines whose encode_prompt gives (embedding, mask, negative embedding, negative mask) and whose call takes them back.
 _MASKED = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
@@ -67,7 +68,7 @@ class WholePipeline(Adapters):
         size: tuple[int, int],
         steps: int,
         guidance: float,
-        scheduler: schedules.SchedulerName = "own",
+        scheduler: SchedulerName = "own",
         negative: str | None = None,
     ) -> torch.Tensor:
         """Images (n, 3, h, w) float32 in [0, 1], one for each prompt and generator."""

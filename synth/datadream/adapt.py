@@ -16,75 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
 from augment.seeds import seed_for
 from synth.backends.protocol import Conditioning
+from synth.datadream.config import AdaptConfig
 from synth.datadream.embedding import embed
-from synth.datadream.latents import CachedLatents, Crop, FreshLatents, LatentSource
+from synth.datadream.latents import CachedLatents, FreshLatents, LatentSource
 from synth.datadream.lora import LoraSet
 from synth.datadream.objective import loss_of, objective_for
-from synth.datadream.schedules import adaptation_steps, batches_in_epoch, warmup_cosine
+from synth.datadream.schedules import batches_in_epoch
 from synth.errors import SynthError
-
-Mode = Literal["improved", "reference"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdaptConfig:
-    """How an adapter is trained; the defaults are the published numbers.
-
-    `alpha` None is the rank. `steps` None follows from `epochs`. `train_text`: the CLIP text encoders too. `size` None is the
-    model's native side in pixels. `crops` of a picture that is not square are kept (improved only). `min_snr` (gamma; Hang et
-    al. 2023) and `noise_offset` are off as published.
-    """
-
-    mode: Mode = "improved"
-    rank: int = 16
-    alpha: int | None = None
-    learning_rate: float = 1e-4
-    warmup_steps: int = 100
-    epochs: int = 200
-    steps: int | None = None
-    batch_size: int = 8
-    weight_decay: float = 1e-2
-    clip: float = 1.0
-    train_text: bool = True
-    size: int | None = None
-    crop: Crop = "random"
-    crops: int = 4
-    min_snr: float | None = None
-    noise_offset: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, known in (("mode", Mode), ("crop", Crop)):
-            if getattr(self, name) not in get_args(known):
-                raise SynthError(f"{name} takes {' | '.join(get_args(known))}, got {getattr(self, name)!r}")
-        for name in ("rank", "epochs", "batch_size", "crops"):
-            if getattr(self, name) < 1:
-                raise SynthError(f"{name} takes a whole number from 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "clip"):
-            if getattr(self, name) <= 0:
-                raise SynthError(f"{name} takes a number above 0, got {getattr(self, name)}")
-        if self.steps is not None and self.steps < 1:
-            raise SynthError(f"steps takes a whole number from 1, got {self.steps}")
-
-    @classmethod
-    def loft(cls, **changes: Any) -> AdaptConfig:
-        """LoFT's numbers (2025): an adapter for each image, rank 2, 600 steps of one image, the text encoder left alone."""
-        numbers = {"rank": 2, "learning_rate": 1e-3, "steps": 600, "batch_size": 1, "warmup_steps": 10}
-        return cls(**{**numbers, "train_text": False, "crop": "center", **changes})
-
-    def total_steps(self, images: int) -> int:
-        """Optimiser steps for so many images."""
-        return self.steps or adaptation_steps(images, self.batch_size, self.epochs)
-
-    def rate(self, step: int, total: int) -> float:
-        """The learning rate of `step`, from 0."""
-        warmup = self.warmup_steps if self.mode == "reference" else min(self.warmup_steps, total // 10)
-        return self.learning_rate * warmup_cosine(step, warmup, total)
 
 
 @dataclass(frozen=True, eq=False)

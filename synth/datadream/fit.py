@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -19,45 +18,13 @@ from augment.presets import build
 from augment.seeds import seed_for
 from synth.backends.quiet import quiet_generators
 from synth.datadream.classifier import ClipClassifier
+from synth.datadream.config import FitConfig
 from synth.datadream.evaluation import evaluate, half_precision
 from synth.datadream.pooled import Examples, Pool, mixed, pooled_loss, repeats
 from synth.datadream.schedules import classifier_rates
 from synth.errors import SynthError
 
-Mode = Literal["improved", "reference"]
 Views = Callable[[torch.Tensor, Sequence[str], int], torch.Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """How the classifier is trained; the defaults are the published numbers where there are any.
-
-    `real_weight` is lambda_1, used where there are both kinds of images; `mix` the share of batches under CutMix or MixUp. `epochs` was
-    tuned by data set; 50 is what the authors' users ran. `mode: reference` shuffles all items in one order, so that a batch may lack a
-    kind, and leaves real images out where there are fewer synthetic ones; `improved` gives every batch its share of both (a lambda
-    that is missing in some batches is not the lambda that was asked for), and keeps at least one of each real image.
-    """
-
-    mode: Mode = "improved"
-    epochs: int = 50
-    warmup_epochs: int = 3
-    batch_size: int = 64
-    learning_rate: float = 1e-4
-    floor: float = 1e-8
-    weight_decay: float = 1e-4
-    real_weight: float = 0.8
-    mix: float = 0.2
-    evaluate_every: int = 1
-
-    def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise SynthError(f"mode takes {' | '.join(get_args(Mode))}, got {self.mode!r}")
-        for name in ("epochs", "batch_size", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise SynthError(f"{name} takes a whole number from 1, got {getattr(self, name)}")
-        for name in ("real_weight", "mix"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SynthError(f"{name} takes 0 to 1, got {getattr(self, name)}")
 
 
 @dataclass

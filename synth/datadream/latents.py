@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import interpolate
 
+from synth.datadream.config import Crop
 from synth.errors import SynthError
-
-Crop = Literal["random", "center"]
 
 
 def short_side_to(image: torch.Tensor, size: int) -> torch.Tensor:
@@ -62,7 +61,7 @@ class Moments:
             posterior = vae.encode((part * 2 - 1).to(where.device, where.dtype)).latent_dist
             means.append(posterior.mean.float().to(backend.device))
             deviations.append(posterior.std.float().to(backend.device))
-        shift, scale = backend._scaling()
+        shift, scale = backend.scaling()
         return Moments(torch.cat(means), torch.cat(deviations), shift, scale)
 
     def sample(self, rows: torch.Tensor | Sequence[int], noise: torch.Tensor) -> torch.Tensor:

@@ -42,9 +42,9 @@ GOLDEN = {
         "0a1014cf652224d16b13d7f18acb84b65ccdae84790fbaff6ed3318103d884f1",
     ),
     "split": (
-        1,
-        "342ca5fc6e426c73ac88d0434173387c890da379d14131af72d51a1b2e1958ec",
-        "0a88393a21fb877fc82477f76261813d9e0c2b41f59a4ab56a571309ee681857",
+        2,
+        "730b81388ea0e5963b12e8d1911f5a00ff7f7cd261dbffbfb1d1f2c720255956",
+        "58853e043c16b4b96037b6aa55474f8b1bc29a2a67d17904a51557a5b1c1b159",
     ),
 }
 PINNED_WITH = ("5.0.0", "26.0.1")

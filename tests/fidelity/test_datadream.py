@@ -21,7 +21,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from synth.backends import wrap
-from synth.datadream.adapt import Adaptation, AdaptConfig, Subject
+from synth.datadream.adapt import Adaptation, Subject
+from synth.datadream.config import AdaptConfig
 from synth.datadream.embedding import embed
 from synth.datadream.fewshot import choose, disef_sample, natural_sort
 from synth.datadream.latents import Moments

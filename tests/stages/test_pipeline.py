@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipelines.doors.jobs import make_job
@@ -18,6 +19,8 @@ from pipelines.runtime.serial import SerialRunner, run_unit
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.lint import lint
 from pipelines.stages import STAGES, checkpoints, get_stage
+from pipelines.stages.fewshot import load_few_shot
+from pipelines.stages.split import SplitParams, few_shot
 from tests.contract.folders import tree
 
 PARAMS = """
@@ -129,11 +132,54 @@ def test_no_test_image_is_in_any_training_set(data: Path) -> None:
 
 
 def test_few_shot_manifests_are_nested_and_from_train(data: Path) -> None:
-    manifests = json.loads((data / "split/few_shot.json").read_text())
+    manifest = json.loads((data / "split/few_shot.json").read_text())
+    assert (manifest["order"], manifest["shots"], list(manifest["seeds"])) == ("hash", [1, 2], ["0"])
+    job = make_job("evaluate", data.parent / "params.yaml", data=str(data))
     train = set(Dataset.open(str(data / "split/train")).rows(["key"])["key"].to_pylist())
-    for label, chosen in manifests["2"].items():
-        assert manifests["1"][label] == chosen[:1]
-        assert set(chosen) <= train
+    two, one = load_few_shot(job, 2, 0), load_few_shot(job, 1, 0)
+    assert {label: keys[:1] for label, keys in two.items()} == one
+    assert set().union(*two.values()) <= train
+    with pytest.raises(UserError, match=r"3 shots, the manifest has 2; raise split.few_shot"):
+        load_few_shot(job, 3, 0)
+    with pytest.raises(UserError, match=r"few-shot seed 5, there is 0; add it to split.few_shot_seeds"):
+        load_few_shot(job, 1, 5)
+
+
+def decisions(*rows: tuple[str, int, str, str]) -> pa.Table:
+    """(key, label, decision, pixels) as `split` has them; the source is the key with a number after it."""
+    return pa.table(
+        {
+            "key": [row[0] for row in rows],
+            "label": [row[1] for row in rows],
+            "source": [f"{row[0]}_{10 - place}" for place, row in enumerate(rows)],
+            "pixel_sha256": pa.array([row[3].encode() for row in rows], pa.binary()),
+            "decision": [row[2] for row in rows],
+        }
+    )
+
+
+def test_a_picture_that_test_holds_under_another_key_is_no_few_shot_image() -> None:
+    table = decisions(("a", 0, "train", "p"), ("b", 0, "train", "q"), ("c", 0, "test", "p"), ("d", 0, "val", "r"))
+    assert few_shot(table, SplitParams(few_shot=(2,)), 0)["seeds"] == {"0": {"0": ["b"]}}
+
+
+def test_the_order_of_few_shot_images_is_selectable() -> None:
+    table = decisions(*((f"{place:02d}", place // 100, "train", str(place)) for place in range(300)))
+    disef = few_shot(table, SplitParams(few_shot=(4,), few_shot_seeds=(1,), few_shot_order="disef"), 0)
+    assert disef["seeds"]["1"] == {  # fact sheet, test 13
+        "0": ["17", "72", "97", "08"],
+        "1": ["132", "115", "163", "197"],
+        "2": ["257", "260", "283", "248"],
+    }
+    names = decisions(*((name, 0, "train", name) for name in ("img", "img-2", "a")))
+    natural = few_shot(names, SplitParams(few_shot=(2,), few_shot_order="natural"), 0)  # a_8, img_10, img-2_9
+    assert natural["seeds"]["0"]["0"] == ["a", "img-2"]
+
+
+def test_another_few_shot_seed_is_another_choice() -> None:
+    table = decisions(*((f"{place:03d}", 0, "train", str(place)) for place in range(100)))
+    seeds = few_shot(table, SplitParams(few_shot=(8,), few_shot_seeds=(0, 1)), 0)["seeds"]
+    assert len(set(seeds["0"]["0"]) | set(seeds["1"]["0"])) > 8
 
 
 def test_a_second_run_does_nothing(data: Path) -> None:

@@ -14,8 +14,9 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 from synth.backends import load_backend
 from synth.errors import SynthError
-from synth.requests import Request, Settings
+from synth.requests import Request
 from synth.sampling import Sampler
+from synth.settings import Settings
 from tests.synth import making
 
 ASKED = [Request("a photo of a dog", "dog", i) for i in range(2)]

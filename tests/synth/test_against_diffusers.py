@@ -12,8 +12,9 @@ import torch
 
 from synth import schedules
 from synth.backends import wrap
-from synth.requests import Request, Settings
+from synth.requests import Request
 from synth.sampling import Sampler
+from synth.settings import Settings
 from tests.synth import making
 
 PROMPTS = ["a red sneaker", "a green bag, on a table"]

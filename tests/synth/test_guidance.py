@@ -11,9 +11,10 @@ import torch
 from synth.backends.encoder_free import KeptFeatures, key_step, run_unet
 from synth.backends.protocol import Conditioning
 from synth.errors import SynthError
-from synth.guidance import Cads, annealed, combine, guided
-from synth.requests import Request, Settings
+from synth.guidance import annealed, combine, guided
+from synth.requests import Request
 from synth.sampling import Sampler
+from synth.settings import Cads, Settings
 from tests.synth import making
 
 Find = Callable[[str], Any]

@@ -16,8 +16,9 @@ from synth.backends import Backend, Conditioning, GeneratorOptions, SteppedBacke
 from synth.backends.loading import resolve_dtype
 from synth.backends.prompts import PromptCache
 from synth.errors import SynthError
-from synth.requests import Request, Settings
+from synth.requests import Request
 from synth.sampling import Sampler
+from synth.settings import Settings
 from tests.synth import making
 
 Find = Callable[[str], Any]

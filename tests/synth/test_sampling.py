@@ -15,9 +15,9 @@ import torch
 
 from synth import splits
 from synth.errors import SynthError
-from synth.guidance import Cads
-from synth.requests import Request, Settings, generators
+from synth.requests import Request, generators
 from synth.sampling import Sampler
+from synth.settings import Cads, Settings
 from tests.synth import making
 
 Find = Callable[[str], Any]

@@ -11,7 +11,8 @@ import torch
 pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[synth]")
 
 from synth.backends import wrap
-from synth.datadream.adapt import Adaptation, AdaptConfig, Subject, take_turns
+from synth.datadream.adapt import Adaptation, Subject, take_turns
+from synth.datadream.config import AdaptConfig
 from synth.datadream.embedding import embed
 from synth.datadream.latents import CachedLatents, FreshLatents
 from synth.datadream.lora import LoraSet

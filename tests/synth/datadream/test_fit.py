@@ -10,8 +10,9 @@ import torch
 
 pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[synth]")
 
+from synth.datadream.config import FitConfig
 from synth.datadream.evaluation import evaluate, middle
-from synth.datadream.fit import FitConfig, Fitted, fit, published_views
+from synth.datadream.fit import Fitted, fit, published_views
 from synth.datadream.pooled import InMemory, Pool
 from synth.errors import SynthError
 from tests.synth.datadream.clips import tiny_classifier

@@ -1,0 +1,71 @@
+"""What a user can choose about generation, as plain frozen dataclasses. No torch: parameter files need them too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+from synth.errors import SynthError
+
+SeedMode = Literal["sample", "reference"]
+SchedulerName = Literal["own", "ddim", "pndm", "euler", "euler_ancestral", "dpmpp_2m"]
+
+
+@dataclass(frozen=True)
+class Cads:
+    """Condition-annealed sampling (Sadat et al. 2024, arXiv 2310.17347): more various images of the same prompt.
+
+    The condition's noise falls from all of `scale` above `tau2` to none below `tau1`, times in [0, 1] of the schedule (1 is
+    pure noise). `mix` is the share of the rescaling to the condition's own mean and deviation.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    tau1: float = 0.6
+    tau2: float = 0.9
+    scale: float = 0.1
+    mix: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.tau1 < self.tau2 <= 1 and self.scale >= 0 and 0 <= self.mix <= 1):
+            raise SynthError("cads takes 0 <= tau1 < tau2 <= 1, a scale from 0 and a mix in [0, 1]")
+
+    def keep(self, time: float) -> float:
+        """gamma(t), the share of the condition that is left: 1 up to `tau1`, 0 from `tau2`, linear between."""
+        return min(1.0, max(0.0, (self.tau2 - time) / (self.tau2 - self.tau1)))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How images are made; the same for a whole run.
+
+    `guidance` None takes the model's usual scale. `interval`: the share of the schedule, from clean 0 to noise 1, in which the
+    unconditional branch runs. `encoder_every` above 1 leaves the UNet's encoder out between every that-many-th step. `grounded`: the
+    share of steps that see the boxes (GLIGEN's scheduled sampling). `posterior`: how an image becomes a latent, by its `mean`, or a
+    `sample` as published. `seeds: reference` gives image i of every class the same start noise, as DataDream's set_seed(0) does;
+    `sample` gives every image its own. `refine_below`: the share of the schedule that a refiner takes over, where there is one.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    steps: int = 50
+    guidance: float | None = None
+    scheduler: SchedulerName = "own"
+    size: tuple[int, int] | None = None
+    negative: str | None = None
+    interval: tuple[float, float] = (0.0, 1.0)
+    cads: Cads | None = None
+    encoder_every: int = 1
+    grounded: float = 0.3
+    posterior: Literal["mean", "sample"] = "mean"
+    seeds: SeedMode = "sample"
+    refine_below: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.seeds not in get_args(SeedMode):
+            raise SynthError(f"seeds takes {' | '.join(get_args(SeedMode))}, got {self.seeds!r}")
+        low, high = self.interval
+        if not 0 <= low < high <= 1:
+            raise SynthError(f"interval takes two numbers with 0 <= low < high <= 1, got {list(self.interval)}")
+        if self.steps < 1 or self.encoder_every < 1:
+            raise SynthError("steps and encoder_every take whole numbers from 1")
