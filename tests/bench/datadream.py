@@ -37,7 +37,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from synth.backends import load_backend, wrap
 from synth.backends.loading import GeneratorOptions
-from synth.datadream.adapt import AdaptConfig, Adaptation, Subject
+from synth.datadream.adapt import Adaptation, AdaptConfig, Subject
 from synth.datadream.lora import LoraSet
 from synth.requests import Request, Settings
 from synth.sampling import Sampler
