@@ -18,15 +18,18 @@ import platform
 import statistics
 import tempfile
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import diffusers
 import torch
+import transformers
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -35,12 +38,15 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import to_pil_image
 
+from synth import branches
 from synth.backends import load_backend, wrap
 from synth.backends.loading import GeneratorOptions
+from synth.backends.savings import Savings
 from synth.datadream.adapt import Adaptation, AdaptConfig, Subject
 from synth.datadream.lora import LoraSet
-from synth.requests import Request, Settings
+from synth.requests import Request
 from synth.sampling import Sampler
+from synth.settings import Settings
 from tests.bench.datadream_plain import PlainTraining, Version, load_pipeline, png, publish, stable_diffusion
 
 CLASSES = ("dog", "cat", "fox")
@@ -62,6 +68,7 @@ class Scale:
     device: str
     precision: str
     repeats: int
+    image_repeats: int
     images: int
     steps: int
 
@@ -187,9 +194,7 @@ def generated_image(scale: Scale) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder, adapters = f"{place}/model", {name: f"{place}/{name}" for name in CLASSES}
         write_model(scale, folder, adapters)
-        backend: Any = load_backend(
-            GeneratorOptions(folder, dtype=NAMES[scale.precision], device=scale.device, attention=None)
-        )
+        backend: Any = load_backend(GeneratorOptions(folder, dtype=NAMES[scale.precision], device=scale.device))
         attach = [scale.timed(lambda name=name: backend.load_adapter(adapters[name], name)) for name in CLASSES]
         kept = load_pipeline(folder, dtype, scale.device)
         solvers = {
@@ -200,10 +205,11 @@ def generated_image(scale: Scale) -> dict[str, Any]:
             ),
         }
         samplers = {name: Sampler(backend, one, run_seed=1) for name, one in solvers.items()}
+        apart = mock.patch.object(branches, "Savings", return_value=Savings(None))
         times: dict[str, list[float]] = defaultdict(list)
         load: list[float] = []
         difference = 0.0
-        for repeat in range(scale.repeats):
+        for repeat in range(scale.image_repeats):
             for index, name in enumerate(CLASSES):
                 prompt = f"a photo of a {name}"
                 kept.unload_lora_weights()
@@ -212,18 +218,28 @@ def generated_image(scale: Scale) -> dict[str, Any]:
                     difference = max(difference, disagreement(backend, kept, samplers["ours"], name))
                 taken = scale.timed(lambda p=prompt: publish(kept, p, scale.images, scale.steps, scale.size, 0))
                 times["published"].append(taken / scale.images)
+                with apart:
+                    taken = scale.timed(lambda n=name: make(samplers["ours"], backend, n, scale.images))
+                times["ours, nothing shared by steps"].append(taken / scale.images)
                 for arm, sampler in samplers.items():
                     taken = scale.timed(lambda s=sampler, n=name: make(s, backend, n, scale.images))
                     times[arm].append(taken / scale.images)
                 if repeat == 0 or index == 0:
                     load.append(scale.timed(lambda n=name: rebuilt(folder, adapters[n], dtype, scale.device)))
         rebuild = statistics.median(load)
+        arithmetic = {
+            "published": flops(lambda: publish(kept, "a photo of a dog", 1, scale.steps, scale.size, 0)),
+            **{name: flops(lambda s=one: make(s, backend, "dog", 1)) for name, one in samplers.items()},
+        }
     rows = [{"arm": name, "seconds": statistics.median(taken)} for name, taken in times.items()]
     base = next(row["seconds"] for row in rows if row["arm"] == "published")
     per_image = rebuild / PER_CLASS
     rows.insert(1, {"arm": f"published, loading over {PER_CLASS} images", "seconds": base + per_image})
     for row in rows:
         row["speed"] = base / row["seconds"]
+        if row["arm"] in arithmetic:
+            row["flops"] = arithmetic[row["arm"]]
+            row["ceiling"] = arithmetic["published"] / row["flops"]
     return {
         "rows": rows,
         "rebuild_seconds": rebuild,
@@ -293,16 +309,18 @@ def show(scale: Scale, found: dict[str, Any], console: Console) -> None:
     if "image" in found:
         image = found["image"]
         table = Table(title=f"generated image, {scale.steps} steps, {len(CLASSES)} classes of {scale.images}: {title}")
-        for column in ("arm", "ms an image", "speed"):
+        for column in ("arm", "ms an image", "speed", "ceiling"):
             table.add_column(column, justify="left" if column == "arm" else "right")
         for row in image["rows"]:
-            table.add_row(row["arm"], f"{1e3 * row['seconds']:.0f}", f"{row['speed']:.2f}x")
+            ceiling = f"{row['ceiling']:.2f}x" if "ceiling" in row else ""
+            table.add_row(row["arm"], f"{1e3 * row['seconds']:.0f}", f"{row['speed']:.2f}x", ceiling)
         console.print(table)
         ours = next(row for row in image["rows"] if row["arm"] == "ours")
+        goal = verdict("an image at equal steps", ours["speed"], IMAGE_GOAL)
         console.print(
-            verdict("an image at equal steps", ours["speed"], IMAGE_GOAL)
-            + f". Images differ from the pipeline's by {image['largest_difference']:.1e} at most. A class costs "
-            f"{image['rebuild_seconds']:.2f} s of loading as published, {image['attach_seconds']:.2f} s here.\n"
+            f"{goal}; arithmetic allows {ours['ceiling']:.2f}x. Images differ from the pipeline's by "
+            f"{image['largest_difference']:.1e} at most. A class costs {image['rebuild_seconds']:.2f} s of loading "
+            f"as published, {image['attach_seconds']:.2f} s here.\n"
         )
 
 
@@ -335,14 +353,15 @@ def measure(scale: Scale, parts: tuple[str, ...] = ("step", "image")) -> dict[st
 def main() -> None:
     """Parse options, measure each model, print, and write the figures if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="128 px, 2 repeats, 4 images a class")
+    parser.add_argument("--quick", action="store_true", help="128 px, 3 repeats of a step, 4 images a class")
     parser.add_argument("--models", nargs="+", default=["sd21", "sd15"], choices=["sd21", "sd15"])
     parser.add_argument("--parts", nargs="+", default=["step", "image"], choices=["step", "image"])
     parser.add_argument("--divide", type=int, default=8, help="of the real widths")
     parser.add_argument("--size", type=int, help="side in pixels")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--images", type=int, help="images a class")
-    parser.add_argument("--repeats", type=int)
+    parser.add_argument("--repeats", type=int, help="of a training step")
+    parser.add_argument("--image-repeats", type=int, default=1, help="of all classes")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", default="fp32", choices=sorted(DTYPES))
     parser.add_argument("--threads", type=int, default=1)
@@ -351,6 +370,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.simplefilter("ignore", UserWarning)
     console = Console(width=140)
     results = []
     for version in options.models:
@@ -360,7 +381,8 @@ def main() -> None:
             size=options.size or (128 if options.quick else 256),
             device=options.device,
             precision=options.precision,
-            repeats=options.repeats or (2 if options.quick else 5),
+            repeats=options.repeats or (3 if options.quick else 5),
+            image_repeats=options.image_repeats,
             images=options.images or (4 if options.quick else 10),
             steps=options.steps,
         )

@@ -138,9 +138,7 @@ class PlainTraining:
 
 def load_pipeline(folder: str, dtype: torch.dtype, device: str) -> Any:
     """The pipeline from disk, as generate.py does for every class."""
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, torch_dtype=dtype, safety_checker=None, use_safetensors=True
-    )
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, safety_checker=None, use_safetensors=True)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 

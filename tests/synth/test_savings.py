@@ -161,3 +161,10 @@ def test_two_contexts_of_one_shape_are_told_apart(generator: Callable[[str], Any
             for one, expected in zip(told * 2, want * 2, strict=True):
                 torch.testing.assert_close(backend.predict(latents, time, one), expected, atol=TOLERANCE, rtol=0)
     assert float((want[0] - want[1]).abs().max()) > 10 * TOLERANCE
+
+
+def test_the_dtype_follows_a_model_that_is_moved_to_another() -> None:
+    backend: Any = wrap(making.sd())
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        backend.pipeline.unet.to(dtype)
+        assert backend.dtype == dtype
