@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from synth import schedules
 from synth.backends.encoder_free import KeptFeatures
 from synth.backends.protocol import Conditioning, SteppedBackend
+from synth.backends.savings import Savings
 from synth.requests import Request
 from synth.settings import Settings
 
@@ -51,6 +53,13 @@ class Branches:
     conditional: Conditioning
     null: Conditioning | None
     features: KeptFeatures | None
+    saved: Savings
+
+    @cached_property
+    def both(self) -> Conditioning:
+        """The null branch above the conditional one: one object for all steps, so that what follows from it is kept."""
+        assert self.null is not None
+        return Conditioning.join([self.null, self.conditional])
 
     @staticmethod
     def of(
@@ -81,10 +90,11 @@ class Branches:
             conditional = conditional.having(**seen)
             null = None if null is None else null.having(**seen)
         features = KeptFeatures() if settings.encoder_every > 1 and can.encoder_free else None
-        return Branches(backend, conditional, null, features)
+        saved = Savings(getattr(backend, "denoiser", None), fixed_context=settings.cads is None)
+        return Branches(backend, conditional, null, features, saved)
 
     def ungrounded(self) -> Branches:
         """The same without boxes, for the rest of the steps."""
         names = ("boxes", "phrases", "box_mask")
         null = None if self.null is None else self.null.without(*names)
-        return Branches(self.backend, self.conditional.without(*names), null, self.features)
+        return Branches(self.backend, self.conditional.without(*names), null, self.features, self.saved)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -141,6 +142,21 @@ class Sampler:
         finishing = None
         if self.refiner is not None:
             finishing = Branches.of(self.refiner, requests, painting, self.size, self.guidance, settings)
+        with told.saved, nullcontext() if finishing is None else finishing.saved:
+            return self._steps(requests, scheduler, timesteps, (first, latents, start), painting, (told, finishing))
+
+    def _steps(
+        self,
+        requests: list[Request],
+        scheduler: Any,
+        timesteps: torch.Tensor,
+        begin: tuple[int, torch.Tensor, torch.Tensor],
+        painting: Painting | None,
+        branches: tuple[Branches, Branches | None],
+    ) -> torch.Tensor:
+        """The loop, from the first step's number and latents; the start noise goes with them, and a refiner with the model."""
+        settings = self.settings
+        (first, latents, start), (told, finishing) = begin, branches
         extra = self._step_arguments(scheduler, requests)
         condition_noise = generators(self.run_seed, requests, "cads", settings.seeds)
         times = (timesteps.double().cpu() / scheduler.config.num_train_timesteps).tolist()
@@ -149,7 +165,7 @@ class Sampler:
             now = finishing if finishing is not None and time < settings.refine_below else told
             if now.features is not None:
                 now.features.reuse = not key_step(index - first, len(timesteps) - first, settings.encoder_every)
-            if backend.capabilities.layout and index - first == int(settings.grounded * (len(timesteps) - first)):
+            if told.backend.capabilities.layout and index - first == int(settings.grounded * (len(timesteps) - first)):
                 now = told = told.ungrounded()
             model_input = scheduler.scale_model_input(latents, timestep) if _scales(scheduler) else latents
             output = self._guided(now, model_input, timestep, time, condition_noise)
@@ -162,12 +178,12 @@ class Sampler:
         self, told: Branches, latents: torch.Tensor, timestep: torch.Tensor, time: float, sources: list[torch.Generator]
     ) -> torch.Tensor:
         """The model's output after guidance; the second branch rides in the same call, and is left out where it has no say."""
-        conditional = told.conditional
-        if self.settings.cads is not None:
-            conditional = annealed(conditional, self.settings.cads, time, sources)
-        if told.null is None or not guided(self.guidance, self.settings.interval, time):
+        cads = self.settings.cads
+        conditional = told.conditional if cads is None else annealed(told.conditional, cads, time, sources)
+        told.saved.twins = told.null is not None and guided(self.guidance, self.settings.interval, time)
+        if told.null is None or not told.saved.twins:
             return told.backend.predict(latents, timestep, conditional, told.features)
-        both = Conditioning.join([told.null, conditional])
+        both = told.both if cads is None else Conditioning.join([told.null, conditional])
         output = told.backend.predict(torch.cat([latents, latents]), timestep, both, told.features)
         unconditional, conditioned = output.chunk(2)
         return combine(unconditional, conditioned, self.guidance)
