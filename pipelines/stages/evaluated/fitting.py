@@ -88,7 +88,8 @@ class DreamClassifiers:
 
         from synth.backends.quiet import quiet_loading
 
-        where, revision = generator_model(self._job, "clip"), generator_of(self._job, "clip").revision
+        where = generator_model(self._job, "clip")
+        revision = generator_of(self._job, "clip").revision or "main"
         with quiet_loading():
             try:
                 model = CLIPModel.from_pretrained(where, revision=revision, use_safetensors=True).float().eval()
