@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import read_params
-from pipelines.doors.jobs import make_job, section_models
+from pipelines.doors.jobs import make_job, make_jobs, section_models
 from pipelines.errors import UserError
 
 
@@ -18,7 +18,7 @@ def params(repository: Path) -> Path:
 
 def test_the_default_parameters_are_valid_for_every_stage(params: Path) -> None:
     for stage in [name for name in section_models() if name != "run"]:
-        assert make_job(stage, params).stage == stage
+        assert {job.stage for job in make_jobs(stage, params)} == {stage}
 
 
 @pytest.mark.parametrize(
@@ -70,4 +70,4 @@ def test_every_recipe_is_valid(repository: Path) -> None:
     assert recipes
     for recipe in recipes:
         for stage in [name for name in section_models() if name != "run"]:
-            make_job(stage, recipe)
+            make_jobs(stage, recipe)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from synth.family.training import Fit, Part
 
 PARTS_FOLDER = "parts"
-#: Seconds between checkpoints; the largest of a family takes one to write.
+#: Seconds between checkpoints, each of which takes less than one to write.
 INTERVAL = 30.0
 #: Steps that a row of a part's history averages.
 HISTORY_STEPS = 50
@@ -99,7 +99,7 @@ def train_part(job: Job[Any], part: str, output: UnitOutput) -> None:
     from synth.family.assemble import packed
     from synth.family.training import Fit
 
-    budget, prepared = getattr(job.params.train, part), _PREPARE[part](job)
+    budget, prepared = getattr(job.params.train, part), _PREPARE[part](job, output)
     fit = Fit(prepared.part, budget, job.seed(part, "training"))
     history = fit_resumably(fit, output)
     model = fit.finish()
@@ -161,7 +161,7 @@ def _family(job: Job[Any]) -> Family:
     """The family as far as the first wave decides it."""
     words = json.loads(job.output.read_bytes("training/clip.json"))
     scenes, train = scenes_dataset(job, job.params.train.scenes), open_part(job, "split", "train")
-    budgets = {part: getattr(job.params.train, part).steps for part in ("vae", "clip", "unet", "dit")}
+    steps = ", ".join(f"{part} {getattr(job.params.train, part).steps}" for part in ("vae", "clip", "unet", "dit"))
     return Family(
         shape=job.params.train.shape,
         classes=tuple(train.classes),
@@ -169,7 +169,7 @@ def _family(job: Job[Any]) -> Family:
         scaling=json.loads(job.output.read_bytes("training/vae.json"))["scaling"],
         vocabulary=words["vocabulary"],
         schedules=schedules(),
-        facts={"scenes": len(scenes), "class images": len(train), "steps": budgets, "seed": job.run.seed},
+        facts={"scenes": len(scenes), "class images": len(train), "steps": steps, "seed": job.run.seed},
     )
 
 
@@ -224,7 +224,23 @@ def _class_images(job: Job[Any]) -> tuple[Tensor, Tensor]:
     return made, torch.from_numpy(arrays.labels)
 
 
+def _kept_latents(model: Any, images: Tensor, budget: Budget, output: UnitOutput) -> Tensor:
+    """`_latents`, made once: a unit that goes on after a kill finds them in its scratch folder."""
+    import torch
+
+    scratch, name = output.scratch(), "latents.pt"
+    if scratch.exists(name):
+        kept: Tensor = torch.load(io.BytesIO(scratch.read_bytes(name)), weights_only=True)
+        return kept
+    made = _latents(model, images, budget)
+    buffer = io.BytesIO()
+    torch.save(made, buffer)
+    scratch.write_bytes(name, buffer.getvalue())
+    return made
+
+
 def _latents(model: Any, images: Tensor, budget: Budget) -> Tensor:
+    """Of uint8 images, not yet scaled."""
     import torch
 
     from synth.family.parts import latents_of
@@ -240,7 +256,7 @@ def _ids(tokenizer: Any, texts: Sequence[str], shape: Shape) -> Tensor:
     return padded(tokenizer(list(texts)).input_ids, shape.tokens, EOS)
 
 
-def _autoencoder(job: Job[Any]) -> Prepared:
+def _autoencoder(job: Job[Any], output: UnitOutput) -> Prepared:
     import torch
 
     from synth.family.parts import AutoencoderPart
@@ -253,7 +269,7 @@ def _autoencoder(job: Job[Any]) -> Prepared:
     return Prepared(part, spread_of=scenes[:SPREAD])
 
 
-def _clip(job: Job[Any]) -> Prepared:
+def _clip(job: Job[Any], output: UnitOutput) -> Prepared:
     import torch
 
     from synth.family.parts import ClipPart
@@ -270,7 +286,7 @@ def _clip(job: Job[Any]) -> Prepared:
     return Prepared(part, {"nouns": scenes.nouns, "vocabulary": len(words)}, files)
 
 
-def _unet(job: Job[Any]) -> Prepared:
+def _unet(job: Job[Any], output: UnitOutput) -> Prepared:
     import torch
 
     from synth.family.assemble import training_schedule
@@ -278,7 +294,8 @@ def _unet(job: Job[Any]) -> Prepared:
 
     family, scenes, shape = _family(job), _scenes(job), job.params.train.shape
     words = tokenizer_of(_tokenizer_files(job))
-    latents = _latents(_stored(job, "vae", family), torch.from_numpy(scenes.images), job.params.train.unet)
+    images = torch.from_numpy(scenes.images)
+    latents = _kept_latents(_stored(job, "vae", family), images, job.params.train.unet, output)
     part = TextUNetPart(
         _built(job, "unet", family),
         _stored(job, "clip", family),
@@ -291,13 +308,13 @@ def _unet(job: Job[Any]) -> Prepared:
     return Prepared(part)
 
 
-def _dit(job: Job[Any]) -> Prepared:
+def _dit(job: Job[Any], output: UnitOutput) -> Prepared:
     from synth.family.assemble import training_schedule
     from synth.family.parts import ClassDiTPart
 
     family = _family(job)
     images, labels = _class_images(job)
-    latents = _latents(_stored(job, "vae", family), images, job.params.train.dit)
+    latents = _kept_latents(_stored(job, "vae", family), images, job.params.train.dit, output)
     schedule = training_schedule(family, "classes")
     return Prepared(ClassDiTPart(_built(job, "dit", family), schedule, latents * family.scaling, labels))
 

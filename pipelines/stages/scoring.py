@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from pipelines.errors import UserError
 from pipelines.runtime.job import Job
 from pipelines.stages.common import Teacher, load_teacher, open_part
-from pipelines.stages.generators import generator_model
+from pipelines.stages.generators import generator_model, generator_of
+from synth.backends.quiet import quiet_loading
 from synth.datadream.prompts import class_prompt
 from synth.filtering.scoring import artefacts, memorised, prompt_fit, teacher_fit
 from synth.quality.arrays import resized
@@ -31,15 +33,12 @@ class Scorer:
     @classmethod
     def of(cls, job: Job[Any], device: torch.device) -> Scorer:
         """With the CLIP of the `generator` stage, and the teacher of `squeeze` where the job wants it."""
-        from transformers import AutoTokenizer, CLIPModel
-
-        folder, params = generator_model(job, "clip"), job.params
-        model: Any = CLIPModel.from_pretrained(folder)
-        clip = ClipFeatures(model.to(device).eval())
+        params, (model, tokenizer) = job.params, load_clip(job)
+        clip = ClipFeatures(model.to(device))
         names = [params.name_of(name) for name in open_part(job, "split", "train").classes]
         prompts = [class_prompt(name, params.domain) for name in names]
         teacher = load_teacher(job, device) if params.teacher else None
-        return cls(clip, clip.texts(AutoTokenizer.from_pretrained(folder), prompts), teacher)
+        return cls(clip, clip.texts(tokenizer, prompts), teacher)
 
     @torch.no_grad()
     def score(self, images: torch.Tensor, label: int, seen: Seen | None) -> tuple[list[dict[str, Any]], torch.Tensor]:
@@ -56,6 +55,20 @@ class Scorer:
             columns |= memorised(features, seen[1], images, seen[0])
         rows = [{name: column[place] for name, column in columns.items()} for place in range(len(images))]
         return rows, features
+
+
+def load_clip(job: Job[Any]) -> tuple[Any, Any]:
+    """The CLIP of the `generator` stage in float32 on the CPU, and its tokenizer."""
+    from transformers import AutoTokenizer, CLIPModel
+
+    where, revision = generator_model(job, "clip"), generator_of(job, "clip").revision or "main"
+    with quiet_loading():
+        try:
+            model = CLIPModel.from_pretrained(where, revision=revision, use_safetensors=True).float().eval()
+            return model, AutoTokenizer.from_pretrained(where, revision=revision)
+        except (OSError, ValueError) as error:
+            problem = " ".join(str(error).split())[:300]
+            raise UserError(f"the CLIP of the generator stage cannot be loaded from {where}: {problem}") from None
 
 
 def rounded(scores: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pipelines.stages.checkpoints import Checkpoint, train_resumably
 from pipelines.stages.common import build_network, open_part, torch_device
 from pipelines.stages.evaluated.choosing import Choice, Chosen
 from pipelines.stages.evaluated.params import EvaluateParams, StudentParams
-from pipelines.stages.generators import generator_model, generator_of
+from pipelines.stages.generators import generator_model
 from synth.datadream.config import FitConfig
 
 if TYPE_CHECKING:
@@ -84,19 +84,9 @@ class DreamClassifiers:
     @cached_property
     def clip(self) -> tuple[Any, Any]:
         """The model in float32 on the CPU, and its tokenizer."""
-        from transformers import AutoTokenizer, CLIPModel
+        from pipelines.stages.scoring import load_clip
 
-        from synth.backends.quiet import quiet_loading
-
-        where = generator_model(self._job, "clip")
-        revision = generator_of(self._job, "clip").revision or "main"
-        with quiet_loading():
-            try:
-                model = CLIPModel.from_pretrained(where, revision=revision, use_safetensors=True).float().eval()
-                return model, AutoTokenizer.from_pretrained(where, revision=revision)
-            except (OSError, ValueError) as error:
-                problem = " ".join(str(error).split())[:300]
-                raise UserError(f"the CLIP of the generator stage cannot be loaded from {where}: {problem}") from None
+        return load_clip(self._job)
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Train one classifier and test it once."""
