@@ -107,8 +107,11 @@ def control_sentences(form: Mapping[str, Any]) -> list[str]:
     protocol = _object(form, "protocol")
     seeds = protocol.get("few_shot_seeds")
     if isinstance(seeds, list) and seeds:
-        sets = f"{len(seeds)} choices" if len(seeds) > 1 else "one choice"
-        found.append(f"{sets[0].upper()}{sets[1:]} of few-shot images were drawn.")
+        found.append(
+            f"{len(seeds)} choices of few-shot images were drawn."
+            if len(seeds) > 1
+            else "One choice of few-shot images was drawn."
+        )
     note = str(protocol.get("note") or "").strip()
     return [*found, note] if note else found
 

@@ -1,6 +1,6 @@
 """Which images an arm of DataDream sees: keys of few-shot reals, and rows of what `datadream` kept for the same reals.
 
-A seed s takes few-shot seed s where the manifest has it, else the manifest's first; generator and classifier always see the same
+Seed s takes the s-th few-shot seed of the manifest, and around again; generator and classifier always see the same
 reals. Reads manifests and sidecars, no pixels and no torch.
 """
 
