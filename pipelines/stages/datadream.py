@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -20,7 +21,7 @@ from pipelines.images.params import ImageParams
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
-from pipelines.stages.common import METRICS_FILE, dataset_digest, open_part, torch_device
+from pipelines.stages.common import METRICS_FILE, dataset_digest, open_part, stage_digest, torch_device
 from pipelines.stages.fewshot import load_few_shot
 from pipelines.stages.generators import generator_digest, generator_model
 from pipelines.storage import canonical_json, pretty_json
@@ -59,6 +60,9 @@ class DatadreamParams(Section):
     teacher: bool = False
     reference: Literal["train", "val"] | None = Field(
         "val", description="what quality figures compare with; null is off"
+    )
+    inception: str | None = Field(
+        None, description="torchvision's inception_v3 weights, a local file: figures by its features instead of CLIP's"
     )
     image: ImageParams = ImageParams(format="png")
 
@@ -118,10 +122,11 @@ class Datadream(Stage[DatadreamParams]):
                 units.append(Unit(f"kept/{tag}-c{label:05d}", payload, wave=2))
             if params.reference:
                 mine = units[before:]
-                against = {
+                against: dict[str, Any] = {
                     "part": params.reference,
                     "digest": dataset_digest(open_part(job, "split", params.reference)),
                 }
+                against["inception"] = None if params.inception is None else _file_digest(params.inception, "inception")
                 stems = {
                     part: [u.name.split("/")[1] for u in mine if u.name.startswith(part)] for part in (GENERATED, KEPT)
                 }
@@ -136,7 +141,7 @@ class Datadream(Stage[DatadreamParams]):
         made |= {"settings": asdict(params.generate), "batch_size": params.batch_size, "dtype": params.dtype}
         made |= {"domain": params.domain, "image": params.image.model_dump(mode="json")}
         made["context"] = None if params.context is None else _file_digest(params.context)
-        made["teacher"] = teacher_digest(job) if params.teacher else None
+        made["teacher"] = stage_digest(job, "squeeze") if params.teacher else None
         return made
 
     def _adapting(
@@ -192,6 +197,7 @@ class Datadream(Stage[DatadreamParams]):
                     name = reason.split(":")[-1]
                     reasons[name] = reasons.get(name, 0) + count
             kept = sum(m.counts.get("kept", 0) for m in admitted)
+            black = sum(m.summary["black"] for m in markers if m.name.startswith(f"{GENERATED}/{tag}-"))
             made = sum(sum(m.counts.values()) for m in admitted)
             trained = [m for m in markers if m.name.startswith(f"adapters/{tag}-")]
             adapters = {
@@ -201,6 +207,7 @@ class Datadream(Stage[DatadreamParams]):
             metrics[tag] = {
                 "images": made,
                 "kept": kept,
+                "black": black,
                 "dropped": dict(sorted(reasons.items())),
                 "adapters": adapters,
             }
@@ -221,19 +228,11 @@ def adapter_folder(tag: str, name: str) -> str:
     return f"adapters/{tag}/{name}"
 
 
-def teacher_digest(job: Job[Any]) -> str:
-    from pipelines.stages.common import stage_digest
-
-    return stage_digest(job, "squeeze")
-
-
 def _digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def _file_digest(path: str) -> str:
-    from pathlib import Path
-
+def _file_digest(path: str, key: str = "context") -> str:
     if not Path(path).is_file():
-        raise UserError(f"datadream.context: no file {path}; write one entry per few-shot image, or leave it out")
+        raise UserError(f"datadream.{key}: no file {path}; give one that is there, or leave it out")
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from pipelines.shards.sidecar import read_sidecar
 from pipelines.stages.checkpoints import INTERVAL
 from pipelines.stages.common import file_digest, open_part, torch_device
 from pipelines.stages.datadream import GENERATED, KEPT, DatadreamParams, adapter_folder, tag_of
+from pipelines.stages.dream_figures import set_figures, stored_features
 from pipelines.stages.generators import generator_model, generator_of
 from pipelines.stages.scoring import Scorer, Seen, as_numbers, rounded
 from pipelines.storage import canonical_json
@@ -49,7 +50,6 @@ from synth.errors import SynthError
 from synth.filtering.columns import Scores
 from synth.filtering.deciding import decide
 from synth.filtering.scoring import twins
-from synth.quality.figures import figures
 from synth.requests import Request
 from synth.sampling import Sampler
 
@@ -322,7 +322,7 @@ class Dreamer:
             reader = ShardReader(self.job.output, f"{GENERATED}/shards/{stem}.tar")
             for row in read_sidecar(self.job.output, f"{GENERATED}/meta/{stem}.parquet").to_pylist():
                 read = reader.read([MemberSpan(**span) for span in row["members"]])
-                features.append(_features(read.pop("npy")))
+                features.append(stored_features(read.pop("npy")))
                 rows.append(row)
                 members.append(tuple(read.items()))
         told = [json.loads(row["params"])["scores"] for row in rows]
@@ -344,47 +344,11 @@ class Dreamer:
     # quality
 
     def quality(self, payload: dict[str, Any], output: UnitOutput) -> None:
-        """Figures of all that was generated, and of what was admitted, against real images that no adapter saw."""
-        real = load_arrays(open_part(self.job, "split", payload["against"]["part"]))
-        theirs = self.scorer.clip(torch.from_numpy(real.images).to(self.device).float() / 255)
-        features, labels, keys = self._stored(payload["generated"])
-        kept: set[str] = set()
-        for stem in payload["kept"]:
-            rows = read_sidecar(self.job.output, f"{KEPT}/meta/{stem}.parquet", ["key", "outcome"]).to_pylist()
-            kept |= {row["key"] for row in rows if row["outcome"] == "kept"}
-        admitted = [place for place, key in enumerate(keys) if key in kept]
-        found: dict[str, Any] = {"against": payload["against"]["part"], "features": "clip"}
-        for part, places in ((GENERATED, list(range(len(keys)))), (KEPT, admitted)):
-            output.tick(len(found), 4, part)
-            if not places:
-                continue
-            mine, own = features[places].to(theirs.device), [labels[place] for place in places]
-            figure = figures(
-                mine, theirs, own, real.labels.tolist(), clip=(mine, theirs), seed=self.job.seed("", "quality")
-            )
-            per_class = {str(label): rounded(asdict(one)) for label, one in figure.per_class.items()}
-            found[part] = {"overall": rounded(asdict(figure.overall)), "per_class": per_class}
-        output.summary = found
-
-    def _stored(self, stems: Sequence[str]) -> tuple[torch.Tensor, list[int], list[str]]:
-        """CLIP features (n, d), labels and keys as they were stored with the generated images."""
-        features, labels, keys = [], [], []
-        for stem in stems:
-            reader = ShardReader(self.job.output, f"{GENERATED}/shards/{stem}.tar")
-            columns = ["key", "label", "members"]
-            for row in read_sidecar(self.job.output, f"{GENERATED}/meta/{stem}.parquet", columns).to_pylist():
-                features.append(_features(reader.read([MemberSpan(**span) for span in row["members"]], ["npy"])["npy"]))
-                labels.append(row["label"])
-                keys.append(row["key"])
-        return torch.from_numpy(np.stack(features)), labels, keys
+        """See `dream_figures`."""
+        output.summary = set_figures(self.job, self.scorer, self.device, payload, output.tick)
 
 
 def _pixels(image: torch.Tensor) -> np.ndarray[Any, Any]:
     """(h, w, 3) uint8 of a float image (3, h, w) in [0, 1]; what is no number is black."""
     levels = (torch.nan_to_num(image, nan=0.0).clamp(0, 1) * 255).round().to(torch.uint8)
     return np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy())
-
-
-def _features(member: bytes) -> np.ndarray[Any, Any]:
-    stored: np.ndarray[Any, Any] = np.load(io.BytesIO(member), allow_pickle=False)
-    return stored.astype(np.float32)

@@ -49,7 +49,10 @@ def embedded_family() -> Storage:
 def sums_digest(storage: Storage) -> str:
     """The identity of a family's folder; `UserError` when there is none."""
     if not storage.exists(SUMS_FILE):
-        raise UserError(f"no family of generators at {storage.url}: it has no {SUMS_FILE}; see generator.folder")
+        raise UserError(
+            f"no family of generators at {storage.url}: it has no {SUMS_FILE}. Train one (recipes/reference_family.yaml) and give its "
+            "folder as generator.folder, or set generator.source: model and name pretrained ones"
+        )
     return hashlib.sha256(storage.read_bytes(SUMS_FILE)).hexdigest()
 
 

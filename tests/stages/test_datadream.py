@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipelines.doors.jobs import make_job, make_jobs
 from pipelines.doors.runs import run_stage
@@ -183,6 +184,20 @@ def test_the_figures_are_of_all_images_and_of_those_admitted(made: Path) -> None
     assert quality["against"] == "val"
     assert quality["generated"]["overall"]["generated"] == 8
     assert set(quality["generated"]["per_class"]) == {"0", "1"}
+
+
+def test_figures_by_inception_take_its_weights_from_a_file(base: Path, made: Path, tmp_path: Path) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    with torch.random.fork_rng(devices=[]):
+        network = torchvision.models.inception_v3(weights=None, init_weights=False)
+    torch.save(network.state_dict(), tmp_path / "inception.pth")
+    assert run(base, "cls", inception=str(tmp_path / "inception.pth"))["ran"] == 1  # the figures alone
+    quality = json.loads((made / "cls/metrics.json").read_text())["shots02-seed0"]["quality"]
+    assert quality["features"] == "inception"
+    assert quality["generated"]["overall"]["kid"] is not None
+    with pytest.raises(UserError, match=r"datadream\.inception: no file nowhere.pth"):
+        prepare(get_stage("datadream"), job_of(base, "cls", inception="nowhere.pth"))
+    run(base, "cls")
 
 
 def test_a_wrong_variant_names_those_there_are(base: Path) -> None:

@@ -1,0 +1,95 @@
+"""Figures of what `datadream` made against real images: read from the shards of its units, before any dataset is published."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelines.images.process import decode_rgb
+from pipelines.loaders.arrays import load_arrays
+from pipelines.outcomes import Outcome
+from pipelines.runtime.job import Job
+from pipelines.runtime.units import Tick
+from pipelines.shards.reader import ShardReader
+from pipelines.shards.sample import IMAGE_EXTENSIONS, MemberSpan
+from pipelines.shards.sidecar import read_sidecar
+from pipelines.stages.common import open_part
+from pipelines.stages.datadream import GENERATED, KEPT, DatadreamParams
+from pipelines.stages.scoring import Scorer, rounded
+from synth.quality.features import InceptionFeatures
+from synth.quality.figures import figures
+
+
+def set_figures(
+    job: Job[DatadreamParams], scorer: Scorer, device: torch.device, payload: dict[str, Any], tick: Tick
+) -> dict[str, Any]:
+    """Of all that was generated, and of what was admitted, against real images that no adapter saw; overall and per class."""
+    real = load_arrays(open_part(job, "split", payload["against"]["part"]))
+    shown = torch.from_numpy(real.images).to(device).float() / 255
+    clip = scorer.clip(shown)
+    features, labels, keys = _stored(job, payload["generated"])
+    seen, theirs = features, clip
+    if job.params.inception is not None:
+        inception = InceptionFeatures(job.params.inception, device)
+        theirs = inception(shown)
+        seen = torch.cat([inception(image) for image in _images(job, device, payload["generated"])])
+    kept: set[str] = set()
+    for stem in payload["kept"]:
+        rows = read_sidecar(job.output, f"{KEPT}/meta/{stem}.parquet", ["key", "outcome"]).to_pylist()
+        kept |= {row["key"] for row in rows if row["outcome"] == "kept"}
+    admitted = [place for place, key in enumerate(keys) if key in kept]
+    network = "clip" if job.params.inception is None else "inception"
+    found: dict[str, Any] = {"against": payload["against"]["part"], "features": network}
+    for part, places in ((GENERATED, list(range(len(keys)))), (KEPT, admitted)):
+        tick(len(found), 4, part)
+        if not places:
+            continue
+        own = [labels[place] for place in places]
+        figure = figures(
+            seen[places].to(theirs.device),
+            theirs,
+            own,
+            real.labels.tolist(),
+            clip=(features[places].to(clip.device), clip),
+            seed=job.seed("", "quality"),
+        )
+        per_class = {str(label): rounded(asdict(one)) for label, one in figure.per_class.items()}
+        found[part] = {"overall": rounded(asdict(figure.overall)), "per_class": per_class}
+    return found
+
+
+def _images(job: Job[DatadreamParams], device: torch.device, stems: Sequence[str]) -> Iterator[torch.Tensor]:
+    """(1, 3, h, w) float in [0, 1] of every generated image, in the order of `_stored`."""
+    for stem in stems:
+        reader = ShardReader(job.output, f"{GENERATED}/shards/{stem}.tar")
+        for row in read_sidecar(job.output, f"{GENERATED}/meta/{stem}.parquet", ["members"]).to_pylist():
+            image = next(MemberSpan(**span) for span in row["members"] if span["ext"] in IMAGE_EXTENSIONS)
+            pixels = decode_rgb(reader.pread(image.offset, image.size))
+            assert not isinstance(pixels, Outcome), "what this stage encoded decodes"
+            yield torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device).float() / 255
+
+
+def _stored(job: Job[DatadreamParams], stems: Sequence[str]) -> tuple[torch.Tensor, list[int], list[str]]:
+    """CLIP features (n, d), labels and keys as they were stored with the generated images."""
+    features, labels, keys = [], [], []
+    for stem in stems:
+        reader = ShardReader(job.output, f"{GENERATED}/shards/{stem}.tar")
+        columns = ["key", "label", "members"]
+        for row in read_sidecar(job.output, f"{GENERATED}/meta/{stem}.parquet", columns).to_pylist():
+            features.append(
+                stored_features(reader.read([MemberSpan(**span) for span in row["members"]], ["npy"])["npy"])
+            )
+            labels.append(row["label"])
+            keys.append(row["key"])
+    return torch.from_numpy(np.stack(features)), labels, keys
+
+
+def stored_features(member: bytes) -> np.ndarray[Any, Any]:
+    """(d,) float32 of an `npy` member."""
+    stored: np.ndarray[Any, Any] = np.load(io.BytesIO(member), allow_pickle=False)
+    return stored.astype(np.float32)
