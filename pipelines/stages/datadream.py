@@ -1,8 +1,8 @@
 """`datadream`: few-shot images and a generator -> adapters -> a synthetic training set, scored and filtered (DataDream, ECCV 2024).
 
 One item per variant: `zero_shot` asks the generator as it is, `cls` adapts it to each class, `dset` to all classes at once, `loft` to
-each image (LoFT). Three waves of units: an adapter's training; images of a class, made and scored; the admission of a class's
-images by their scores. A changed threshold runs the last wave only, more images only what is new.
+each image (LoFT). Units come in waves: captions, where a model is to tell contexts; an adapter's training; images of a class, made
+and scored; their admission by scores; figures. A changed threshold makes nothing again, more images only what is new.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.config import Section
 from pipelines.errors import UserError
@@ -23,7 +23,7 @@ from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.stages.common import METRICS_FILE, dataset_digest, open_part, stage_digest, torch_device
 from pipelines.stages.fewshot import load_few_shot
-from pipelines.stages.generators import generator_digest, generator_model
+from pipelines.stages.generators import folder_digest, generator_digest, generator_model
 from pipelines.storage import canonical_json, pretty_json
 from synth.datadream.config import AdaptConfig
 from synth.filtering.deciding import Thresholds
@@ -49,6 +49,10 @@ class DatadreamParams(Section):
     names: dict[str, str] = Field({}, description="class name -> what prompts call it, else its name as it is")
     domain: str = Field("", description="the word before `photo` in prompts, such as satellite or pet")
     context: str | None = Field(None, description="YAML of contexts by image key ({pose, background}), as BOB has them")
+    captioner: str | None = Field(
+        None,
+        description="a vision-language model, folder or id, that tells the contexts of the few-shot images instead",
+    )
     adapt: AdaptConfig = AdaptConfig()
     dset: AdaptConfig | None = None
     loft: AdaptConfig = AdaptConfig.loft()
@@ -65,6 +69,12 @@ class DatadreamParams(Section):
         None, description="torchvision's inception_v3 weights, a local file: figures by its features instead of CLIP's"
     )
     image: ImageParams = ImageParams(format="png")
+
+    @model_validator(mode="after")
+    def _one_source_of_contexts(self) -> Self:
+        if self.context is not None and self.captioner is not None:
+            raise ValueError("give context or captioner, not both: an image has one context")
+        return self
 
     def config_of(self, variant: str) -> AdaptConfig:
         """How this variant's adapters are trained."""
@@ -104,22 +114,28 @@ class Datadream(Stage[DatadreamParams]):
             tag, before = tag_of(shots, seed), len(units)
             few = {} if shots == 0 else load_few_shot(job, shots, seed)
             adapting: dict[int, dict[str, Any]] = {}
+            contexts = self._contexts(job, few, pixels, tag, units)
             if shots:
-                adapting = self._adapting(job, few, pixels, tag, units)
+                adapting = self._adapting(job, few, pixels, tag, contexts, units)
             for label, class_name in enumerate(train.classes):
                 parts = []
                 for first in range(0, params.images, params.images_per_unit):
                     count = min(params.images_per_unit, params.images - first)
                     told = {"label": label, "class": class_name, "prompt_name": params.name_of(class_name)}
                     told |= {"shots": shots, "few_shot_seed": seed, "first": first, "count": count}
-                    told |= {"made": made, "adapter": adapting.get(label), "few_shot": few.get(label, [])}
+                    told |= {
+                        "made": made,
+                        "contexts": contexts,
+                        "adapter": adapting.get(label),
+                        "few_shot": few.get(label, []),
+                    }
                     parts.append(
-                        Unit(f"generated/{tag}-c{label:05d}-{first:06d}", {"kind": "generate", **told}, wave=1)
+                        Unit(f"generated/{tag}-c{label:05d}-{first:06d}", {"kind": "generate", **told}, wave=2)
                     )
                 units += parts
                 payload = {"kind": "admit", "label": label, "of": [_digest(part.payload) for part in parts]}
                 payload |= {"thresholds": asdict(params.filters), "stems": [part.name.split("/")[1] for part in parts]}
-                units.append(Unit(f"kept/{tag}-c{label:05d}", payload, wave=2))
+                units.append(Unit(f"kept/{tag}-c{label:05d}", payload, wave=3))
             if params.reference:
                 mine = units[before:]
                 against: dict[str, Any] = {
@@ -131,7 +147,7 @@ class Datadream(Stage[DatadreamParams]):
                     part: [u.name.split("/")[1] for u in mine if u.name.startswith(part)] for part in (GENERATED, KEPT)
                 }
                 payload = {"kind": "quality", "against": against, "of": _digest([unit.payload for unit in mine])}
-                units.append(Unit(f"quality/{tag}", {**payload, **stems, "clip": made["clip"]}, wave=3))
+                units.append(Unit(f"quality/{tag}", {**payload, **stems, "clip": made["clip"]}, wave=4))
         return Plan(units, facts={"classes": train.classes, "tags": [tag_of(*one) for one in sets]})
 
     def _making(self, job: Job[DatadreamParams]) -> dict[str, Any]:
@@ -140,12 +156,37 @@ class Datadream(Stage[DatadreamParams]):
         made: dict[str, Any] = {name: generator_digest(job, name) for name in ("text", "clip")}
         made |= {"settings": asdict(params.generate), "batch_size": params.batch_size, "dtype": params.dtype}
         made |= {"domain": params.domain, "image": params.image.model_dump(mode="json")}
-        made["context"] = None if params.context is None else _file_digest(params.context)
         made["teacher"] = stage_digest(job, "squeeze") if params.teacher else None
         return made
 
-    def _adapting(
+    def _contexts(
         self, job: Job[DatadreamParams], few: dict[int, list[str]], pixels: dict[str, str], tag: str, units: list[Unit]
+    ) -> str | None:
+        """What decides the contexts that prompts are told, if any; where a model tells them, the unit that asks it."""
+        if job.params.context is not None:
+            return _file_digest(job.params.context)
+        if job.params.captioner is None or not few:
+            return None
+        keys = [key for label in sorted(few) for key in few[label]]
+        model = job.params.captioner
+        named = folder_digest(Path(model)) if Path(model).is_dir() else model
+        payload = {
+            "kind": "caption",
+            "keys": keys,
+            "pixels": _digest([pixels[key] for key in keys]),
+            "captioner": named,
+        }
+        units.append(Unit(f"contexts/{tag}", payload))
+        return _digest(payload)
+
+    def _adapting(
+        self,
+        job: Job[DatadreamParams],
+        few: dict[int, list[str]],
+        pixels: dict[str, str],
+        tag: str,
+        contexts: str | None,
+        units: list[Unit],
     ) -> dict[int, dict[str, Any]]:
         """Add the units that train adapters; what decides the adapter of each class."""
         params, variant = job.params, job.item
@@ -156,7 +197,7 @@ class Datadream(Stage[DatadreamParams]):
             "tag": tag,
         }
         common |= {"text": generator_digest(job, "text"), "dtype": params.dtype, "domain": params.domain}
-        common["context"] = None if params.context is None else _file_digest(params.context)
+        common["contexts"] = contexts
         groups = {0: sorted(few)} if variant == "dset" else {label: [label] for label in sorted(few)}
         adapting: dict[int, dict[str, Any]] = {}
         for first, labels in groups.items():
@@ -164,7 +205,7 @@ class Datadream(Stage[DatadreamParams]):
             shown = _digest([pixels[key] for label in labels for key in few[label]])
             names = {str(label): params.name_of(open_part(job, "split", "train").classes[label]) for label in labels}
             payload = {**common, "images": images, "names": names, "pixels": shown}
-            units.append(Unit(f"adapters/{tag}-{'dset' if variant == 'dset' else f'c{first:05d}'}", payload))
+            units.append(Unit(f"adapters/{tag}-{'dset' if variant == 'dset' else f'c{first:05d}'}", payload, wave=1))
             for label in labels:
                 adapting[label] = {"unit": units[-1].name, "of": _digest(payload)}
         return adapting
@@ -226,6 +267,11 @@ def tag_of(shots: int, seed: int) -> str:
 def adapter_folder(tag: str, name: str) -> str:
     """Where an adapter lies in an item's output."""
     return f"adapters/{tag}/{name}"
+
+
+def contexts_file(tag: str) -> str:
+    """Where the contexts that a model told lie in an item's output."""
+    return f"contexts/{tag}.json"
 
 
 def _digest(value: Any) -> str:

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,11 @@ from pipelines.shards.sample import MemberSpan, Sample
 from pipelines.shards.sidecar import read_sidecar
 from pipelines.stages.checkpoints import INTERVAL
 from pipelines.stages.common import file_digest, open_part, torch_device
-from pipelines.stages.datadream import GENERATED, KEPT, DatadreamParams, adapter_folder, tag_of
+from pipelines.stages.datadream import GENERATED, KEPT, DatadreamParams, adapter_folder, contexts_file, tag_of
 from pipelines.stages.dream_figures import set_figures, stored_features
 from pipelines.stages.generators import generator_model, generator_of
 from pipelines.stages.scoring import Scorer, Seen, as_numbers, rounded
-from pipelines.storage import canonical_json
+from pipelines.storage import canonical_json, pretty_json
 from synth.backends import GeneratorOptions, load_backend
 from synth.datadream.adapt import Adaptation, Subject
 from synth.datadream.config import AdaptConfig
@@ -94,11 +94,19 @@ class Dreamer:
         except SynthError as error:
             raise UserError(str(error)) from None
 
-    @cached_property
-    def bank(self) -> ContextBank | None:
-        """The contexts that prompts are given, by image key."""
-        if self.params.context is None:
+    def bank(self, tag: str) -> ContextBank | None:
+        """The contexts that prompts are given, by image key: from the user's file, or as a model told them."""
+        if self.params.context is not None:
+            return self._given
+        path = contexts_file(tag)
+        if self.params.captioner is None or not self.job.output.exists(path):
             return None
+        told = json.loads(self.job.output.read_bytes(path))
+        return ContextBank({key: Context(**context) for key, context in told.items()})
+
+    @cached_property
+    def _given(self) -> ContextBank:
+        assert self.params.context is not None
         told = yaml.safe_load(Path(self.params.context).read_text(encoding="utf-8"))
         try:
             return ContextBank({str(key): Context(**context) for key, context in told.items()})
@@ -106,6 +114,21 @@ class Dreamer:
             raise UserError(
                 f"datadream.context: {self.params.context} is not a mapping of image keys to pose and background: {error}"
             ) from None
+
+    def caption(self, payload: dict[str, Any], output: UnitOutput) -> None:
+        """Have a vision-language model tell the context of each few-shot image."""
+        from synth.datadream.captioning import Captioner
+
+        assert self.params.captioner is not None
+        try:
+            captioner = Captioner(self.params.captioner, self.device)
+            told = {}
+            for place, (key, image) in enumerate(zip(payload["keys"], self._real(payload["keys"]), strict=True)):
+                told[key] = asdict(captioner(image))
+                output.tick(place + 1, len(payload["keys"]), "captions")
+        except SynthError as error:
+            raise UserError(f"datadream.captioner: {error}") from None
+        output.write(contexts_file(output.unit.name.split("/")[1]), pretty_json(told))
 
     # training
 
@@ -117,7 +140,7 @@ class Dreamer:
             for label, keys in payload["images"].items()
         }
         try:
-            todo = subjects(images, payload["variant"], domain=self.params.domain, bank=self.bank)
+            todo = subjects(images, payload["variant"], domain=self.params.domain, bank=self.bank(payload["tag"]))
             sizes, losses = [], []
             for place, subject in enumerate(todo):
                 data, loss = self._trained(subject, config, place, len(todo), output)
@@ -178,7 +201,7 @@ class Dreamer:
         """Make a block of a class's images with its adapter, score them as tensors, store all of them."""
         first, count, tag = payload["first"], payload["count"], tag_of(payload["shots"], payload["few_shot_seed"])
         # A class's prompts and adapters follow from an image's number alone, so a block has its own part of them.
-        told = generation_prompts(payload["prompt_name"], first + count, domain=self.params.domain, bank=self.bank)
+        told = generation_prompts(payload["prompt_name"], first + count, domain=self.params.domain, bank=self.bank(tag))
         requests = [Request(told[place], payload["class"], place) for place in range(first, first + count)]
         active = self._adapters_for(payload, tag, first + count)[first:]
         seen = self._few_shot(payload["few_shot"])

@@ -28,6 +28,7 @@ from pipelines.storage import pretty_json
 from tests.contract.folders import tree
 from tests.stages.test_pipeline import write_source
 from tests.synth.datadream.clips import tiny_clip
+from tests.synth.datadream.vlms import save_blip
 from tests.synth.making import flux, saved, sd, sd3, sdxl, tokenizer
 
 PARAMS = """
@@ -184,6 +185,20 @@ def test_the_figures_are_of_all_images_and_of_those_admitted(made: Path) -> None
     assert quality["against"] == "val"
     assert quality["generated"]["overall"]["generated"] == 8
     assert set(quality["generated"]["per_class"]) == {"0", "1"}
+
+
+def test_a_vision_language_model_tells_the_contexts(base: Path, tmp_path: Path) -> None:
+    model, data = save_blip(tmp_path / "blip"), tmp_path / "data"
+    run(base, "cls", data, captioner=model, images=2)
+    told = json.loads((data / "datadream/cls/contexts/shots02-seed0.json").read_text())
+    manifest = json.loads((base / "data/split/few_shot.json").read_text())["seeds"]["0"]
+    assert set(told) == {key for keys in manifest.values() for key in keys}
+    phrases = {context["background"] for context in told.values()}
+    for row in rows_of(data / "datadream/cls/generated"):
+        assert row["prompt"].removeprefix(f"a photo of a {row['label_name']}, ") in phrases
+    assert run(base, "cls", data, captioner=model, images=2)["ran"] == 0
+    with pytest.raises(UserError, match="give context or captioner, not both"):
+        job_of(base, "cls", captioner=model, context="bank.yaml")
 
 
 def test_figures_by_inception_take_its_weights_from_a_file(base: Path, made: Path, tmp_path: Path) -> None:
