@@ -20,6 +20,9 @@ OPTIONAL = {
     "torch": ("augment, squeeze, cda, relabel, evaluate", "limbeck[distill]"),
     "kornia": ("augment with backend: kornia", "limbeck[augment]"),
     "timm": ("networks by name", "limbeck[distill]"),
+    "diffusers": ("generator, datadream", "limbeck[synth]"),
+    "transformers": ("generator, datadream", "limbeck[synth]"),
+    "peft": ("datadream, evaluate", "limbeck[synth]"),
     "ray": ("--runner ray", "limbeck[ray]"),
     "dvc": ("dvc repro", "limbeck[dvc]"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.util
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,6 +65,13 @@ def torch_device(job: Job[Any]) -> torch.device:
         raise UserError("run.device is cuda but torch sees no CUDA device; use run.device: auto or cpu")
     use_cuda = job.run.device != "cpu" and torch.cuda.is_available()
     return torch.device("cuda" if use_cuda else "cpu")
+
+
+def require_synth(what: str) -> None:
+    """Refuse to begin when a package of the `synth` extra is not installed."""
+    for package in ("torch", "diffusers", "transformers", "peft"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"{what} needs {package}; pip install 'limbeck[synth]'")
 
 
 def csv_bytes(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:

@@ -21,7 +21,7 @@ from pipelines.images.params import ImageParams
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
-from pipelines.stages.common import METRICS_FILE, dataset_digest, open_part, stage_digest, torch_device
+from pipelines.stages.common import METRICS_FILE, dataset_digest, open_part, require_synth, stage_digest, torch_device
 from pipelines.stages.fewshot import load_few_shot
 from pipelines.stages.generators import folder_digest, generator_digest, generator_model
 from pipelines.storage import canonical_json, pretty_json
@@ -215,6 +215,7 @@ class Datadream(Stage[DatadreamParams]):
         return {"seed": job.run.seed, "threads": job.run.threads}
 
     def check(self, job: Job[DatadreamParams]) -> None:
+        require_synth("datadream")
         torch_device(job)
         generator_model(job, "text")
 

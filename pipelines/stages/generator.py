@@ -23,7 +23,14 @@ from pipelines.runtime.ledger import STAGE_FILE
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.shards.dataset import Dataset
 from pipelines.sources.composing.words import noun_of
-from pipelines.stages.common import METRICS_FILE, dataset_digest, open_part, stage_digest, torch_device
+from pipelines.stages.common import (
+    METRICS_FILE,
+    dataset_digest,
+    open_part,
+    require_synth,
+    stage_digest,
+    torch_device,
+)
 from pipelines.stages.families import (
     FAMILY_FILE,
     described,
@@ -131,15 +138,12 @@ class GeneratorStage(Stage[GeneratorParams]):
         return Plan(units, facts={"source": job.params.source, "not_checked": why_not})
 
     def check(self, job: Job[GeneratorParams]) -> None:
+        require_synth("generator")
         torch_device(job)
         if not job.output.is_local:
             raise UserError(
                 f"{job.output.url} is not a local folder, and models are loaded from one; choose another --data"
             )
-        try:
-            import diffusers  # noqa: F401
-        except ImportError:
-            raise UserError("generators need diffusers; pip install 'limbeck[synth]'") from None
         if job.params.source == "embedded":
             family_files(_family_folder(job))
         if job.params.source == "train":

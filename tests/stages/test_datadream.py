@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +35,8 @@ from tests.stages.test_pipeline import write_source
 from tests.synth.datadream.clips import tiny_clip
 from tests.synth.datadream.vlms import save_blip
 from tests.synth.making import flux, saved, sd, sd3, sdxl, tokenizer
+
+ROOT = Path(__file__).parents[2]
 
 PARAMS = """
 run: {seed: 0, threads: 1, device: cpu}
@@ -253,35 +260,27 @@ def test_a_pipeline_of_any_family_is_adapted_and_asked(base: Path, tmp_path: Pat
     assert len(list(tmp_path.glob("data/datadream/dset/adapters/*/*/*.safetensors"))) == 1
 
 
-def _go(base: Path, data: Path, started: Any) -> None:
-    """One run in a process of its own, with a checkpoint after every step; `started` is set when it begins."""
-    from pipelines.stages import dreaming
-
-    dreaming.INTERVAL = 0.0
-    started.set()
-    run(base, "cls", data)
-
-
 def test_killed_at_any_moment_it_ends_in_the_same_bytes(base: Path, made: Path, tmp_path: Path) -> None:
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["pipelines.stages.dreaming", "tests.stages.test_datadream"])
     data, kills, delays = tmp_path / "data", 0, random.Random(0)
     job_of(base, "cls", data)
-    while kills < 12:
-        started = processes.Event()
-        child = processes.Process(target=_go, args=(base, data, started))
-        child.start()
-        assert started.wait(120)
-        child.join(delays.uniform(0.0, 1.2))
-        if child.is_alive():
-            child.kill()
-            kills += 1
-        elif kills < 10:  # it got through: begin again, with the ledger gone but the files there
-            assert child.exitcode == 0
-            for marker in (data / "datadream/cls/ledger").rglob("*.json"):
-                marker.unlink()
-        child.join()
+    command = [sys.executable, "-m", "tests.stages.zygote", str(base)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as zygote:
+        assert zygote.stdin is not None
+        assert zygote.stdout is not None
+        while kills < 12:
+            print(data, file=zygote.stdin, flush=True)
+            word, pid = zygote.stdout.readline().split()
+            assert word == "began"
+            time.sleep(delays.uniform(0.0, 1.2))
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+            word, status = zygote.stdout.readline().split()
+            assert (word, status in ("0", "9")) == ("ended", True)
+            if status == "9":
+                kills += 1
+            else:  # it got through: begin again, with the ledger gone but the files there
+                for marker in (data / "datadream/cls/ledger").rglob("*.json"):
+                    marker.unlink()
+        zygote.stdin.close()
     run(base, "cls", data)
-    ours, theirs = tree(data / "datadream/cls"), tree(made / "cls")
-    assert set(ours) == set(theirs)
-    assert ours == theirs
+    assert tree(data / "datadream/cls") == tree(made / "cls")

@@ -21,7 +21,7 @@ from pipelines.runtime.job import Job
 from pipelines.runtime.units import Unit, UnitOutput
 from pipelines.seeds import seed_for
 from pipelines.stages.checkpoints import Checkpoint, train_resumably
-from pipelines.stages.common import build_network, open_part, torch_device
+from pipelines.stages.common import build_network, open_part, require_synth, torch_device
 from pipelines.stages.evaluated.choosing import Choice, Chosen
 from pipelines.stages.evaluated.params import EvaluateParams, StudentParams
 from pipelines.stages.generators import generator_model
@@ -38,11 +38,7 @@ _CHUNK = 512
 
 def require_clip(job: Job[Any]) -> None:
     """Raise `UserError` when CLIP cannot be loaded for want of a package or of a model."""
-    try:
-        import peft  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"evaluate.datadream needs {error.name}; pip install 'limbeck[synth]'") from None
+    require_synth("evaluate.datadream")
     generator_model(job, "clip")
 
 
