@@ -105,6 +105,9 @@ class Datadream(Stage[DatadreamParams]):
             raise UserError(
                 f"datadream.names has {unknown[0]!r}, which is no class; there is {', '.join(train.classes)}"
             )
+        names = [params.name_of(name) for name in train.classes]
+        if twice := sorted(name for name in set(names) if names.count(name) > 1):
+            raise UserError(f"two classes are called {twice[0]!r} in prompts; give each its own in datadream.names")
         rows = train.rows(["key", "pixel_sha256"])
         pixels = dict(zip(rows["key"].to_pylist(), rows["pixel_sha256"].to_pylist(), strict=True))
         made = self._making(job)

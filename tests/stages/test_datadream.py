@@ -232,6 +232,11 @@ def test_names_of_no_class_are_refused_before_any_work(base: Path) -> None:
         prepare(get_stage("datadream"), job_of(base, "cls", names={"lefty": "x"}))
 
 
+def test_two_classes_of_one_name_are_refused_before_any_work(base: Path) -> None:
+    with pytest.raises(UserError, match="two classes are called 'right' in prompts"):
+        prepare(get_stage("datadream"), job_of(base, "cls", names={"left": "right"}))
+
+
 def test_contexts_are_told_in_both_stages(base: Path, tmp_path: Path) -> None:
     manifest = json.loads((base / "data/split/few_shot.json").read_text())["seeds"]["0"]
     keys = [key for keys in manifest.values() for key in keys]
