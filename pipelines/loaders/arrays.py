@@ -5,7 +5,7 @@ For sets that do not fit, use `pipelines.loaders.dataset`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -54,15 +54,7 @@ def load_arrays(dataset: Dataset, keys: Sequence[str] | None = None, threads: in
 
     Raises `UserError` when a sample has no label, when image sizes differ, or when the set is too large.
     """
-    rows = dataset.rows(["key", "label", "members", "width", "height"])
-    if keys is not None:
-        places = pc.index_in(pa.array(keys, pa.string()), rows["key"])
-        if places.null_count:
-            missing = keys[places.is_null().to_pylist().index(True)]
-            raise UserError(f"sample {missing} is not in {dataset.storage.url}; run the stage that made the list again")
-        rows = rows.take(places)
-    if rows.num_rows == 0:
-        raise UserError(f"{dataset.storage.url} holds no kept samples")
+    rows = _rows(dataset, keys)
     if rows["label"].null_count:
         raise UserError(
             f"{rows['label'].null_count} samples of {dataset.storage.url} have no label; training needs one"
@@ -79,18 +71,42 @@ def load_arrays(dataset: Dataset, keys: Sequence[str] | None = None, threads: in
             f"{dataset.storage.url} needs over {MAX_BYTES >> 30} GiB decoded; stages read sets that fit memory"
         )
     images = np.empty((rows.num_rows, 3, height, width), np.uint8)
+    for place, image in enumerate(_decoded(dataset, rows, threads)):
+        images[place] = image
+    return ImageArrays(images, rows["label"].to_numpy().astype(np.int64), rows["key"].to_pylist())
+
+
+def load_images(dataset: Dataset, keys: Sequence[str] | None = None, threads: int = 2) -> list[np.ndarray[Any, Any]]:
+    """(3, H, W) uint8 RGB of the samples named by `keys`, in that order, each of its own size; all without `keys`."""
+    return list(_decoded(dataset, _rows(dataset, keys), threads))
+
+
+def _rows(dataset: Dataset, keys: Sequence[str] | None) -> pa.Table:
+    """Sidecar rows of the samples, one at least."""
+    rows = dataset.rows(["key", "label", "members", "width", "height"])
+    if keys is not None:
+        places = pc.index_in(pa.array(keys, pa.string()), rows["key"])
+        if places.null_count:
+            missing = keys[places.is_null().to_pylist().index(True)]
+            raise UserError(f"sample {missing} is not in {dataset.storage.url}; run the stage that made the list again")
+        rows = rows.take(places)
+    if rows.num_rows == 0:
+        raise UserError(f"{dataset.storage.url} holds no kept samples")
+    return rows
+
+
+def _decoded(dataset: Dataset, rows: pa.Table, threads: int) -> Iterator[np.ndarray[Any, Any]]:
+    """The images of `rows` in order, (3, H, W) uint8."""
     spans = list(zip(rows["shard"].to_pylist(), rows["members"].to_pylist(), strict=True))
 
-    def decode(place: int) -> None:
+    def decode(place: int) -> np.ndarray[Any, Any]:
         decoded = decode_rgb(dataset.read_image_bytes(*spans[place]))
         if isinstance(decoded, Outcome):
             key = rows["key"][place]
             raise UserError(
                 f"sample {key} of {dataset.storage.url} does not decode ({decoded.reason}); try: limbeck lint"
             )
-        images[place] = decoded.transpose(2, 0, 1)
+        return decoded.transpose(2, 0, 1)
 
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(decode, range(rows.num_rows)):
-            pass
-    return ImageArrays(images, rows["label"].to_numpy().astype(np.int64), rows["key"].to_pylist())
+        yield from pool.map(decode, range(rows.num_rows))

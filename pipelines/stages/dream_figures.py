@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pipelines.images.process import decode_rgb
-from pipelines.loaders.arrays import load_arrays
+from pipelines.loaders.arrays import load_images
 from pipelines.outcomes import Outcome
 from pipelines.runtime.job import Job
 from pipelines.runtime.units import Tick
@@ -20,7 +20,7 @@ from pipelines.shards.sample import IMAGE_EXTENSIONS, MemberSpan
 from pipelines.shards.sidecar import read_sidecar
 from pipelines.stages.common import open_part
 from pipelines.stages.datadream import GENERATED, KEPT, DatadreamParams
-from pipelines.stages.scoring import Scorer, rounded
+from pipelines.stages.scoring import Scorer, each, rounded
 from synth.quality.features import InceptionFeatures
 from synth.quality.figures import figures
 
@@ -29,14 +29,16 @@ def set_figures(
     job: Job[DatadreamParams], scorer: Scorer, device: torch.device, payload: dict[str, Any], tick: Tick
 ) -> dict[str, Any]:
     """Of all that was generated, and of what was admitted, against real images that no adapter saw; overall and per class."""
-    real = load_arrays(open_part(job, "split", payload["against"]["part"]))
-    shown = torch.from_numpy(real.images).to(device).float() / 255
-    clip = scorer.clip(shown)
+    dataset = open_part(job, "split", payload["against"]["part"])
+    images = load_images(dataset)
+    classes = dataset.rows(["label"])["label"].to_pylist()
+    shown = [torch.from_numpy(np.ascontiguousarray(image)).float() / 255 for image in images]
+    clip = each(scorer.clip, shown, device)
     features, labels, keys = _stored(job, payload["generated"])
     seen, theirs = features, clip
     if job.params.inception is not None:
         inception = InceptionFeatures(job.params.inception, device)
-        theirs = inception(shown)
+        theirs = each(inception, shown, device)
         seen = torch.cat([inception(image) for image in _images(job, device, payload["generated"])])
     kept: set[str] = set()
     for stem in payload["kept"]:
@@ -54,7 +56,7 @@ def set_figures(
             seen[places].to(theirs.device),
             theirs,
             own,
-            real.labels.tolist(),
+            classes,
             clip=(features[places].to(clip.device), clip),
             seed=job.seed("", "quality"),
         )

@@ -25,7 +25,7 @@ from pipelines.errors import UserError
 from pipelines.images.encode import EXTENSIONS, encode
 from pipelines.images.phash import phash
 from pipelines.images.process import pixel_sha256
-from pipelines.loaders.arrays import load_arrays
+from pipelines.loaders.arrays import load_images
 from pipelines.outcomes import dropped
 from pipelines.runtime.job import Job
 from pipelines.runtime.units import UnitOutput
@@ -38,7 +38,7 @@ from pipelines.stages.common import file_digest, open_part, torch_device
 from pipelines.stages.datadream import GENERATED, KEPT, DatadreamParams, adapter_folder, contexts_file, tag_of
 from pipelines.stages.dream_figures import set_figures, stored_features
 from pipelines.stages.generators import generator_model, generator_of
-from pipelines.stages.scoring import Scorer, Seen, as_numbers, rounded
+from pipelines.stages.scoring import Scorer, Seen, as_numbers, each, rounded
 from pipelines.storage import canonical_json, pretty_json
 from synth.backends import GeneratorOptions, load_backend
 from synth.datadream.adapt import Adaptation, Subject
@@ -192,8 +192,8 @@ class Dreamer:
 
     def _real(self, keys: Sequence[str]) -> list[torch.Tensor]:
         """(3, h, w) float32 in [0, 1] of training images."""
-        arrays = load_arrays(open_part(self.job, "split", "train"), keys)
-        return [torch.from_numpy(image).float() / 255 for image in arrays.images]
+        images = load_images(open_part(self.job, "split", "train"), keys)
+        return [torch.from_numpy(np.ascontiguousarray(image)).float() / 255 for image in images]
 
     # generation
 
@@ -333,7 +333,7 @@ class Dreamer:
             return None
         if self._last[0] != tuple(keys):
             images = self._real(keys)
-            self._last = (tuple(keys), (images, self.scorer.clip(torch.stack(images))))
+            self._last = (tuple(keys), (images, each(self.scorer.clip, images, self.device)))
         return self._last[1]
 
     # admission

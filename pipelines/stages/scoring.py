@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from synth.backends.quiet import quiet_loading
 from synth.datadream.prompts import class_prompt
 from synth.filtering.scoring import artefacts, memorised, prompt_fit, teacher_fit
 from synth.quality.arrays import resized
-from synth.quality.features import ClipFeatures
+from synth.quality.features import ClipFeatures, Features
 
 #: Real images of a class and their CLIP features (n, d).
 Seen = tuple[list[torch.Tensor], torch.Tensor]
@@ -55,6 +56,14 @@ class Scorer:
             columns |= memorised(features, seen[1], images, seen[0])
         rows = [{name: column[place] for name, column in columns.items()} for place in range(len(images))]
         return rows, features
+
+
+def each(features: Features, images: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """Features (n, d) of images (3, h, w) in [0, 1], each of its own size; neighbours of one size go together."""
+    found = []
+    for _, group in groupby(images, key=lambda image: tuple(image.shape)):
+        found.append(features(torch.stack(list(group)).to(device)))
+    return torch.cat(found)
 
 
 def load_clip(job: Job[Any]) -> tuple[Any, Any]:

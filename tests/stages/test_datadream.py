@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -192,6 +193,23 @@ def test_the_figures_are_of_all_images_and_of_those_admitted(made: Path) -> None
     assert quality["against"] == "val"
     assert quality["generated"]["overall"]["generated"] == 8
     assert set(quality["generated"]["per_class"]) == {"0", "1"}
+
+
+def test_real_images_may_have_any_size(tmp_path: Path) -> None:
+    write_source(tmp_path / "source")
+    for place, path in enumerate(sorted((tmp_path / "source").rglob("*.png"))):
+        if place % 3 == 0:
+            cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path)), (24, 18 + place % 5)))
+    (tmp_path / "params.yaml").write_text(PARAMS.replace("SOURCE", str(tmp_path / "source")))
+    for stage in ("ingest", "split"):
+        run_stage(make_job(stage, tmp_path / "params.yaml", data=str(tmp_path / "data")), "serial", debug=True)
+    write_models(tmp_path / "data")
+    run(tmp_path, "cls", images=1)
+    train = Dataset.open(str(tmp_path / "data/split/train"))
+    sizes = {(row["width"], row["height"]) for row in train.rows(["width", "height"]).to_pylist()}
+    assert len(sizes) > 2
+    quality = json.loads((tmp_path / "data/datadream/cls/metrics.json").read_text())["shots02-seed0"]["quality"]
+    assert quality["generated"]["overall"]["real"] == len(Dataset.open(str(tmp_path / "data/split/val")))
 
 
 def test_a_vision_language_model_tells_the_contexts(base: Path, tmp_path: Path) -> None:
