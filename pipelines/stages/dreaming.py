@@ -11,6 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -65,7 +66,7 @@ CARRIED = (
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """One image: `pixels` uint8 (h, w, 3), its scores, CLIP features (d,), and the adapters that were active."""
+    """One image: `pixels` uint8 (h, w, 3), its scores, CLIP features (d,) on the CPU, and the adapters that were active."""
 
     pixels: np.ndarray[Any, Any]
     scores: dict[str, Any]
@@ -120,14 +121,12 @@ class Dreamer:
         from synth.datadream.captioning import Captioner
 
         assert self.params.captioner is not None
-        try:
+        with blamed("datadream.captioner"):
             captioner = Captioner(self.params.captioner, self.device)
             told = {}
             for place, (key, image) in enumerate(zip(payload["keys"], self._real(payload["keys"]), strict=True)):
                 told[key] = asdict(captioner(image))
                 output.tick(place + 1, len(payload["keys"]), "captions")
-        except SynthError as error:
-            raise UserError(f"datadream.captioner: {error}") from None
         output.write(contexts_file(output.unit.name.split("/")[1]), pretty_json(told))
 
     # training
@@ -139,7 +138,7 @@ class Dreamer:
             payload["names"][label]: dict(zip(keys, self._real(keys), strict=True))
             for label, keys in payload["images"].items()
         }
-        try:
+        with blamed(self.job.name):
             todo = subjects(images, payload["variant"], domain=self.params.domain, bank=self.bank(payload["tag"]))
             sizes, losses = [], []
             for place, subject in enumerate(todo):
@@ -147,8 +146,6 @@ class Dreamer:
                 output.write(f"{adapter_folder(payload['tag'], subject.name)}/{WEIGHTS}", data)
                 sizes.append(len(data))
                 losses.append(loss)
-        except SynthError as error:
-            raise UserError(f"{self.job.name}: {error}") from None
         output.summary = {"adapters": len(sizes), "bytes": sum(sizes), "loss": sum(losses) / len(losses)}
 
     def _trained(
@@ -205,9 +202,10 @@ class Dreamer:
         requests = [Request(told[place], payload["class"], place) for place in range(first, first + count)]
         active = self._adapters_for(payload, tag, first + count)[first:]
         seen = self._few_shot(payload["few_shot"])
-        made: list[Made | None] = [None] * count
-        done = 0
-        try:
+        stored: list[Future[Sample] | None] = [None] * count
+        black = done = 0
+        # An image is encoded and hashed on a thread of its own while the next ones are denoised.
+        with ThreadPoolExecutor(1) as encoding, blamed(self.job.name):
             run_seed = self.job.seed(f"few-shot {payload['few_shot_seed']}", "generate")
             sampler = Sampler(self.backend, self.params.generate, run_seed=run_seed, batch_size=self.params.batch_size)
             # Images of one set of adapters together; which are in a batch follows from the plan alone.
@@ -216,17 +214,18 @@ class Dreamer:
                     for batch in self._batches([place for place, mine in enumerate(active) if mine == names]):
                         images = sampler.batch([requests[place] for place in batch]).images
                         scores, features = self.scorer.score(images, payload["label"], seen)
+                        features = features.cpu()
                         for row, place in enumerate(batch):
-                            made[place] = Made(_pixels(images[row]), rounded(scores[row]), features[row], names)
+                            made = Made(_pixels(images[row]), rounded(scores[row]), features[row], names)
+                            black += not made.pixels.any()
+                            stored[place] = encoding.submit(self._sample, payload, requests[place], made, tag)
                         done += len(batch)
                         output.tick(done, count, payload["class"])
-        except SynthError as error:
-            raise UserError(f"{self.job.name}: {error}") from None
         with output.shard(GENERATED) as shard:
-            for request, one in zip(requests, made, strict=True):
-                assert one is not None
-                shard.keep(self._sample(payload, request, one, tag))
-        output.summary = {"black": sum(1 for one in made if one is not None and not one.pixels.any())}
+            for sample in stored:
+                assert sample is not None
+                shard.keep(sample.result())
+        output.summary = {"black": black}
 
     def _sample(self, payload: dict[str, Any], request: Request, made: Made, tag: str) -> Sample:
         """The image, what is known of it, its class, and the CLIP features it was judged by."""
@@ -263,7 +262,7 @@ class Dreamer:
             "model_id": payload["made"]["text"],
         }
         features = io.BytesIO()
-        np.save(features, made.features.cpu().numpy().astype(np.float16))
+        np.save(features, made.features.numpy().astype(np.float16))
         members = [(EXTENSIONS[image.format], data), ("json", canonical_json(described | facts))]
         members += [("cls", str(payload["label"]).encode()), ("npy", features.getvalue())]
         return Sample(key, tuple(members), row)
@@ -352,10 +351,8 @@ class Dreamer:
         columns: dict[str, Any] = {name: as_numbers([scores[name] for scores in told]) for name in told[0]}
         labels = [payload["label"]] * len(rows)
         columns |= twins(torch.from_numpy(np.stack(features)), labels, TWIN_FLOOR)
-        try:
+        with blamed("datadream.filters"):
             reasons = decide(Scores.of({"label": labels, **columns}), self.params.filters)
-        except SynthError as error:
-            raise UserError(f"datadream.filters: {error}") from None
         with output.shard(KEPT) as shard:
             for row, body, reason in zip(rows, members, reasons, strict=True):
                 kept = {name: row[name] for name in CARRIED}
@@ -369,6 +366,15 @@ class Dreamer:
     def quality(self, payload: dict[str, Any], output: UnitOutput) -> None:
         """See `dream_figures`."""
         output.summary = set_figures(self.job, self.scorer, self.device, payload, output.tick)
+
+
+@contextmanager
+def blamed(what: str) -> Iterator[None]:
+    """Makes an error of `synth` the user's, who is told what it is about."""
+    try:
+        yield
+    except SynthError as error:
+        raise UserError(f"{what}: {error}") from None
 
 
 def _pixels(image: torch.Tensor) -> np.ndarray[Any, Any]:
