@@ -5,9 +5,10 @@ For sets that do not fit, use `pipelines.loaders.dataset`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,10 +50,16 @@ class ImageArrays:
         return ImageArrays(self.images[chosen], self.labels[chosen], [self.keys[index] for index in chosen])
 
 
-def load_arrays(dataset: Dataset, keys: Sequence[str] | None = None, threads: int = 2) -> ImageArrays:
+def load_arrays(
+    dataset: Dataset,
+    keys: Sequence[str] | None = None,
+    threads: int = 2,
+    fit: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]] | None = None,
+) -> ImageArrays:
     """Decode a dataset (or the samples named by `keys`, in that order) into memory.
 
-    Raises `UserError` when a sample has no label, when image sizes differ, or when the set is too large.
+    Images of several sizes go one by one through `fit`, (3, H, W) uint8 to (3, h, w) uint8; those of one size stay as they are.
+    Raises `UserError` when a sample has no label, when sizes differ and there is no `fit`, or when the set is too large.
     """
     rows = _rows(dataset, keys)
     if rows["label"].null_count:
@@ -60,18 +67,23 @@ def load_arrays(dataset: Dataset, keys: Sequence[str] | None = None, threads: in
             f"{rows['label'].null_count} samples of {dataset.storage.url} have no label; training needs one"
         )
     sizes = set(zip(rows["height"].to_pylist(), rows["width"].to_pylist(), strict=True))
+    decoded = _decoded(dataset, rows, threads)
     if len(sizes) > 1:
-        raise UserError(
-            f"{dataset.storage.url} holds images of {len(sizes)} sizes, such as {sorted(sizes)[:3]}; ingest them at one "
-            f"size (ingest.image.resize: center_crop, exact or pad)"
-        )
+        if fit is None:
+            raise UserError(
+                f"{dataset.storage.url} holds images of {len(sizes)} sizes, such as {sorted(sizes)[:3]}; ingest them at one "
+                f"size (ingest.image.resize: center_crop, exact or pad)"
+            )
+        decoded = map(fit, decoded)
+        first = next(decoded)
+        decoded, sizes = chain([first], decoded), {first.shape[1:]}
     height, width = sizes.pop()
     if rows.num_rows * height * width * 3 > MAX_BYTES:
         raise UserError(
             f"{dataset.storage.url} needs over {MAX_BYTES >> 30} GiB decoded; stages read sets that fit memory"
         )
     images = np.empty((rows.num_rows, 3, height, width), np.uint8)
-    for place, image in enumerate(_decoded(dataset, rows, threads)):
+    for place, image in enumerate(decoded):
         images[place] = image
     return ImageArrays(images, rows["label"].to_numpy().astype(np.int64), rows["key"].to_pylist())
 

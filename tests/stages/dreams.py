@@ -53,13 +53,14 @@ def picture(label: int, seed: Sequence[int], size: int = 16) -> np.ndarray[Any, 
     return pixels
 
 
-def write_source(root: Path) -> None:
+def write_source(root: Path, sizes: Sequence[int]) -> None:
     for split, count in (("train", 16), ("test", 6)):
         for label, name in enumerate(CLASSES):
             folder = root / split / name
             folder.mkdir(parents=True)
             for place in range(count):
-                cv2.imwrite(str(folder / f"{place:03d}.png"), picture(label, (split == "test", place))[:, :, ::-1])
+                pixels = picture(label, (split == "test", place), sizes[place % len(sizes)])
+                cv2.imwrite(str(folder / f"{place:03d}.png"), pixels[:, :, ::-1])
 
 
 def write_params(folder: Path, source: Path) -> Path:
@@ -68,9 +69,9 @@ def write_params(folder: Path, source: Path) -> Path:
     return path
 
 
-def everything(folder: Path) -> Path:
-    """The data folder with split, generator and datadream done; params.yaml is beside it."""
-    write_source(folder / "source")
+def everything(folder: Path, sizes: Sequence[int] = (16,)) -> Path:
+    """The data folder with split, generator and datadream done, images with these sides in turn; params.yaml is beside it."""
+    write_source(folder / "source", sizes)
     params = write_params(folder, folder / "source")
     for stage in ("ingest", "split"):
         run_stage(make_job(stage, params, data=str(folder / "data")), "serial", debug=True)

@@ -10,22 +10,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[synth]")
 
 from distill.config import TrainConfig
 from pipelines.doors.runs import run_stage
 from pipelines.errors import UserError
-from pipelines.loaders.arrays import ImageArrays
+from pipelines.loaders.arrays import ImageArrays, load_images
 from pipelines.runtime.execute import prepare
 from pipelines.runtime.serial import run_unit
 from pipelines.shards.dataset import Dataset
 from pipelines.stages import checkpoints, get_stage
+from pipelines.stages.common import open_part
 from pipelines.stages.evaluated.choosing import Choice
 from pipelines.stages.evaluated.fitting import Resized, at_size, over_steps, repeated
 from pipelines.stages.evaluated.verdicts import compare, control_table, sentence
 from pipelines.storage import pretty_json
 from synth.datadream.config import FitConfig
+from synth.datadream.evaluation import middle
 from tests.contract.folders import tree
 from tests.stages.dreams import SETS, evaluation, everything, manifest, write_dreams
 
@@ -232,6 +235,24 @@ def student(arm: str, seed: int, test: float, variant: str = "", shots: int = 4,
     form |= {"classifier": "clip", "test": test, "val": test + 0.1, "per_class": [test, None], "steps": 10}
     form |= {"real": 0, "synthetic": 0, "real_bytes": 0, "synthetic_bytes": 0, "fewest_synthetic": 0}
     return form | more
+
+
+def test_clip_takes_images_of_any_size_as_it_would_resize_them_itself(tmp_path: Path) -> None:
+    data = everything(tmp_path, sizes=(16, 20, 31))
+    job = evaluation(data, "evaluate.datadream.arms=[real, pooled]", "evaluate.datadream.shots=[2]")
+    worker = get_stage("evaluate").open(job).datadream
+    test = worker._part("test", "clip")
+    assert test.images.shape == (12, 3, 16, 16)
+    given = load_images(open_part(job, "split", "test"))
+    assert {image.shape[1] for image in given} == {16, 20, 31}
+    for image, read in zip(given, test.images, strict=True):
+        asked = middle(torch.from_numpy(image)[None].float() / 255, (16, 16))[0] * 255
+        assert float((asked - torch.from_numpy(read)).abs().max()) <= 0.5
+    run_stage(job, "serial", debug=True)
+    table = json.loads((data / "evaluate/metrics.json").read_text())["datadream"]["shots_2"]["clip"]
+    assert table["pooled_cls"]["images"] == {"real": 4, "synthetic": 12}
+    with pytest.raises(UserError, match=r"holds images of 3 sizes.*ingest them at one"):
+        worker._part("test", "student")
 
 
 def test_the_standard_error_is_that_of_the_paired_difference() -> None:

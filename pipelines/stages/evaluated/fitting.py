@@ -1,6 +1,7 @@
 """Trains and tests one classifier of DataDream's table: CLIP with LoRA, or a network from scratch. The only file of it with torch.
 
-Every image is brought to its classifier's size by one rule, `middle`: the short side, bicubic with antialiasing, then the middle.
+Every image is brought to its classifier's size by one rule, `middle`: the short side, bicubic with antialiasing, then the middle;
+where images have several sizes, CLIP's when they are read, rounded to uint8. A network from scratch takes images of one size.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class DreamClassifiers:
         self._job = job
         self.device = torch_device(job)
         self.choice = Choice(job)
-        self.held_out = {part: load_arrays(open_part(job, "split", part)) for part in ("val", "test")}
+        self._held_out: dict[tuple[str, str], ImageArrays] = {}
 
     @cached_property
     def clip(self) -> tuple[Any, Any]:
@@ -92,11 +93,13 @@ class DreamClassifiers:
         if told["real"] is not None:
             real = self.choice.reals(shots, seed) if shots else self.choice.everything()
         synthetic = self.choice.synthetic(variant, shots, seed, told["at_most"]) if variant else None
+        kind = told["classifier"]
+        fit = self._to_clip if kind == "clip" else None
         sets = (
-            None if real is None else load_arrays(self.choice.train.dataset, real.keys),
-            None if synthetic is None else load_arrays(self.choice.kept(variant).dataset, synthetic.keys),
+            None if real is None else load_arrays(self.choice.train.dataset, real.keys, fit=fit),
+            None if synthetic is None else load_arrays(self.choice.kept(variant).dataset, synthetic.keys, fit=fit),
         )
-        measured = (self._clip if told["classifier"] == "clip" else self._student)(told, *sets, output)
+        measured = (self._clip if kind == "clip" else self._student)(told, *sets, output)
         about = ("arm", "variant", "shots", "seed", "few_shot_seed", "classifier")
         output.summary = {name: told[name] for name in about} | measured
         for name, chosen in (("real", real), ("synthetic", synthetic)):
@@ -104,6 +107,22 @@ class DreamClassifiers:
             output.summary[f"{name}_bytes"] = 0 if chosen is None else chosen.size
         classes = len(self.choice.classes)
         output.summary["fewest_synthetic"] = 0 if synthetic is None else synthetic.fewest(classes)
+
+    def _to_clip(self, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """An image (3, h, w) uint8 at CLIP's size."""
+        side = self.clip[0].config.vision_config.image_size
+        return shaped(image[None], (side, side))[0]
+
+    def _part(self, part: str, kind: str) -> ImageArrays:
+        """A held-out set as a kind of classifier reads it; kept, and shared where all images have one size."""
+        dataset = open_part(self._job, "split", part)
+        one_size = (
+            len(set(zip(*(dataset.rows([side])[side].to_pylist() for side in ("height", "width")), strict=True))) == 1
+        )
+        name = (part, "" if one_size else kind)
+        if name not in self._held_out:
+            self._held_out[name] = load_arrays(dataset, fit=self._to_clip if kind == "clip" else None)
+        return self._held_out[name]
 
     def _seed(self, seed: int, purpose: str) -> int:
         """The same for every arm of a seed."""
@@ -121,7 +140,7 @@ class DreamClassifiers:
         classifier = ClipClassifier(copy.deepcopy(model), tokenizer, texts, seed=self._seed(told["seed"], "init"))
         classifier.to(self.device)
         reals, made = (None if part is None else Resized(part, classifier.size) for part in (real, synthetic))
-        val, test = (Resized(self.held_out[part], classifier.size) for part in ("val", "test"))
+        val, test = (Resized(self._part(part, "clip"), classifier.size) for part in ("val", "test"))
         trained: dict[str, Any] = {"steps": 0, "epochs": 0, "best_epoch": 0}
         if real or synthetic:
             config = FitConfig(**told["recipe"]["config"])
@@ -154,7 +173,8 @@ class DreamClassifiers:
         from distill.training import Trainer
 
         recipe, classes = StudentParams.model_validate(told["recipe"]), len(self.choice.classes)
-        side = square_side(self.held_out["test"])
+        val, test = (self._part(part, "student") for part in ("val", "test"))
+        side = square_side(test)
         data = repeated(real, None if synthetic is None else at_size(synthetic, side))
         whole, rest = divmod(len(data), recipe.training.batch_size)
         batches = max(1, whole + (rest > 1))  # a lone sample is left out
@@ -168,25 +188,24 @@ class DreamClassifiers:
             mean=recipe.mean,
             std=recipe.std,
             seed=self._seed(told["seed"], "views"),
-            validation=self.held_out["val"].tensors(self.device),
+            validation=val.tensors(self.device),
         )
         rows = train_resumably(trainer, output)
-        right = self._hits(trainer.final, recipe)
-        labels = self.held_out["test"].labels
+        right, labels = self._hits(trainer.final, recipe, test), test.labels
         per_class = [
             float(right[labels == label].mean()) if (labels == label).any() else None for label in range(classes)
         ]
         trained = {"steps": config.epochs * batches, "epochs": config.epochs, "best_epoch": config.epochs}
         return trained | {"val": rows[-1]["val_top1"], "test": float(right.mean()), "per_class": per_class}
 
-    def _hits(self, model: Any, recipe: StudentParams) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def _hits(self, model: Any, recipe: StudentParams, test: ImageArrays) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which test images a network gets right."""
         import torch
 
         from distill.training import normalise
 
         model.eval()
-        images, labels = self.held_out["test"].tensors(self.device)
+        images, labels = test.tensors(self.device)
         found = []
         with torch.no_grad():
             for start in range(0, len(images), _CHUNK):
@@ -219,17 +238,23 @@ def square_side(arrays: ImageArrays) -> int:
 
 def at_size(arrays: ImageArrays, side: int) -> ImageArrays:
     """The same images with `side` pixels to a side, rounded to uint8."""
-    import torch
-
-    from synth.datadream.evaluation import middle
-
     if arrays.images.shape[2:] == (side, side):
         return arrays
     images = np.empty((len(arrays), 3, side, side), np.uint8)
     for start in range(0, len(arrays), _CHUNK):
-        pixels = torch.from_numpy(arrays.images[start : start + _CHUNK]).float() / 255
-        images[start : start + _CHUNK] = (middle(pixels, (side, side)) * 255).round().to(torch.uint8).numpy()
+        images[start : start + _CHUNK] = shaped(arrays.images[start : start + _CHUNK], (side, side))
     return ImageArrays(images, arrays.labels, arrays.keys)
+
+
+def shaped(images: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """Images (n, 3, h, w) uint8 brought to `size` by `middle`, rounded to uint8."""
+    import torch
+
+    from synth.datadream.evaluation import middle
+
+    pixels = middle(torch.from_numpy(np.ascontiguousarray(images)).float() / 255, size)
+    made: np.ndarray[Any, Any] = (pixels * 255).round().to(torch.uint8).numpy()
+    return made
 
 
 def repeated(real: ImageArrays | None, synthetic: ImageArrays | None) -> ImageArrays:
