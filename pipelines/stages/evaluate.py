@@ -55,7 +55,7 @@ class Evaluate(Stage[EvaluateParams]):
 
     def identity_params(self, job: Job[EvaluateParams]) -> dict[str, Any]:
         """A student's payload holds its own recipe, so adding an arm or a seed keeps the others."""
-        return {"network": job.params.network, "seed": job.run.seed, "threads": job.run.threads}
+        return {"seed": job.run.seed, "threads": job.run.threads}
 
     def check(self, job: Job[EvaluateParams]) -> None:
         torch_device(job)

@@ -66,7 +66,8 @@ def units(job: Job[EvaluateParams]) -> list[Unit]:
         for ipc in (FULL,) if arm == "real_hard" else subsets:
             for seed in range(params.seeds):
                 name = f"{arm}-{'full' if ipc == FULL else f'ipc{ipc:03d}'}-seed{seed}"
-                found.append(Unit(name, {"arm": arm, "ipc": ipc, "seed": seed, "inputs": used, "config": config}))
+                told = {"arm": arm, "ipc": ipc, "seed": seed, "inputs": used, "config": config}
+                found.append(Unit(name, {**told, "network": params.network}))
     return found
 
 
