@@ -7,7 +7,8 @@ import hashlib
 import importlib.util
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from pipelines.runtime.ledger import STAGE_FILE
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.index import INDEX
 from pipelines.storage import Storage
+from synth.errors import SynthError
 
 if TYPE_CHECKING:
     import torch
@@ -128,3 +130,12 @@ def require_classes(found: Sequence[str], teacher: Sequence[str], where: str) ->
             f"the classes of {where} are not the teacher's, or not in its order: {list(found)[:5]}... against "
             f"{list(teacher)[:5]}...; run squeeze again on this data"
         )
+
+
+@contextmanager
+def blamed(what: str) -> Iterator[None]:
+    """Makes an error of `synth` the user's, who is told what it is about."""
+    try:
+        yield
+    except SynthError as error:
+        raise UserError(f"{what}: {error}") from None

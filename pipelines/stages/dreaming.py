@@ -35,7 +35,7 @@ from pipelines.shards.reader import ShardReader
 from pipelines.shards.sample import MemberSpan, Sample
 from pipelines.shards.sidecar import read_sidecar
 from pipelines.stages.checkpoints import INTERVAL
-from pipelines.stages.common import file_digest, open_part, torch_device
+from pipelines.stages.common import blamed, file_digest, open_part, torch_device
 from pipelines.stages.datadream import GENERATED, KEPT, DatadreamParams, adapter_folder, contexts_file, tag_of
 from pipelines.stages.dream_figures import set_figures, stored_features
 from pipelines.stages.generators import generator_model, generator_of
@@ -90,10 +90,8 @@ class Dreamer:
         options = GeneratorOptions(
             generator_model(self.job, "text"), revision=found.revision, dtype=self.params.dtype, device=str(self.device)
         )
-        try:
+        with blamed("generator"):
             return load_backend(options)
-        except SynthError as error:
-            raise UserError(str(error)) from None
 
     def bank(self, tag: str) -> ContextBank | None:
         """The contexts that prompts are given, by image key: from the user's file, or as a model told them."""
@@ -366,15 +364,6 @@ class Dreamer:
     def quality(self, payload: dict[str, Any], output: UnitOutput) -> None:
         """See `dream_figures`."""
         output.summary = set_figures(self.job, self.scorer, self.device, payload, output.tick)
-
-
-@contextmanager
-def blamed(what: str) -> Iterator[None]:
-    """Makes an error of `synth` the user's, who is told what it is about."""
-    try:
-        yield
-    except SynthError as error:
-        raise UserError(f"{what}: {error}") from None
 
 
 def _pixels(image: torch.Tensor) -> np.ndarray[Any, Any]:

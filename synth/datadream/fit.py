@@ -51,13 +51,28 @@ def published_views(size: tuple[int, int], seed: int) -> Views:
         {"gaussian_blur": {"p": 0.2}},
         {"solarize": {"p": 0.2, "threshold": 0.5}},
     ]
+    return policy_views(policy, size, seed)
+
+
+def policy_views(policy: Any, size: tuple[int, int], seed: int) -> Views:
+    """Views by any policy of `augment` that leaves images at `size`; SynthError at the first that it does not."""
     augmenter = Augmenter(policy, seed=seed, output="float")
 
     def view(images: torch.Tensor, keys: Sequence[str], epoch: int) -> torch.Tensor:
         augmenter.epoch = epoch
-        return augmenter(images, keys).images
+        made = augmenter(images, keys).images
+        if tuple(made.shape[2:]) != tuple(size):
+            raise SynthError(
+                f"views are {tuple(made.shape[2:])}, the classifier takes {tuple(size)}: crop to that size"
+            )
+        return made
 
     return view
+
+
+def views_seed(run_seed: int) -> int:
+    """What the views of a fit are drawn from."""
+    return seed_for(run_seed, "views", "datadream/fit") & 0x7FFFFFFF
 
 
 def fit(
@@ -88,7 +103,7 @@ def fit(
         raise SynthError("there is nothing to train on: give real images, synthetic ones or both")
     reals, made = (0 if part is None else len(part.keys) for part in (real, synthetic))
     pool = pool_of(reals, made, config, classifier.classes)
-    views = views or published_views(classifier.size, seed_for(run_seed, "views", "datadream/fit") & 0x7FFFFFFF)
+    views = views or published_views(classifier.size, views_seed(run_seed))
     weight = config.real_weight if len(parts) == 2 else float(real is not None)
     device = next(classifier.parameters()).device
     rates = classifier_rates(

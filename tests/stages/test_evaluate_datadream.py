@@ -255,6 +255,21 @@ def test_clip_takes_images_of_any_size_as_it_would_resize_them_itself(tmp_path: 
         worker._part("test", "student")
 
 
+def test_views_can_be_any_policy_that_leaves_images_at_the_classifiers_size(data: Path) -> None:
+    small = ["evaluate.datadream.arms=[real]", "evaluate.datadream.shots=[2]", "evaluate.datadream.seeds=1"]
+    before = planned(data, *small)
+    flips = "evaluate.datadream.views=[horizontal_flip]"
+    assert others(before, planned(data, *small, flips)) == {"real-shots02-seed0"}
+    run_stage(evaluation(data, *small, flips), "serial", debug=True)
+    protocol = json.loads((data / "evaluate/metrics.json").read_text())["datadream"]["protocol"]
+    assert protocol["views"] == ["horizontal_flip"]
+    crop = "evaluate.datadream.views=[{resized_crop: {size: 8}}]"
+    with pytest.raises(UserError, match=r"views are \(8, 8\), the classifier takes \(16, 16\): crop to that size"):
+        run_stage(evaluation(data, *small, crop), "serial", debug=True)
+    with pytest.raises(UserError, match=r"evaluate\.datadream\.views"):
+        evaluation(data, "evaluate.datadream.views=[horizontal_flap]")
+
+
 def test_the_standard_error_is_that_of_the_paired_difference() -> None:
     found = compare({0: 0.80, 1: 0.70, 2: 0.90}, {0: 0.78, 1: 0.66, 2: 0.84})
     # Differences 2, 4 and 6 points: mean 4, deviation 2, error 2 / sqrt(3).

@@ -42,6 +42,7 @@ def units(job: Job[EvaluateParams], params: DreamParams) -> list[Unit]:
             "config": asdict(params.classifier),
             "clip": generator_digest(job, "clip"),
             "prompts": prompts(job, params, choice.classes),
+            "views": params.views,
         }
     }
     if params.student is not None:
@@ -134,6 +135,7 @@ def metrics(job: Job[EvaluateParams], params: DreamParams, plan: Plan, markers: 
         "steps": params.steps,
         "batch_size": params.classifier.batch_size,
         "real_weight": params.classifier.real_weight,
+        "views": "as published" if params.views is None else params.views,
         "seeds": params.seeds,
         "few_shot_seeds": sorted({one["few_shot_seed"] for one in students if one["few_shot_seed"] is not None}),
         "student": params.student.network if params.student else None,

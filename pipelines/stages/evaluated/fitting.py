@@ -22,7 +22,7 @@ from pipelines.runtime.job import Job
 from pipelines.runtime.units import Unit, UnitOutput
 from pipelines.seeds import seed_for
 from pipelines.stages.checkpoints import Checkpoint, train_resumably
-from pipelines.stages.common import build_network, open_part, require_synth, torch_device
+from pipelines.stages.common import blamed, build_network, open_part, require_synth, torch_device
 from pipelines.stages.evaluated.choosing import Choice, Chosen
 from pipelines.stages.evaluated.params import EvaluateParams, StudentParams
 from pipelines.stages.generators import generator_model
@@ -99,7 +99,8 @@ class DreamClassifiers:
             None if real is None else load_arrays(self.choice.train.dataset, real.keys, fit=fit),
             None if synthetic is None else load_arrays(self.choice.kept(variant).dataset, synthetic.keys, fit=fit),
         )
-        measured = (self._clip if kind == "clip" else self._student)(told, *sets, output)
+        with blamed("evaluate.datadream"):
+            measured = (self._clip if kind == "clip" else self._student)(told, *sets, output)
         about = ("arm", "variant", "shots", "seed", "few_shot_seed", "classifier")
         output.summary = {name: told[name] for name in about} | measured
         for name, chosen in (("real", real), ("synthetic", synthetic)):
@@ -133,7 +134,7 @@ class DreamClassifiers:
     ) -> dict[str, Any]:
         from synth.datadream.classifier import ClipClassifier
         from synth.datadream.evaluation import evaluate
-        from synth.datadream.fit import fit, pool_of
+        from synth.datadream.fit import fit, policy_views, pool_of, views_seed
 
         model, tokenizer = self.clip
         texts = [[prompt] for prompt in told["recipe"]["prompts"]]
@@ -147,14 +148,15 @@ class DreamClassifiers:
             counts = [0 if part is None else len(part) for part in (real, synthetic)]
             batches = pool_of(counts[0], counts[1], config, classifier.classes).batches
             config = over_steps(config, told["steps"], batches)
-            state = Checkpoint(output)
+            state, run_seed, policy = Checkpoint(output), self._seed(told["seed"], "fit"), told["recipe"]["views"]
             fitted = fit(
                 classifier,
                 reals,
                 made,
                 val,
                 config,
-                run_seed=self._seed(told["seed"], "fit"),
+                run_seed=run_seed,
+                views=None if policy is None else policy_views(policy, classifier.size, views_seed(run_seed)),
                 report=lambda line: output.tick(line["epoch"], config.epochs, f"val {line['val_accuracy']:.1%}"),
                 resume=state.read(),
                 checkpoint=state.save,

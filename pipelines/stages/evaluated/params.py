@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from augment.policy import load
 from distill.config import TrainConfig
 from pipelines.config import Section
 from synth.datadream.config import FitConfig
@@ -47,7 +48,17 @@ class DreamParams(Section):
     )
     domain: str | None = Field(None, description="the word before `photo` in prompts; null: as datadream has it")
     classifier: FitConfig = FitConfig()
+    views: Any = Field(
+        None, description="a policy of augment that CLIP's training images go through; null: as published"
+    )
     student: StudentParams | None = Field(None, description="null trains no network from scratch")
+
+    @field_validator("views")
+    @classmethod
+    def _views_are_a_policy(cls, spec: Any) -> Any:
+        if spec is not None:
+            load(spec)
+        return spec
 
     @model_validator(mode="after")
     def _no_repeats(self) -> DreamParams:
