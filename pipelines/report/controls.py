@@ -6,6 +6,7 @@ the numbers, in pairs of seeds; nothing is compared here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -122,7 +123,11 @@ def control_protocol(form: Mapping[str, Any]) -> list[tuple[str, str]]:
     shown = {
         name: value for name, value in protocol.items() if name not in ("note", "generator_bytes", "few_shot_seeds")
     }
-    rows = [(name.replace("_", " "), str(value)) for name, value in shown.items() if value is not None]
+    rows = [
+        (name.replace("_", " "), value if isinstance(value, str) else json.dumps(value))
+        for name, value in shown.items()
+        if value is not None
+    ]
     models = _object(protocol, "generator_bytes")
     sizes = [f"{role} {human_bytes(number(size))}" for role, size in models.items()]
     return [*rows, ("stored models", listed(sizes))] if sizes else rows

@@ -44,6 +44,9 @@ class DatadreamParams(Section):
 
     variants: tuple[Variant, ...] = Field(("zero_shot", "cls", "dset"), min_length=1)
     shots: tuple[Annotated[int, Field(ge=1)], ...] = Field((16,), min_length=1, description="real images per class")
+    loft_shots: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, min_length=1, description="those of loft, which trains an adapter for every real image; null: as shots"
+    )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1, description="few-shot seeds")
     images: int = Field(100, ge=1, description="images per class")
     names: dict[str, str] = Field({}, description="class name -> what prompts call it, else its name as it is")
@@ -80,6 +83,10 @@ class DatadreamParams(Section):
         """How this variant's adapters are trained."""
         return self.loft if variant == "loft" else (self.dset or self.adapt) if variant == "dset" else self.adapt
 
+    def shots_of(self, variant: str) -> tuple[int, ...]:
+        """Real images per class that this variant is made for."""
+        return self.loft_shots if variant == "loft" and self.loft_shots else self.shots
+
     def name_of(self, class_name: str) -> str:
         """What prompts call a class."""
         return self.names.get(class_name, class_name)
@@ -112,7 +119,11 @@ class Datadream(Stage[DatadreamParams]):
         pixels = dict(zip(rows["key"].to_pylist(), rows["pixel_sha256"].to_pylist(), strict=True))
         made = self._making(job)
         units: list[Unit] = []
-        sets = [(0, 0)] if job.item == "zero_shot" else [(k, seed) for k in params.shots for seed in params.seeds]
+        sets = (
+            [(0, 0)]
+            if job.item == "zero_shot"
+            else [(k, seed) for k in params.shots_of(job.item) for seed in params.seeds]
+        )
         for shots, seed in sets:
             tag, before = tag_of(shots, seed), len(units)
             few = {} if shots == 0 else load_few_shot(job, shots, seed)

@@ -133,6 +133,13 @@ def test_adapters_are_those_of_the_variant(made: Path) -> None:
     assert rows_of(made / "zero_shot/generated")[0]["adapter"] is None
 
 
+def test_loft_can_be_made_for_fewer_shots_than_the_others(base: Path, tmp_path: Path) -> None:
+    for variant, wanted in (("loft", {1}), ("cls", {1, 2})):
+        job = job_of(base, variant, tmp_path / "data", shots=[1, 2], loft_shots=[1])
+        units = prepare(get_stage("datadream"), job).plan.units
+        assert {unit.payload["shots"] for unit in units if unit.payload["kind"] == "generate"} == wanted
+
+
 def test_an_image_names_the_real_images_its_adapter_saw(base: Path, made: Path) -> None:
     manifest = json.loads((base / "data/split/few_shot.json").read_text())["seeds"]["0"]
     for row in rows_of(made / "cls/generated"):

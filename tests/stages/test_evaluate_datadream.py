@@ -81,6 +81,14 @@ def test_there_is_a_unit_for_each_arm_variant_number_of_shots_and_seed(data: Pat
     assert {"real-shots02-seed2", "synthetic-cls-shots04-seed1", "pooled-zero_shot-shots04-seed0"} <= set(names)
 
 
+def test_loft_can_be_evaluated_at_fewer_shots_than_the_others(data: Path) -> None:
+    write_dreams(data, "loft", {(2, 0): 3, (2, 1): 3})
+    asked = ["evaluate.datadream.variants=[cls, loft]", "evaluate.datadream.loft_shots=[2]"]
+    names = [name for name in planned(data, *asked) if "loft" in name]
+    assert len(names) == 2 * 3
+    assert all("shots02" in name for name in names)
+
+
 def test_seeds_take_the_few_shot_sets_in_turn(data: Path) -> None:
     choice, few = Choice(evaluation(data)), manifest(data)["seeds"]
     for seed, stands_for in ((0, "0"), (1, "1"), (2, "0"), (7, "1")):

@@ -69,7 +69,7 @@ def _combinations(params: DreamParams) -> Iterator[tuple[str, str, int, int]]:
         seeds = range(1) if arm == "zero_shot_clip" else range(params.seeds)
         for variant in params.variants if arm in ("synthetic", "pooled") else ("",):
             alone = arm in ("zero_shot_clip", "full") or (arm == "synthetic" and variant == ZERO_SHOT)
-            for shots in (0,) if alone else params.shots:
+            for shots in (0,) if alone else params.shots_of(variant):
                 for seed in seeds:
                     yield arm, variant, shots, seed
 

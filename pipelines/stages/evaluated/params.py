@@ -37,6 +37,9 @@ class DreamParams(Section):
 
     variants: tuple[Variant, ...] = Field(("zero_shot", "cls", "dset"), min_length=1)
     shots: tuple[Annotated[int, Field(ge=1)], ...] = Field((4, 16), min_length=1, description="real images per class")
+    loft_shots: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, min_length=1, description="those of loft's arms; null: as shots"
+    )
     seeds: int = Field(3, ge=1, description="seed s takes the s-th few-shot seed of the manifest, and around again")
     arms: tuple[DreamArm, ...] = Field(("zero_shot_clip", "real", "synthetic", "pooled"), min_length=1)
     images: int | None = Field(
@@ -52,6 +55,10 @@ class DreamParams(Section):
         None, description="a policy of augment that CLIP's training images go through; null: as published"
     )
     student: StudentParams | None = Field(None, description="null trains no network from scratch")
+
+    def shots_of(self, variant: str) -> tuple[int, ...]:
+        """Real images per class of a variant's arms, or without a variant of all others."""
+        return self.loft_shots if variant == "loft" and self.loft_shots else self.shots
 
     @field_validator("views")
     @classmethod
