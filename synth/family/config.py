@@ -64,7 +64,7 @@ class Budget:
 class AutoencoderBudget(Budget):
     """The autoencoder's. `kl` weighs the divergence of its latents; after `encoder_steps` only the decoder goes on."""
 
-    steps: int = 8000
+    steps: int = 6500
     batch: int = 16
     rate: float = 2e-3
     kl: float = 5e-4
@@ -75,7 +75,7 @@ class AutoencoderBudget(Budget):
 class ClipBudget(Budget):
     """That of CLIP. After `text_steps` only the image tower goes on."""
 
-    steps: int = 3000
+    steps: int = 3500
     batch: int = 128
     rate: float = 1e-3
     warmup: int = 100
@@ -87,9 +87,9 @@ class ClipBudget(Budget):
 class DenoiserBudget(Budget):
     """That of the UNet and of the DiT."""
 
-    steps: int = 6000
+    steps: int = 7500
     batch: int = 64
-    rate: float = 6e-4
+    rate: float = 8e-4
 
 
 @dataclass(frozen=True)
