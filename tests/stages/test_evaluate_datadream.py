@@ -279,15 +279,27 @@ def test_views_can_be_any_policy_that_leaves_images_at_the_classifiers_size(data
 
 
 def test_the_standard_error_is_that_of_the_paired_difference() -> None:
-    found = compare({0: 0.80, 1: 0.70, 2: 0.90}, {0: 0.78, 1: 0.66, 2: 0.84})
-    # Differences 2, 4 and 6 points: mean 4, deviation 2, error 2 / sqrt(3).
+    found = compare({0: 0.80, 1: 0.70, 2: 0.90}, {0: 0.77, 1: 0.66, 2: 0.85})
+    # Differences 3, 4 and 5 points: mean 4, deviation 1, error 1 / sqrt(3).
     assert found["gap"] == pytest.approx(4)
-    assert found["standard_error"] == pytest.approx(2 / math.sqrt(3))
-    assert found["errors"] == pytest.approx(2 * math.sqrt(3))
+    assert found["standard_error"] == pytest.approx(1 / math.sqrt(3))
+    assert found["errors"] == pytest.approx(4 * math.sqrt(3))
     assert (found["outcome"], found["seeds"]) == ("win", 3)
-    assert compare({0: 0.78, 1: 0.66, 2: 0.84}, {0: 0.80, 1: 0.70, 2: 0.90})["outcome"] == "loss"
+    assert compare({0: 0.77, 1: 0.66, 2: 0.85}, {0: 0.80, 1: 0.70, 2: 0.90})["outcome"] == "loss"
     level = compare({0: 0.80, 1: 0.70, 2: 0.80}, {0: 0.78, 1: 0.72, 2: 0.78})
     assert (level["outcome"], round(level["errors"], 2)) == ("level", 0.5)  # 2, -2, 2: 2/3 over 2.309/sqrt(3)
+
+
+def test_few_seeds_have_to_differ_by_more_standard_errors() -> None:
+    """Student's t at 95 %: 4.30 for three differences, 12.7 for two, 2.78 for five."""
+    three = compare({0: 0.80, 1: 0.70, 2: 0.90}, {0: 0.78, 1: 0.66, 2: 0.84})  # 2, 4 and 6 points: 3.46 errors
+    assert (three["outcome"], round(three["errors"], 2), three["needed"]) == ("level", 3.46, 4.303)
+    five = compare(dict(enumerate((2, 4, 6, 3, 5))), dict.fromkeys(range(5), 0.0))
+    assert (five["outcome"], five["needed"]) == ("win", 2.776)
+    two = compare({0: 0.80, 1: 0.70}, {0: 0.78, 1: 0.66})  # 3 errors
+    assert (two["outcome"], two["needed"]) == ("level", 12.706)
+    many = compare(dict.fromkeys(range(99), 0.5), dict.fromkeys(range(99), 0.4))
+    assert (many["outcome"], many["needed"]) == ("win", 2.086)
 
 
 def test_one_seed_proves_nothing_and_equal_differences_have_no_error() -> None:
@@ -298,15 +310,15 @@ def test_one_seed_proves_nothing_and_equal_differences_have_no_error() -> None:
 
 def test_sentences_follow_from_the_numbers() -> None:
     told = {"shots": 4, "classifier": "clip", "arm": "pooled_cls", "against": "real"}
-    win = compare({0: 0.80, 1: 0.70, 2: 0.90}, {0: 0.78, 1: 0.66, 2: 0.84})
+    win = compare({0: 0.80, 1: 0.70, 2: 0.90}, {0: 0.77, 1: 0.66, 2: 0.85})
     assert sentence(told | win) == (
-        "At 4 shots (clip) real and cls images beat real images only by 4.0 points, 3.5 standard errors over 3 paired seeds."
+        "At 4 shots (clip) real and cls images beat real images only by 4.0 points, 6.9 standard errors over 3 paired seeds."
     )
-    loss = compare({0: 0.78, 1: 0.66, 2: 0.84}, {0: 0.80, 1: 0.70, 2: 0.90})
+    loss = compare({0: 0.77, 1: 0.66, 2: 0.85}, {0: 0.80, 1: 0.70, 2: 0.90})
     assert "lose to real and zero-shot images by 4.0 points" in sentence(told | loss | {"against": "pooled_zero_shot"})
     level = compare({0: 0.80, 1: 0.70, 2: 0.80}, {0: 0.78, 1: 0.72, 2: 0.78})
     assert (
-        "0.7 points ahead of real images only, only 0.5 standard errors over 3 paired seeds: not told apart"
+        "0.7 points ahead of real images only, only 0.5 standard errors over 3 paired seeds where 4.3 would tell: not told apart"
         in sentence(told | level)
     )
     one = sentence(told | compare({0: 0.4}, {0: 0.5}))

@@ -11,8 +11,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: A difference of fewer standard errors than this is told apart from nothing.
-ERRORS_TO_TELL = 2.0
+#: Standard errors from which a mean of n = 2, 3, ... differences is told apart from nothing: Student's t at 95 %, two-sided.
+T95 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+)
 #: Arms that see no number of shots stand beside all of them.
 REFERENCES = ("zero_shot_clip", "full")
 
@@ -99,18 +102,27 @@ def _wins(shots: int, classifier: str, rows: Sequence[Student]) -> list[dict[str
 def compare(ours: Mapping[int, float], control: Mapping[int, float]) -> dict[str, Any]:
     """Accuracies by seed -> the paired difference in percentage points, its standard error, and what that allows to say.
 
-    `outcome`: `win` or `loss` from `ERRORS_TO_TELL` standard errors on, else `level`; `unproved` with one seed.
+    `outcome`: `win` or `loss` from `needed` standard errors on (Student's t at 95 %), else `level`; `unproved` with one seed.
     """
     seeds = sorted(set(ours) & set(control))
     differences = [100 * (ours[seed] - control[seed]) for seed in seeds]
     gap = statistics.fmean(differences)
     if len(differences) < 2:
-        return {"gap": gap, "standard_error": None, "errors": None, "seeds": len(seeds), "outcome": "unproved"}
+        return {
+            "gap": gap,
+            "standard_error": None,
+            "errors": None,
+            "needed": None,
+            "seeds": len(seeds),
+            "outcome": "unproved",
+        }
     error = statistics.stdev(differences) / math.sqrt(len(differences))
     errors = abs(gap) / error if error > 0 else None
-    told_apart = gap != 0 and (errors is None or errors >= ERRORS_TO_TELL)
+    needed = T95[min(len(differences), len(T95) + 1) - 2]
+    told_apart = gap != 0 and (errors is None or errors >= needed)
     outcome = ("win" if gap > 0 else "loss") if told_apart else "level"
-    return {"gap": gap, "standard_error": error, "errors": errors, "seeds": len(seeds), "outcome": outcome}
+    found = {"gap": gap, "standard_error": error, "errors": errors, "needed": needed}
+    return found | {"seeds": len(seeds), "outcome": outcome}
 
 
 def sentence(found: Mapping[str, Any]) -> str:
@@ -127,6 +139,7 @@ def sentence(found: Mapping[str, Any]) -> str:
     if found["outcome"] == "level":
         if found["gap"] == 0:
             return f"{start} are level with {against} {measured}."
-        return f"{start} are {size} {ahead} {against}, only {spread} {measured}: not told apart."
+        asked = f"where {found['needed']:.1f} would tell"
+        return f"{start} are {size} {ahead} {against}, only {spread} {measured} {asked}: not told apart."
     verb = "beat" if found["outcome"] == "win" else "lose to"
     return f"{start} {verb} {against} by {size}, {spread} {measured}."
