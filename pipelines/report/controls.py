@@ -104,7 +104,8 @@ def control_headline(form: Mapping[str, Any]) -> str:
 
 def control_sentences(form: Mapping[str, Any]) -> list[str]:
     """Every comparison in words, and what a reader must know about the numbers."""
-    found = [str(win["sentence"]) for win in _list(form, "wins") if isinstance(win, Mapping) and win.get("sentence")]
+    told = [*_list(form, "wins"), *_list(form, "why_not")]
+    found = [str(one["sentence"]) for one in told if isinstance(one, Mapping) and one.get("sentence")]
     protocol = _object(form, "protocol")
     seeds = protocol.get("few_shot_seeds")
     if isinstance(seeds, list) and seeds:

@@ -362,6 +362,28 @@ def test_every_pooled_variant_is_compared_with_real_only_and_with_zero_shot() ->
     }
 
 
+def test_what_does_not_beat_its_controls_is_told_why() -> None:
+    def table(alone: float, both: float) -> Any:
+        rows = []
+        for seed in range(3):
+            rows += [
+                student("real", seed, 0.70 + 0.01 * seed, real=8),
+                student("synthetic", seed, alone, "cls", synthetic=12),
+                student("pooled", seed, 0.71 + 0.01 * seed, "zero_shot", real=8, synthetic=12),
+                student("pooled", seed, both + 0.01 * seed, "cls", real=8, synthetic=12),
+            ]
+        return control_table(rows, [4], {}, classes=2)["why_not"]
+
+    assert table(0.60, 0.80) == []
+    assert [one["sentence"] for one in table(0.60, 0.71)] == [
+        "No adapted variant beats both controls at 4 shots (clip): on their own its images teach 60.0 % at best (cls), 11.0 points less "
+        "than the 8 real ones, which leaves them little to add."
+    ]
+    assert table(0.75, 0.69)[0]["sentence"].endswith(
+        "4.0 points more than the 8 real ones, so that more seeds may tell them apart."
+    )
+
+
 def test_without_a_control_nothing_is_claimed() -> None:
     table = control_table([student("pooled", 0, 0.8, "cls"), student("real", 0, 0.7, shots=16)], [4, 16], {}, classes=2)
     assert table["wins"] == []

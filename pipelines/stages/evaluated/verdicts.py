@@ -36,13 +36,37 @@ def control_table(
     rows = [{**one, "adapter_bytes": _adapter_bytes(one, adapters)} for one in students]
     found: dict[str, Any] = {"reference": _arms([row for row in rows if row["arm"] in REFERENCES], classes)}
     wins: list[dict[str, Any]] = []
+    why_not: list[dict[str, Any]] = []
     for count in shots:
         # Zero-shot images alone were made, and are trained on, without any real image: one training serves every number of shots.
         here = [row for row in rows if row["arm"] not in REFERENCES and row["shots"] in (0, count)]
         found[f"shots_{count}"] = _arms(here, classes)
         for classifier in sorted({row["classifier"] for row in here}):
-            wins += _wins(count, classifier, [row for row in here if row["classifier"] == classifier])
-    return found | {"wins": wins}
+            new = _wins(count, classifier, [row for row in here if row["classifier"] == classifier])
+            told = why(new, found[f"shots_{count}"][classifier])
+            wins += new
+            why_not += [{"shots": count, "classifier": classifier, "sentence": told}] if told else []
+    return found | {"wins": wins, "why_not": why_not}
+
+
+def why(comparisons: Sequence[Mapping[str, Any]], arms: Mapping[str, Any]) -> str | None:
+    """Why no adapted variant beats both controls, as far as what its images teach on their own can say; None where one does."""
+    adapted = {one["arm"] for one in comparisons} - {"pooled_zero_shot"}
+    lacking = {one["arm"] for one in comparisons if one["outcome"] != "win"}
+    alone = {name: arms[name]["mean"] for arm in adapted if (name := arm.replace("pooled_", "synthetic_")) in arms}
+    if adapted - lacking or not alone or "real" not in arms:
+        return None
+    best = max(alone, key=lambda name: alone[name])
+    gap, reals = 100 * (alone[best] - arms["real"]["mean"]), arms["real"]["images"]["real"]
+    start = (
+        f"No adapted variant beats both controls at {comparisons[0]['shots']} shots ({comparisons[0]['classifier']}):"
+    )
+    taught = f"on their own its images teach {100 * alone[best]:.1f} % at best ({best.removeprefix('synthetic_')})"
+    if gap < 0:
+        return f"{start} {taught}, {-gap:.1f} points less than the {reals} real ones, which leaves them little to add."
+    return (
+        f"{start} {taught}, {gap:.1f} points more than the {reals} real ones, so that more seeds may tell them apart."
+    )
 
 
 def _adapter_bytes(student: Student, adapters: Mapping[str, Mapping[str, int]]) -> int:
