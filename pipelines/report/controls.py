@@ -104,7 +104,7 @@ def control_headline(form: Mapping[str, Any]) -> str:
 
 def control_sentences(form: Mapping[str, Any]) -> list[str]:
     """Every comparison in words, and what a reader must know about the numbers."""
-    told = [*_list(form, "wins"), *_list(form, "why_not")]
+    told = [*_list(form, "why_not"), *_list(form, "wins")]
     found = [str(one["sentence"]) for one in told if isinstance(one, Mapping) and one.get("sentence")]
     protocol = _object(form, "protocol")
     seeds = protocol.get("few_shot_seeds")
