@@ -53,7 +53,9 @@ def why(comparisons: Sequence[Mapping[str, Any]], arms: Mapping[str, Any]) -> st
     """Why no adapted variant beats both controls, as far as what its images teach on their own can say; None where one does."""
     adapted = {one["arm"] for one in comparisons} - {"pooled_zero_shot"}
     lacking = {one["arm"] for one in comparisons if one["outcome"] != "win"}
-    alone = {name: arms[name]["mean"] for arm in adapted if (name := arm.replace("pooled_", "synthetic_")) in arms}
+    alone = {
+        name: arms[name]["mean"] for arm in sorted(adapted) if (name := arm.replace("pooled_", "synthetic_")) in arms
+    }
     if adapted - lacking or not alone or "real" not in arms:
         return None
     best = max(alone, key=lambda name: alone[name])
