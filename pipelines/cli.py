@@ -65,7 +65,9 @@ def run(
     """
     from pipelines.doors import jobs, runs
 
-    for job in jobs.make_jobs(stage, params, overrides or [], data):
+    items = jobs.make_jobs(stage, params, overrides or [], data)
+    runs.plan_all(items)
+    for job in items:
         console.print(runs.run_stage(job, runner, workers, verify, debug), highlight=False)
 
 

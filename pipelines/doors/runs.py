@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, get_args
 
 from pipelines.errors import UserError
 from pipelines.outcomes import ErrorClass
-from pipelines.runtime.execute import Runner, execute
+from pipelines.runtime.execute import Runner, execute, prepare
 from pipelines.runtime.job import Job
 from pipelines.runtime.ledger import all_markers
 from pipelines.runtime.serial import SerialRunner
@@ -52,6 +52,12 @@ def run_stage(
     if not done["ran"]:
         return f"{job.name}: up to date ({done['units']} units, nothing to do) -> {job.output.url}"
     return f"{job.name}: {done['ran']} of {done['units']} units ran in {seconds:.1f} s -> {job.output.url}"
+
+
+def plan_all(jobs: Sequence[Job[Any]]) -> None:
+    """Plan every item before the first one runs: what a later one cannot do is said before any work. Changes nothing."""
+    for job in jobs if len(jobs) > 1 else ():
+        prepare(get_stage(job.stage), job)
 
 
 def retry_stage(job: Job[Any], error_class: str, runner: str = "auto", workers: int | None = None) -> str:

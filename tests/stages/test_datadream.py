@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from pipelines.doors.jobs import make_job, make_jobs
-from pipelines.doors.runs import run_stage
+from pipelines.doors.runs import plan_all, run_stage
 from pipelines.errors import UserError
 from pipelines.runtime.execute import execute, prepare
 from pipelines.runtime.ledger import STAGE_FILE
@@ -131,6 +131,20 @@ def test_adapters_are_those_of_the_variant(made: Path) -> None:
     assert counts == {"zero_shot": 0, "cls": 2, "dset": 1, "loft": 4}
     assert {len(row["adapter"] or ()) for row in rows_of(made / "loft/generated")} == {2}
     assert rows_of(made / "zero_shot/generated")[0]["adapter"] is None
+
+
+def test_what_one_variant_cannot_do_is_said_before_any_of_them_runs(base: Path, tmp_path: Path) -> None:
+    for stage in ("ingest", "split", "generator"):
+        (tmp_path / stage).symlink_to(base / "data" / stage)
+    asked = ["datadream.variants=[zero_shot, cls]", "datadream.shots=[64]"]  # zero_shot could do with any
+    jobs = make_jobs("datadream", base / "params.yaml", asked, str(tmp_path))
+    with pytest.raises(UserError, match=r"64 shots, the manifest has \d+; raise split\.few_shot"):
+        plan_all(jobs)
+    command = [sys.executable, "-m", "pipelines", "run", "datadream", "--params", str(base / "params.yaml")]
+    ran = subprocess.run([*command, "--data", str(tmp_path), "--set", asked[0], "--set", asked[1]], capture_output=True)
+    assert ran.returncode != 0
+    assert b"raise split.few_shot" in ran.stderr + ran.stdout
+    assert not (tmp_path / "datadream").exists()
 
 
 def test_loft_can_be_made_for_fewer_shots_than_the_others(base: Path, tmp_path: Path) -> None:
