@@ -59,14 +59,16 @@ def sums_digest(storage: Storage) -> str:
 def family_files(storage: Storage) -> dict[str, bytes]:
     """The files that SHA256SUMS names, by relative path, each checked; `UserError` for one that is missing or damaged."""
     sums_digest(storage)
+    embedded = storage.url == embedded_family().url
+    mend = "install the package again" if embedded else "copy the folder again, or choose another generator.folder"
     files = {}
     for line in storage.read_bytes(SUMS_FILE).decode().splitlines():
         digest, _, path = line.partition("  ")
         if not storage.exists(path):
-            raise UserError(f"{storage.url} lacks {path}, which its {SUMS_FILE} names; install the package again")
+            raise UserError(f"{storage.url} lacks {path}, which its {SUMS_FILE} names; {mend}")
         data = storage.read_bytes(path)
         if hashlib.sha256(data).hexdigest() != digest:
-            raise UserError(f"{storage.url}/{path} is not the file that {SUMS_FILE} names; install the package again")
+            raise UserError(f"{storage.url}/{path} is not the file that {SUMS_FILE} names; {mend}")
         files[path] = data
     return files
 

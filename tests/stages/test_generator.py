@@ -235,7 +235,8 @@ def test_a_damaged_family_is_refused_before_anything_is_touched(place: Path, tmp
     shutil.copytree(place / "family", tmp_path / "family")
     weights = tmp_path / "family/unet.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(UserError, match=r"unet\.safetensors is not the file that SHA256SUMS names"):
+    sentence = r"unet\.safetensors is not the file that SHA256SUMS names; copy the folder again, or choose another generator\.folder"
+    with pytest.raises(UserError, match=sentence):
         run_in(place, tmp_path, f"generator.folder={tmp_path / 'family'}")
     assert not (tmp_path / "generator").exists()
 
