@@ -271,9 +271,11 @@ def test_views_can_be_any_policy_that_leaves_images_at_the_classifiers_size(data
     run_stage(evaluation(data, *small, flips), "serial", debug=True)
     protocol = json.loads((data / "evaluate/metrics.json").read_text())["datadream"]["protocol"]
     assert protocol["views"] == ["horizontal_flip"]
+    done = tree(data / "evaluate")
     crop = "evaluate.datadream.views=[{resized_crop: {size: 8}}]"
     with pytest.raises(UserError, match=r"views are \(8, 8\), the classifier takes \(16, 16\): crop to that size"):
         run_stage(evaluation(data, *small, crop), "serial", debug=True)
+    assert tree(data / "evaluate") == done  # before any work
     with pytest.raises(UserError, match=r"evaluate\.datadream\.views"):
         evaluation(data, "evaluate.datadream.views=[horizontal_flap]")
 

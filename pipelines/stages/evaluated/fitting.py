@@ -43,6 +43,16 @@ def require_clip(job: Job[Any]) -> None:
     generator_model(job, "clip")
 
 
+def require_size(policy: Any, size: tuple[int, int]) -> None:
+    """Raise `UserError` when a policy does not leave an image at `size`; one that does so by chance is found when it happens."""
+    import torch
+
+    from synth.datadream.fit import policy_views
+
+    with blamed("evaluate.datadream.views"):
+        policy_views(policy, size, 0)(torch.zeros(1, 3, *size), ["blank"], 0)
+
+
 @dataclass(frozen=True, eq=False)
 class Resized:
     """Images of any size as examples of a classifier's size, resized when they are asked for."""
