@@ -10,7 +10,9 @@ can get under in float32, however little the rest costs: the published loop's ti
 Time is of the process's CPU, all threads, per image and iteration, so that other jobs on the machine matter little
 (`--wall` takes the clock instead); a figure is the median over repeats and its interquartile range. Memory is what
 autograd keeps of one step, counted as unique storages without the network's own. The batch is the published 100 at
-32 px and smaller above, where 100 images take this kind of machine minutes (`--batch` for another).
+32 px and smaller above, where 100 images take this kind of machine minutes (`--batch` for another). With `--device cuda`
+it is 100 everywhere, time is the clock's once the device has finished, TF32 is left as PyTorch sets it, and one repeat that
+is not counted warms every arm up.
 """
 
 from __future__ import annotations
@@ -65,14 +67,14 @@ class PublishedHook:
 
 
 def published(model: nn.Module, targets: torch.Tensor, config: RecoverConfig, seed: int, size: int) -> list[float]:
-    """The published loop; returns the loss before each step."""
+    """The published loop, on the device of the targets; returns the loss before each step."""
     hooks = [PublishedHook(layer) for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     weights = [config.first_multiplier] + [1.0] * (len(hooks) - 1)
     losses = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         random.seed(seed)
-        images = torch.randn(len(targets), 3, size, size, requires_grad=True)
+        images = torch.randn(len(targets), 3, size, size).to(targets.device).requires_grad_(True)
         optimizer = torch.optim.Adam([images], lr=config.learning_rate, betas=config.betas, eps=1e-8)
         for step in range(config.iterations):
             progress = 0.5 * (1 + math.cos(math.pi * step / config.iterations))
@@ -110,7 +112,7 @@ def network_alone(
 ) -> list[float]:
     """Forward and input gradient without matching, augmentation or optimiser."""
     images = torch.randn(len(targets), 3, size, size, generator=torch.Generator().manual_seed(seed))
-    images = images.to(memory_format=layout).requires_grad_(True)
+    images = images.to(targets.device, memory_format=layout).requires_grad_(True)
     losses = []
     for _ in range(config.iterations):
         loss = F.cross_entropy(model(images), targets)
@@ -122,18 +124,18 @@ def network_alone(
 class ConvolutionsAlone:
     """Only the network's convolutions and their input gradients, channels_last, on inputs that are made once."""
 
-    def __init__(self, model: nn.Module, batch: int, size: int) -> None:
+    def __init__(self, model: nn.Module, targets: torch.Tensor, size: int) -> None:
         self.calls: list[tuple[nn.Conv2d, torch.Tensor]] = []
         handles = [
             layer.register_forward_hook(self._record) for layer in model.modules() if isinstance(layer, nn.Conv2d)
         ]
         with torch.no_grad():
-            model(torch.zeros(batch, len(MEAN), size, size))
+            model(torch.zeros(len(targets), len(MEAN), size, size, device=targets.device))
         for handle in handles:
             handle.remove()
 
     def _record(self, layer: nn.Conv2d, inputs: tuple[torch.Tensor, ...], _output: torch.Tensor) -> None:
-        image = torch.rand(inputs[0].shape).contiguous(memory_format=torch.channels_last)
+        image = torch.rand_like(inputs[0]).contiguous(memory_format=torch.channels_last)
         self.calls.append((layer, image.requires_grad_(True)))
 
     def __call__(self, config: RecoverConfig, _seed: int) -> list[float]:
@@ -200,7 +202,7 @@ def make_arms(model: nn.Module, targets: torch.Tensor, size: int, bfloat16: bool
         "network alone, contiguous": Arm(partial(run_alone, layout=torch.contiguous_format)),
         "network alone, channels last": Arm(partial(run_alone, layout=torch.channels_last)),
     }
-    arms["convolutions alone"] = Arm(ConvolutionsAlone(model, len(targets), size))
+    arms["convolutions alone"] = Arm(ConvolutionsAlone(model, targets, size))
     if bfloat16:
         arms["ours, bfloat16"] = Arm(partial(run_ours, precision="bfloat16"))
     return arms
@@ -217,20 +219,27 @@ def loss_gap(arm: Arm, base: Arm) -> float:
 
 def measure(size: int, options: argparse.Namespace) -> dict[str, Any]:
     """All arms at one image side, in turns within each repeat."""
-    batch = options.batch or BATCH[size]
-    targets = torch.arange(batch)
-    model = teacher(size, batch)
+    on_gpu = options.device == "cuda"
+    batch = options.batch or (BATCH[32] if on_gpu else BATCH[size])
+    targets = torch.arange(batch, device=options.device)
+    model = teacher(size, batch).to(options.device)
     config = RecoverConfig(iterations=options.steps, log_every=1, jitter=32 if size > 64 else 4)
     arms = make_arms(model, targets, size, options.bfloat16)
     for arm in arms.values():
         arm.megabytes = kept_megabytes(model, partial(arm.run, replace(config, iterations=1), 0))
-    clock = time.perf_counter if options.wall else time.process_time
-    for repeat in range(options.repeats):
+
+    def clock() -> float:
+        if on_gpu:
+            torch.cuda.synchronize()
+        return time.perf_counter() if options.wall or on_gpu else time.process_time()
+
+    for repeat in range(-1 if on_gpu else 0, options.repeats):
         for arm in arms.values():
             start = clock()
             losses = arm.run(config, repeat)
-            arm.times.append((clock() - start) / (options.steps * batch))
-            arm.losses.append(losses)
+            if repeat >= 0:
+                arm.times.append((clock() - start) / (options.steps * batch))
+                arm.losses.append(losses)
     base = arms["published"]
     rows = []
     for name, arm in arms.items():
@@ -278,13 +287,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--wall", action="store_true", help="clock time instead of CPU time")
     parser.add_argument("--bfloat16", action="store_true", help="also ours with bfloat16 activations")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     console = Console(width=120)
+    where = (
+        torch.cuda.get_device_name() if options.device == "cuda" else f"{platform.machine()}, {options.threads} threads"
+    )
+    timed = "clock" if options.wall or options.device == "cuda" else "CPU"
     console.print(
-        f"torch {torch.__version__}, {platform.machine()}, {options.threads} threads, "
-        f"{'clock' if options.wall else 'CPU'} time, {options.repeats} repeats of {options.steps} steps"
+        f"torch {torch.__version__}, {where}, {timed} time, {options.repeats} repeats of {options.steps} steps"
     )
     results = []
     for size in options.sizes:
