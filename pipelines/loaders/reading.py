@@ -24,9 +24,9 @@ from pipelines.images.params import ImageLimits
 from pipelines.images.process import decode_rgb
 from pipelines.outcomes import Outcome, failed
 from pipelines.shards.dataset import Dataset
-from pipelines.shards.reader import TarDamage
 from pipelines.shards.sample import IMAGE_EXTENSIONS, MEMBER_RANK, MemberSpan
 from pipelines.shards.sidecar import read_sidecar
+from pipelines.shards.walker import TarDamage
 
 _READERS = 8
 #: Members that can be asked for beside the image.

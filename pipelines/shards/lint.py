@@ -19,9 +19,10 @@ from pipelines.errors import UserError
 from pipelines.shards.findings import Finding, Findings, LintReport
 from pipelines.shards.index import INDEX, Index, ShardEntry, read_index
 from pipelines.shards.lint_shard import Decode, SeenSample, ShardCheck, ShardFacts
+from pipelines.shards.members import split_name
 from pipelines.shards.publish import CLASSES_FILE, CROISSANT_FILE, SIZES_FILE, STATS_FILE
-from pipelines.shards.reader import TarDamage, TarWalker, split_name
 from pipelines.shards.sidecar import read_sidecar
+from pipelines.shards.walker import TarDamage, TarWalker
 from pipelines.storage import Storage
 
 __all__ = ["Finding", "LintReport", "lint"]

@@ -19,8 +19,9 @@ from typing import BinaryIO, cast
 from pipelines.shards.findings import Findings
 from pipelines.shards.index import escapes
 from pipelines.shards.keys import KEY_PATTERN
-from pipelines.shards.reader import TarDamage, TarMember, TarWalker, split_name
+from pipelines.shards.members import split_name
 from pipelines.shards.sample import MEMBER_RANK, MemberSpan, member_problem
+from pipelines.shards.walker import TarDamage, TarMember, TarWalker
 
 #: Takes encoded image bytes and raises when they are not a sound image.
 Decode = Callable[[bytes], None]
@@ -145,10 +146,15 @@ class ShardCheck:
         name = member.name
         if escapes(name.removesuffix("/")) and name not in (".", "./"):
             self._error("path_escape", name, "unpacking this name could write outside the target folder")
-        if member.kind in ("link", "device"):
-            self._error(
-                f"{member.kind}_member", name, f"a {member.kind} has no place in a dataset and can attack readers"
-            )
+        if member.kind in ("link", "hardlink", "device"):
+            kind = "device" if member.kind == "device" else "link"
+            self._error(f"{kind}_member", name, f"a {kind} has no place in a dataset and can attack readers")
+            return
+        if member.kind == "sparse":
+            self._error("sparse_member", name, "stored with holes, which WebDataset readers do not fill")
+            return
+        if member.kind == "other":
+            self._breach("skipped_member", name, "an entry that is no file; readers skip it")
             return
         if member.kind == "directory":
             self._breach("directory_member", name, "a directory entry; readers skip it")

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pipelines.errors import UserError
-from pipelines.shards.reader import TarDamage, TarMember, TarWalker, split_name
+from pipelines.shards.members import split_name
+from pipelines.shards.walker import TarDamage, TarMember, TarWalker
 from pipelines.sources.base import (
     IMAGE_ENDINGS,
     Record,

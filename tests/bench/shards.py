@@ -31,9 +31,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.shards.keys import key_of_bytes
-from pipelines.shards.reader import ShardReader, TarWalker, iterate_tar, split_name
+from pipelines.shards.members import split_name
+from pipelines.shards.reader import ShardReader, iterate_tar
 from pipelines.shards.sample import MemberSpan
 from pipelines.shards.tar import ShardWriter
+from pipelines.shards.walker import TarWalker
 from pipelines.storage import Storage
 
 SAMPLES = 3000

@@ -13,9 +13,11 @@ import fsspec
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.shards.reader import ShardReader, TarDamage, TarWalker, iterate_tar, split_name
+from pipelines.shards.members import split_name
+from pipelines.shards.reader import ShardReader, iterate_tar
 from pipelines.shards.sample import MemberSpan
 from pipelines.shards.tar import ShardWriter
+from pipelines.shards.walker import TarDamage, TarWalker
 from pipelines.storage import Storage
 from tests.shards.builders import samples
 
@@ -151,7 +153,7 @@ def test_links_directories_and_names_without_extension_are_passed_over() -> None
             archive.addfile(entry, io.BytesIO(b"abc"))
     assert list(iterate_tar(io.BytesIO(out.getvalue()))) == [("a", {"jpg": b"abc"})]
     kinds = [member.kind for member in TarWalker(io.BytesIO(out.getvalue()))]
-    assert kinds == ["directory", "link", "link", "file", "file", "file", "file"]
+    assert kinds == ["directory", "link", "hardlink", "file", "file", "file", "file"]
 
 
 def test_two_members_of_one_name_are_damage() -> None:
