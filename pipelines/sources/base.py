@@ -1,18 +1,24 @@
-"""What every source promises, and the two things all of them need: a storage and hashing that keeps order."""
+"""What every source promises, and what all of them need: a storage, hashing that keeps order, what stands beside an image.
+
+What a label says is told by `pipelines.sources.labels`.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from collections import deque
+import os
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pipelines import sample
 from pipelines.errors import UserError
+from pipelines.outcomes import Outcome, failed
 from pipelines.storage import Storage, canonical_json
 
 T = TypeVar("T")
@@ -21,6 +27,14 @@ T = TypeVar("T")
 HASH_THREADS = 4
 IMAGE_ENDINGS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "pgm", "ppm", "pbm", "avif"})
 SAMPLE_PREFIX = "sample:"
+#: Errors that are of the file and not of the moment.
+_LASTING = frozenset(
+    {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.EINVAL}
+)
+
+
+#: A file or member beside an image that is larger is no description of one image.
+MAX_SIDE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +42,15 @@ class Record:
     """One encoded image and where to find it again.
 
     `source` is a stable locator for people, relative to the source's path. `file` (relative), `offset`, `length`
-    (bytes) and `row` (-1 where there are no rows) are what `Source.read` needs. `label` indexes `Source.classes()`
-    when there are class names; it may be absent. `sha256` (32 bytes) is of exactly the bytes that `read` returns.
+    (bytes) and `row` (-1 where there are no rows) are what `Source.read` needs. `label` is an index into the names that
+    the record's own file states, `label_name` the name there; either may be absent, and where there is a name it is what
+    counts. `sha256` (32 bytes) is of exactly the bytes that `read` returns.
 
     `document` is a JSON object that belongs into the sample's `json`, with COCO dicts of the upright picture under
     `annotations`; `parents` are the keys of what the image was made from. Both are absent for most sources.
+
+    `problem` says why this record cannot be used (it cannot be read, its label or caption says nothing sensible, ...): a
+    source yields it all the same, and it becomes a row. `sha256` is absent then where the bytes could not be read.
     """
 
     source: str
@@ -44,22 +62,34 @@ class Record:
     label_name: str | None
     split: str | None
     caption: str | None
-    sha256: bytes
+    sha256: bytes | None
     document: str | None = None
     parents: tuple[str, ...] | None = None
+    problem: Outcome | None = None
+
+
+def bad_record(source: str, problem: Outcome, split: str | None, row: int = -1, offset: int = 0) -> Record:
+    """The record of what was met at `source` but has no bytes to be had."""
+    return Record(source, "", offset, 0, row, None, None, split, None, None, problem=problem)
 
 
 class Source(Protocol):
-    """A place with images. Built from parameters only: any process can build one and `read` what another found."""
+    """A place with images. Built from parameters only: any process can build one and `read` what another found.
+
+    Everything met has a fate: it is in a `Record`, be it one with a `problem`, or counted by `passed_over`.
+    """
 
     def scan(self) -> Iterator[Record]:
         """All records, streamed, in an order set by the data alone. `UserError` when the place is not as said."""
 
     def read(self, record: Record) -> bytes:
-        """The encoded bytes of a record. Needs no scan before it; safe from several threads."""
+        """The encoded bytes of a record. Needs no scan before it; safe from several threads. OSError when it cannot."""
 
     def classes(self) -> list[str]:
-        """Class names by label; empty when the source has none."""
+        """Class names that the source states, by index; records may name others. Empty when it states none."""
+
+    def passed_over(self) -> Counter[str]:
+        """What the last scan met that is no record, by reason (`hidden`, `link_not_followed`, ...)."""
 
 
 def resolve(path: str) -> str:
@@ -88,19 +118,6 @@ def open_files(path: str, endings: tuple[str, ...], what: str) -> tuple[Storage,
     return storage, files
 
 
-def classes_beside(storage: Storage) -> list[str]:
-    """The names in a `classes.json` in the source's folder; empty when there is none."""
-    if not storage.exists("classes.json"):
-        return []
-    try:
-        names = json.loads(storage.read_bytes("classes.json"))
-    except ValueError:
-        names = None
-    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise UserError(f"{storage.url}/classes.json is not a list of names; repair it or give `classes`")
-    return names
-
-
 def is_hidden(path: str) -> bool:
     """Whether any part of a relative path starts with a dot."""
     return any(part.startswith(".") for part in path.split("/"))
@@ -112,34 +129,40 @@ def escapes(path: str) -> bool:
     return not parts or parts[0] == "/" or ".." in parts or ":" in parts[0] or "\0" in path
 
 
-def label_from(value: object, classes: list[str], where: str) -> tuple[int | None, str | None]:
-    """(label, class name) of a label given as an index or as a name; `UserError` naming `where` if it does not fit."""
-    if value is None:
-        return None, None
-    text = str(value).strip()
-    if text in classes:
-        return classes.index(text), text
+def read_object(raw: bytes, where: str) -> dict[str, Any] | Outcome:
+    """The JSON object of a file or member beside an image, fit to be written again; empty for other JSON.
+
+    An outcome when it is no JSON, has a number JSON cannot hold (NaN, 1e999), half a surrogate, or is huge.
+    """
+    if len(raw) > MAX_SIDE_BYTES:
+        return failed("bad_json", "policy", f"{where} has {len(raw)} bytes, the limit is {MAX_SIDE_BYTES}")
     try:
-        label = int(text)
-    except ValueError:
-        hint = f"it is none of {', '.join(classes[:8])}" if classes else "give the class names in `classes`"
-        raise UserError(f"{where}: the label {text!r} is not a number, and {hint}") from None
-    if label < 0 or (classes and label >= len(classes)):
-        raise UserError(f"{where}: label {label} is outside 0..{len(classes) - 1}, the {len(classes)} classes")
-    return label, classes[label] if classes else None
-
-
-def read_object(raw: bytes, where: str) -> dict[str, Any]:
-    """The JSON object of a file or member beside an image; empty for other JSON, `UserError` for what is no JSON."""
-
-    def refused(name: str) -> None:
-        raise ValueError(f"{name} is no JSON number")
-
-    try:
-        found = json.loads(raw, parse_constant=refused)
+        found = json.loads(raw)
+        canonical_json(found)
+    except UnicodeError:
+        return failed("bad_json", detail=f"{where} is no text in UTF-8")
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} cannot be read ({error}); repair or remove it") from None
+        return failed("bad_json", detail=f"{where} cannot be read: {error}"[:300])
     return found if isinstance(found, dict) else {}
+
+
+def caption_from(value: object) -> str | Outcome | None:
+    """The caption that a value of a table, a member's bytes or a JSON value says; `bad_caption` for what is no text."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            return failed(
+                "bad_caption", detail=f"the caption is no text in UTF-8: {error.reason} at byte {error.start}"
+            )
+    if value is None or not isinstance(value, str):
+        told = f"a caption is text, not {type(value).__name__}"
+        return None if value is None else failed("bad_caption", detail=told)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return failed("bad_caption", detail="the caption holds half a surrogate, which no file can store")
+    return value
 
 
 def handed_over(facts: dict[str, Any]) -> str | None:
@@ -147,26 +170,50 @@ def handed_over(facts: dict[str, Any]) -> str | None:
     return canonical_json(facts).decode() if "annotations" in facts else None
 
 
+def unreadable(error: OSError) -> Outcome:
+    """Why bytes could not be read, in words that hold on any machine (no path of this one)."""
+    if isinstance(error, FileNotFoundError):
+        return failed("missing_file", detail="there is no such file")
+    told = os.strerror(error.errno) if error.errno else type(error).__name__
+    return failed("unreadable", "permanent" if error.errno in _LASTING else "transient", told)
+
+
+class Hashed(NamedTuple, Generic[T]):
+    """An item and what its bytes are: `length` and `sha256`, or the `problem` for which they cannot be read."""
+
+    item: T
+    length: int
+    sha256: bytes | None
+    problem: Outcome | None
+
+
 def hash_in_order(
-    items: Iterable[T], load: Callable[[T], tuple[int, bytes]], window: int = 64
-) -> Iterator[tuple[T, int, bytes]]:
+    items: Iterable[T], load: Callable[[T], tuple[int, bytes] | Outcome], window: int = 64
+) -> Iterator[Hashed[T]]:
     """Each item with (length, sha256 digest) as `load` gives them, from a few threads, in the order of `items`.
 
-    At most `window` items are under way, so memory does not grow with the source.
+    `load` may give an outcome, or raise OSError, for bytes that cannot be read. At most `window` items are under way,
+    so memory does not grow with the source.
     """
+
+    def hashed(item: T) -> Hashed[T]:
+        try:
+            found = load(item)
+        except OSError as error:
+            found = unreadable(error)
+        return Hashed(item, 0, None, found) if isinstance(found, Outcome) else Hashed(item, *found, None)
+
     with ThreadPoolExecutor(HASH_THREADS) as pool:
-        waiting: deque[tuple[T, Future[tuple[int, bytes]]]] = deque()
+        waiting: deque[Future[Hashed[T]]] = deque()
         try:
             for item in items:
-                waiting.append((item, pool.submit(load, item)))
+                waiting.append(pool.submit(hashed, item))
                 if len(waiting) >= window:
-                    first, future = waiting.popleft()
-                    yield first, *future.result()
+                    yield waiting.popleft().result()
             while waiting:
-                first, future = waiting.popleft()
-                yield first, *future.result()
+                yield waiting.popleft().result()
         finally:
-            for _, future in waiting:
+            for future in waiting:
                 future.cancel()
 
 

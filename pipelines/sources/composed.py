@@ -7,7 +7,7 @@ told apart by the hash of their bytes. A scene's bytes are binary PPM, so no enc
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,6 +75,9 @@ class ComposedSource:
     def classes(self) -> list[str]:
         return list(self._names)
 
+    def passed_over(self) -> Counter[str]:
+        return Counter()
+
     def scene(self, index: int) -> Scene:
         """The scene of this number, painted anew."""
         params = self._params
@@ -91,12 +94,14 @@ class ComposedSource:
             record = draws.choice(f"image{trial}", pools[name])
             cutout = self._cutout(record)
             if cutout is not None:
+                assert record.sha256 is not None
                 return Choice(name, self._params.nouns.get(name, noun_of(name)), content_key(record.sha256), cutout)
         raise UserError(
             f"no outline in {_TRIES} images of {name!r} at {self._params.path}; the base needs plain grounds"
         )
 
     def _cutout(self, record: Record) -> Cutout | None:
+        assert record.sha256 is not None  # a record without bytes is in no pool
         with self._lock:
             if record.sha256 in self._cutouts:
                 self._cutouts.move_to_end(record.sha256)
@@ -120,7 +125,7 @@ class ComposedSource:
         found: dict[str, dict[bytes, Record]] = {name: {} for name in self._names}
         splits: set[str | None] = set()
         for record in self._base.scan():
-            if record.label_name is not None:
+            if record.problem is None and record.label_name is not None and record.sha256 is not None:
                 found[record.label_name].setdefault(record.sha256, record)
                 splits.add(record.split)
         if len(splits) > 1:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.errors import UserError
+from pipelines.outcomes import Outcome
 from pipelines.sources.base import (
     IMAGE_ENDINGS,
     Record,
@@ -18,6 +20,7 @@ from pipelines.sources.base import (
     is_hidden,
     read_object,
     resolve,
+    unreadable,
 )
 from pipelines.sources.params import FolderParams
 from pipelines.storage import Storage
@@ -40,23 +43,28 @@ class FolderSource:
         label_of = {name: label for label, name in enumerate(self._class_names(files))}
         beside = _beside(files)
         images = [file for file in self._chosen(files) if beside.get(_stem(file)) != file]
-        for file, length, sha256 in hash_in_order(images, self._hash):
+        for file, length, sha256, unread in hash_in_order(images, self._hash):
             split, name = self._place(file)
             label = None if name is None else label_of[name]
             document = self._document(beside.get(_stem(file)))
-            yield Record(file, file, 0, length, -1, label, name, split, None, sha256, document)
+            problem = unread or (document if isinstance(document, Outcome) else None)
+            said = None if isinstance(document, Outcome) else document
+            yield Record(file, file, 0, length, -1, label, name, split, None, sha256, said, problem=problem)
 
     def read(self, record: Record) -> bytes:
         return self._storage.read_bytes(record.file)
 
-    def _document(self, file: str | None) -> str | None:
+    def _document(self, file: str | None) -> str | Outcome | None:
         if file is None:
             return None
         try:
-            raw = self._storage.read_bytes(file)
+            found = read_object(self._storage.read_bytes(file), "the json beside it")
         except OSError as error:
-            raise UserError(f"cannot read {file} in {self._params.path}: {error}; fix it and run again") from error
-        return handed_over(read_object(raw, f"{file} in {self._params.path}"))
+            return unreadable(error)
+        return found if isinstance(found, Outcome) else handed_over(found)
+
+    def passed_over(self) -> Counter[str]:
+        return Counter()
 
     def classes(self) -> list[str]:
         """Of all splits, so that a class keeps its label whichever split is picked."""
@@ -142,12 +150,9 @@ class FolderSource:
         path = self._storage.local_path(file)
         if path is None:
             return digest(self._storage.read_bytes(file))
-        try:
-            with path.open("rb") as handle:
-                sha256 = hashlib.file_digest(handle, "sha256").digest()
-                return handle.tell(), sha256
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}; fix or remove the file and run again") from error
+        with path.open("rb") as handle:
+            sha256 = hashlib.file_digest(handle, "sha256").digest()
+            return handle.tell(), sha256
 
 
 def _stem(file: str) -> str:

@@ -9,12 +9,14 @@ import hashlib
 import struct
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipelines.errors import UserError
-from pipelines.sources.base import Record, classes_beside, label_from, resolve
+from pipelines.sources.base import Record, resolve
 from pipelines.sources.base import digest as digest_of
+from pipelines.sources.labels import StatedNames, label_from
 from pipelines.sources.params import IdxParams
 from pipelines.storage import Storage
 
@@ -40,29 +42,34 @@ class IdxSource:
         unknown = sorted(set(params.sha256) - {params.images, params.labels})
         if unknown:
             raise UserError(f"sha256 names {unknown[0]!r}, which is neither `images` nor `labels` of this source")
+        self._names = StatedNames(self._storage, params.classes)
         self._arrays: dict[str, IdxArray] = {}
         self._lock = threading.Lock()
 
     def scan(self) -> Iterator[Record]:
         """Images in file order; the row is the position."""
         images, labels = self._images(), self._labels()
-        classes = self.classes()
+        names = self._names.of(self._params.labels or "")
         head = _netpbm_header(images.shape)
         size = _size(images.shape[1:])
         name = self._params.images
         for row in range(images.shape[0]):
             length, sha256 = digest_of(self._image(row))  # here: a thread costs more than the hash of a small image
             where = f"{name}#{row}"
-            label, label_name = label_from(None if labels is None else labels[row], classes, where)
+            said = label_from(None if labels is None else labels[row], names)
             offset = images.start + row * size
             assert length == len(head) + size
-            yield Record(where, name, offset, length, row, label, label_name, self._params.split, None, sha256)
+            place = (where, name, offset, length, row)
+            yield Record(*place, said.index, said.name, self._params.split, None, sha256, problem=said.problem)
 
     def read(self, record: Record) -> bytes:
         return self._image(record.row)
 
     def classes(self) -> list[str]:
-        return list(self._params.classes or classes_beside(self._storage))
+        return self._names.merged([self._params.labels or ""])
+
+    def passed_over(self) -> Counter[str]:
+        return Counter()
 
     def _image(self, row: int) -> bytes:
         images = self._images()

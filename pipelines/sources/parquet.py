@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.errors import UserError
-from pipelines.sources.base import Record, digest, escapes, hash_in_order, label_from, open_files
+from pipelines.outcomes import Outcome
+from pipelines.sources.base import Record, caption_from, digest, escapes, hash_in_order, open_files
+from pipelines.sources.labels import NO_NAMES, Names, label_from, merge
 from pipelines.sources.params import ParquetParams
 from pipelines.storage import Storage
 
@@ -36,16 +37,15 @@ class ParquetSource:
 
     def scan(self) -> Iterator[Record]:
         """Files by name, rows in file order. An absent image is a record of no bytes, which the image path refuses."""
-        classes = self.classes()
         for file in self._files:
             with self._open(file) as table:
-                start = 0
+                names, start = self._names(table.schema_arrow), 0
                 for index in range(table.num_row_groups):
                     group = table.read_row_group(index, columns=self._columns())
-                    yield from self._scan_group(file, index, start, group, classes)
+                    yield from self._scan_group(file, index, start, group, names)
                     start += group.num_rows
 
-    def _scan_group(self, file: str, index: int, start: int, group: pa.Table, classes: list[str]) -> Iterator[Record]:
+    def _scan_group(self, file: str, index: int, start: int, group: pa.Table, names: Names) -> Iterator[Record]:
         images = group.column(self._image_column)
 
         def load(row: int) -> tuple[int, bytes]:
@@ -53,21 +53,23 @@ class ParquetSource:
 
         labels = self._values(group, self._params.label_column)
         captions = self._values(group, self._params.caption_column)
-        for row, length, sha256 in hash_in_order(range(group.num_rows), load):
+        for row, length, sha256, unread in hash_in_order(range(group.num_rows), load):
             where = f"{file}#{start + row}"
-            label, name = label_from(labels[row], classes, where)
-            caption = captions[row]
+            said = label_from(labels[row], names)
+            caption = caption_from(captions[row])
+            refused = caption if isinstance(caption, Outcome) else None
             yield Record(
                 source=where,
                 file=file,
                 offset=index,
                 length=length,
                 row=row,
-                label=label,
-                label_name=name,
+                label=said.index,
+                label_name=said.name,
                 split=self._params.split,
-                caption=None if caption is None else str(caption),
+                caption=None if isinstance(caption, Outcome) else caption,
                 sha256=sha256,
+                problem=unread or said.problem or refused,
             )
 
     def read(self, record: Record) -> bytes:
@@ -84,25 +86,24 @@ class ParquetSource:
         return self._bytes(images[record.row].as_py(), record.file, record.row)
 
     def classes(self) -> list[str]:
-        """`classes`, else the names in Hugging Face's metadata, else the distinct text labels, sorted."""
-        column = self._params.label_column
-        if self._params.classes is not None:
-            return list(self._params.classes)
-        if column is None:
-            return []
-        names: set[str] = set()
+        """`classes`, else the names in Hugging Face's metadata, file by file. Text labels are names as they are met."""
+        if self._params.classes is not None or self._params.label_column is None:
+            return list(self._params.classes or ())
+        told = []
         for file in self._files:
             with self._open(file) as table:
-                schema = table.schema_arrow
-                told = _hugging_face_names(schema.metadata, column)
-                if told:
-                    return told
-                if not _is_text(schema.field(column).type):
-                    return []
-                for index in range(table.num_row_groups):
-                    values = table.read_row_group(index, columns=[column]).column(0)
-                    names.update(value for value in pc.unique(values).to_pylist() if value is not None)
-        return sorted(names)
+                told.append(self._names(table.schema_arrow))
+        return merge(told)
+
+    def passed_over(self) -> Counter[str]:
+        return Counter()
+
+    def _names(self, schema: pa.Schema) -> Names:
+        """The class names by index for the labels of a file with this schema."""
+        if self._params.classes is not None:
+            return Names(self._params.classes)
+        column = self._params.label_column
+        return NO_NAMES if column is None else Names(_hugging_face_names(schema.metadata, column))
 
     @property
     def _image_column(self) -> str:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipelines.errors import UserError
+from pipelines.outcomes import Outcome
 from pipelines.shards.members import split_name
 from pipelines.shards.walker import TarDamage, TarMember, TarWalker
 from pipelines.sources.base import (
     IMAGE_ENDINGS,
+    MAX_SIDE_BYTES,
     Record,
-    classes_beside,
+    caption_from,
     digest,
     escapes,
     handed_over,
     hash_in_order,
-    label_from,
     open_files,
     read_object,
 )
+from pipelines.sources.labels import Label, Names, StatedNames, bad_label, label_from
 from pipelines.sources.params import TarParams
-
-#: A label or caption larger than this is no label or caption.
-_MAX_SIDE_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -43,23 +44,26 @@ class TarSource:
     def __init__(self, params: TarParams) -> None:
         self._params = params
         self._storage, self._files = open_files(params.path, (".tar",), "tar archive")
+        self._names = StatedNames(self._storage, params.classes)
 
     def scan(self) -> Iterator[Record]:
         """Tars by name, samples in file order."""
-        classes = self.classes()
-        for group, length, sha256 in hash_in_order(self._groups(), lambda group: digest(group.data), window=16):
+        for group, length, sha256, unread in hash_in_order(self._groups(), lambda group: digest(group.data), window=16):
             image = group.image
             assert image is not None
-            where = f"{group.file}::{image.name}"
-            label, name, caption, document = self._described(group, classes, where)
-            place = (where, group.file, image.offset, length, -1)
-            yield Record(*place, label, name, self._params.split, caption, sha256, document)
+            place = (f"{group.file}::{image.name}", group.file, image.offset, length, -1)
+            said, caption, document, problem = self._described(group, self._names.of(group.file))
+            problem = unread or problem
+            yield Record(*place, said.index, said.name, self._params.split, caption, sha256, document, problem=problem)
 
     def read(self, record: Record) -> bytes:
         return self._storage.pread(record.file, record.offset, record.length)
 
     def classes(self) -> list[str]:
-        return list(self._params.classes or classes_beside(self._storage))
+        return self._names.merged(self._files)
+
+    def passed_over(self) -> Counter[str]:
+        return Counter()
 
     def _groups(self) -> Iterator[_Group]:
         for file in self._files:
@@ -88,21 +92,35 @@ class TarSource:
                 if group.image is None:
                     group.image, group.data = member, walker.read()
             elif ext in ("cls", "txt", "json"):
-                if member.size > _MAX_SIDE_BYTES:
+                if member.size > MAX_SIDE_BYTES:
                     raise UserError(f"{file}: {member.name} has {member.size} bytes, too many for a label or caption")
                 group.sides[ext] = walker.read()
         if group.image is not None:
             yield group
 
-    def _described(
-        self, group: _Group, classes: list[str], where: str
-    ) -> tuple[int | None, str | None, str | None, str | None]:
-        """(label, class name, caption, document) from the small members."""
-        try:
-            text = {ext: raw.decode() for ext, raw in group.sides.items() if ext != "json"}
-        except ValueError as error:
-            raise UserError(f"{where}: its cls or txt member cannot be read ({error}); repair or remove it") from None
-        facts = read_object(group.sides.get("json", b"{}"), f"{where}: its json member")
-        label, name = label_from(text.get("cls", facts.get(self._params.label_key)), classes, where)
-        caption = text.get("txt", facts.get(self._params.caption_key))
-        return label, name, caption if isinstance(caption, str) else None, handed_over(facts)
+    def _described(self, group: _Group, names: Names) -> tuple[Label, str | None, str | None, Outcome | None]:
+        """(label, caption, document, problem) from the small members."""
+        facts = read_object(group.sides.get("json", b"{}"), "its json member")
+        if isinstance(facts, Outcome):
+            return Label(), None, None, facts
+        label = self._label(group, facts, names)
+        given = group.sides.get("txt", facts.get(self._params.caption_key))
+        caption = caption_from(given) if isinstance(given, bytes | str) else None
+        if isinstance(caption, Outcome):
+            return label, None, None, label.problem or caption
+        return label, caption, handed_over(facts), label.problem
+
+    def _label(self, group: _Group, facts: dict[str, Any], names: Names) -> Label:
+        """From `.cls`, else from `.json`; a `label_name` beside an index names it where no names are stated."""
+        raw = group.sides.get("cls")
+        if raw is None:
+            label = label_from(facts.get(self._params.label_key), names)
+        else:
+            try:
+                label = label_from(raw.decode(), names, member=True)
+            except UnicodeDecodeError:
+                return bad_label("its cls member is no text in UTF-8")
+        name = facts.get("label_name")
+        if names or label.index is None or not isinstance(name, str):
+            return label
+        return Label(label.index, label_from(name, names).name)

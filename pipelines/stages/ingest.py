@@ -10,12 +10,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
@@ -30,15 +28,14 @@ from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import PLAN_FOLDER
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
-from pipelines.shards.keys import content_key
 from pipelines.shards.sample import Sample
 from pipelines.sources import Record, Source, SourceParams, open_source
+from pipelines.sources.base import unreadable
+from pipelines.stages.ingest_plan import content, deal, mark_duplicates, record_key, scan
 from pipelines.storage import canonical_json
 
 #: Records in flight between the reading thread and the writer of one unit.
 WINDOW = 64
-#: Evaluation sets keep their images; a training image equal to one of them is the duplicate.
-SPLIT_RANK = {"test": 0, "val": 1, "train": 2}
 
 
 class IngestParams(Section):
@@ -53,55 +50,34 @@ class IngestParams(Section):
     threads: int = Field(2, ge=1, le=64, description="decoding threads of one worker; does not change the bytes")
 
 
-RECORDS = pa.schema(
-    [
-        ("origin", pa.int32()),
-        ("source", pa.string()),
-        ("file", pa.string()),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        ("row", pa.int64()),
-        ("label", pa.int32()),
-        ("label_name", pa.string()),
-        ("split", pa.string()),
-        ("caption", pa.string()),
-        ("sha256", pa.binary(32)),
-        ("duplicate_of", pa.string()),
-    ]
-)
-#: Columns of a plan in which a source hands over more than an image. Other plans do without, so their bytes stay.
-HANDED_OVER = pa.schema([("document", pa.string()), ("parents", pa.list_(pa.string()))])
-
-
 class Ingest(Stage[IngestParams]):
     """Sources in, one dataset out."""
 
     name = "ingest"
-    version = 1
+    version = 2
     summary = "sources -> clean, keyed, byte-stable WebDataset shards"
     Params = IngestParams
     speed_only = frozenset({"threads"})
 
     def plan(self, job: Job[IngestParams]) -> Plan:
         params = job.params
-        sources = [open_source(source) for source in params.sources]
-        classes = _merge_classes(sources)
-        records = _scan(sources, classes)
+        records, classes, passed = scan(params.sources)
         if records.num_rows == 0:
             raise UserError(f"no images in {', '.join(source.path for source in params.sources)}; check ingest.sources")
-        records = _mark_duplicates(records, params)
-        order, bounds = _deal(records, params, job.run.seed)
-        count, columns, schema = records.num_rows, records.columns, records.schema
+        records = mark_duplicates(records, params.duplicates == "error")
+        order, bounds = deal(records, params, job.run.seed)
+        columns, schema = records.columns, records.schema
         del records  # column by column, so that the set is in memory once
         for place, column in enumerate(columns):
             columns[place] = column.take(pa.array(order))
         dealt = pa.table(columns, schema=schema)
         groups = [dealt.slice(a, b - a) for a, b in itertools.pairwise(bounds)]
         units = [
-            Unit(f"ingest-{index:06d}", {"group": index, "rows": group.num_rows, "content": _content(group)})
+            Unit(f"ingest-{index:06d}", {"group": index, "rows": group.num_rows, "content": content(group)})
             for index, group in enumerate(groups)
         ]
-        return Plan(units, {"records": groups}, {"classes": classes, "records": count})
+        facts = {"classes": classes, "records": dealt.num_rows, "passed_over": dict(sorted(passed.items()))}
+        return Plan(units, {"records": groups}, facts)
 
     def open(self, job: Job[IngestParams]) -> list[Source]:
         import cv2
@@ -131,122 +107,14 @@ class Ingest(Stage[IngestParams]):
         return {"image": job.params.image.model_dump(mode="json")}
 
 
-def _merge_classes(sources: Sequence[Source]) -> list[str]:
-    """Class names of all sources: the first source's order, then new names as they come."""
-    merged: dict[str, None] = {}
-    for source in sources:
-        merged.update(dict.fromkeys(source.classes()))
-    return list(merged)
-
-
-def _scan(sources: Sequence[Source], classes: Sequence[str]) -> pa.Table:
-    """One row per record of every source, in order. Streams in batches, so memory is the table's and no more."""
-    label_of = {name: index for index, name in enumerate(classes)}
-    batches: list[pa.RecordBatch] = []
-    schema = pa.unify_schemas([RECORDS, HANDED_OVER])
-    for origin, source in enumerate(sources):
-        for chunk in _chunks(source.scan(), 4096):
-            columns: dict[str, list[Any]] = {name: [] for name in schema.names}
-            for record in chunk:
-                label = record.label if record.label_name is None else label_of[record.label_name]
-                values: tuple[Any, ...] = (origin, record.source, record.file, record.offset, record.length, record.row)
-                values += (label, record.label_name, record.split, record.caption, record.sha256, None)
-                values += (_with_categories(record.document, label_of), record.parents)
-                for name, value in zip(schema.names, values, strict=True):
-                    columns[name].append(value)
-            batches.append(pa.RecordBatch.from_pydict(columns, schema=schema))
-    table = pa.Table.from_batches(batches, schema=schema)
-    unused = [name for name in HANDED_OVER.names if table[name].null_count == table.num_rows]
-    return table.drop_columns(unused).combine_chunks()  # many small buffers take twice the room
-
-
-def _with_categories(document: str | None, label_of: dict[str, int]) -> str | None:
-    """The document with COCO category ids of the merged classes where annotations name theirs (`category_name`)."""
-    if document is None:
-        return None
-    described = json.loads(document)
-    given = described["annotations"]
-    for item in given if isinstance(given, list) else []:
-        if isinstance(item, dict) and item.get("category_name") in label_of:
-            item["category_id"] = label_of[item["category_name"]] + 1
-    return canonical_json(described).decode()
-
-
-def _chunks(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
-    chunk: list[Record] = []
-    for record in records:
-        chunk.append(record)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def _mark_duplicates(records: pa.Table, params: IngestParams) -> pa.Table:
-    """Fill `duplicate_of` with the source of the record that is kept, for all others of equal bytes."""
-    digests = np.frombuffer(records["sha256"].combine_chunks().buffers()[1], dtype=">u8").reshape(-1, 4)
-    ranks = [SPLIT_RANK.get(split or "", 3) for chunk in records["split"].chunks for split in chunk.to_pylist()]
-    rank = np.array(ranks, dtype=np.int8)
-    position = np.arange(records.num_rows)
-    order = np.lexsort((position, rank, digests[:, 1], digests[:, 0]))
-    same = (digests[order][1:] == digests[order][:-1]).all(axis=1)
-    if not same.any():
-        return records
-    starts = np.concatenate([[True], ~same])
-    keeper = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
-    duplicate = np.empty(records.num_rows, dtype=np.int64)
-    duplicate[order] = np.where(starts, -1, keeper)
-    sources = records["source"]
-    if params.duplicates == "error":
-        first = int(np.flatnonzero(duplicate >= 0)[0])
-        raise UserError(
-            f"{sources[first]} has the same bytes as {sources[int(duplicate[first])]}, one of "
-            f"{int((duplicate >= 0).sum())} duplicates; remove them or set ingest.duplicates: drop"
-        )
-    names = [None if other < 0 else sources[int(other)].as_py() for other in duplicate]
-    return records.set_column(RECORDS.get_field_index("duplicate_of"), "duplicate_of", pa.array(names, pa.string()))
-
-
-def _deal(records: pa.Table, params: IngestParams, seed: int) -> tuple[np.ndarray[Any, Any], list[int]]:
-    """The order of the records and the bounds of the shards in it.
-
-    Shuffled: a record's shard and place follow from a hash of its source name, so a changed or an added image moves no
-    other image. Shard sizes then vary a little (a binomial spread) around the target.
-    """
-    count = records.num_rows
-    total = int(np.sum(records["length"].to_numpy()))
-    shards = max(math.ceil(count / params.shard_samples), math.ceil(total / params.shard_bytes), 1)
-    if params.order == "source":
-        step = math.ceil(count / shards)
-        return np.arange(count), [*range(0, count, step), count]
-    prefix, hashed = f"{seed}:", bytearray()
-    for batch in records.select(["origin", "source"]).to_batches():
-        for origin, name in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            hashed += hashlib.sha256(f"{prefix}{origin}:{name}".encode()).digest()[:8]
-    place = np.frombuffer(hashed, dtype=">u8").astype(np.uint64)
-    order = np.argsort(place, kind="stable")
-    edges = [int(((1 << 64) * index) // shards) for index in range(1, shards)]
-    cuts = np.searchsorted(place[order], np.array(edges, dtype=np.uint64))
-    bounds = [0, *(int(cut) for cut in cuts), count]
-    return order, [bound for index, bound in enumerate(bounds) if index == 0 or bound > bounds[index - 1]]
-
-
-def _content(group: pa.Table) -> str:
-    """A hash of all that a unit's records say."""
-    digest = hashlib.sha256()
-    for row in group.to_pylist():
-        said = {name: value for name, value in row.items() if value is not None or name not in HANDED_OVER.names}
-        digest.update(canonical_json({**said, "sha256": row["sha256"].hex()}))
-    return digest.hexdigest()
-
-
 def _processed(
     rows: Sequence[dict[str, Any]], sources: Sequence[Source], params: IngestParams
 ) -> Iterator[tuple[dict[str, Any], Processed | Outcome]]:
     """Rows with what became of them, in plan order, made by a few threads (the decoders free the GIL)."""
 
     def work(row: dict[str, Any]) -> Processed | Outcome:
+        if row.get("problem") is not None:
+            return Outcome(**row["problem"])
         if row["duplicate_of"] is not None:
             return dropped("duplicate", f"same bytes as {row['duplicate_of']}")
         limit = params.image.limits.max_bytes
@@ -255,7 +123,7 @@ def _processed(
         try:
             raw = sources[row["origin"]].read(_record(row))
         except OSError as error:
-            return failed("unreadable", "transient", str(error))
+            return unreadable(error)
         if hashlib.sha256(raw).digest() != row["sha256"]:
             return failed("changed_while_reading", "transient", "the bytes are not those of the scan; run again")
         return process(raw, params.image)
@@ -273,8 +141,8 @@ def _record(row: dict[str, Any]) -> Record:
 def _sidecar_row(row: dict[str, Any]) -> dict[str, Any]:
     names = ("source", "split", "label", "label_name")
     return {name: row[name] for name in names} | {
-        "key": content_key(row["sha256"]),
-        "raw_sha256": row["sha256"].hex(),
+        "key": record_key(row),
+        "raw_sha256": row["sha256"] and row["sha256"].hex(),
         "parents": row.get("parents"),
     }
 

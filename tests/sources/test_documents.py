@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from pipelines.config import RunParams
-from pipelines.errors import UserError
 from pipelines.images import ImageParams, Processed, decode_rgb, process
 from pipelines.images.documents import stored_document
 from pipelines.images.geometry import Plan, move_boxes, plan
@@ -184,11 +183,28 @@ def test_an_image_whose_annotations_are_of_another_size_fails_alone(tmp_path: Pa
     assert "bad_annotations" in json.dumps(stats)
 
 
-def test_json_that_is_none_is_told_with_its_place(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        '{"annotations": ',
+        '{"annotations": [], "score": NaN}',
+        '{"annotations": [], "score": 1e999}',
+        '{"annotations": [], "by": "\\ud800"}',
+        '{"annotations": [], "n": ' + "9" * 5000 + "}",
+        "[" * 100_000,
+    ],
+)
+def test_json_that_cannot_be_kept_is_the_problem_of_one_record(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.png").write_bytes(png(16, 16))
-    for text in ('{"annotations": ', '{"annotations": [], "score": NaN}'):
-        (tmp_path / "a.json").write_text(text)
-        with pytest.raises(UserError, match=r"a\.json in .* cannot be read"):
-            list(open_source(FolderParams(path=str(tmp_path), layout="flat")).scan())
+    (tmp_path / "sound.png").write_bytes(png(16, 17))
+    (tmp_path / "a.json").write_text(text)
+    records = list(open_source(FolderParams(path=str(tmp_path), layout="flat")).scan())
+    assert [record.problem and record.problem.reason for record in records] == ["bad_json", None]
+
+
+def test_json_with_no_image_beside_it_describes_none(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(16, 16))
+    (tmp_path / "a.json").write_text("{}")
     (tmp_path / "a.png").rename(tmp_path / "b.png")
     assert len(list(open_source(FolderParams(path=str(tmp_path), layout="flat")).scan())) == 2  # no image beside it

@@ -47,11 +47,11 @@ def test_bytes_with_number_labels_and_captions(tmp_path: Path) -> None:
         assert source.read(record) == image
 
 
-def test_text_labels_are_sorted_class_names_over_all_files(tmp_path: Path) -> None:
+def test_text_labels_are_class_names(tmp_path: Path) -> None:
     write(tmp_path / "1.parquet", {"img": [b"x"], "y": ["dog"]})
     write(tmp_path / "2.parquet", {"img": [b"y"], "y": pa.array(["cat"]).dictionary_encode()})
     records = scan(tmp_path, image_column="img", label_column="y")
-    assert [(record.label, record.label_name) for record in records] == [(1, "dog"), (0, "cat")]
+    assert [(record.label, record.label_name) for record in records] == [(None, "dog"), (None, "cat")]
 
 
 def test_hugging_face_structs_and_class_names_are_understood(tmp_path: Path) -> None:
@@ -91,8 +91,9 @@ def test_mistakes_are_told_in_a_sentence(tmp_path: Path) -> None:
         scan(table, image_column="image")
     with pytest.raises(UserError, match="column 'y' of type int64 does not hold images"):
         scan(table, image_column="y")
-    with pytest.raises(UserError, match=r"t\.parquet#0: label 3 is outside 0\.\.1"):
-        scan(table, image_column="img", label_column="y", classes=["a", "b"])
+    outside = scan(table, image_column="img", label_column="y", classes=["a", "b"])[0].problem
+    assert outside is not None
+    assert (outside.reason, outside.detail) == ("bad_label", "the index 3 is outside 0..1, the 2 classes")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(UserError, match=r"bad\.parquet in .* is not a sound parquet file"):
         scan(tmp_path / "bad.parquet", image_column="img")

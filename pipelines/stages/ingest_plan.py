@@ -1,0 +1,273 @@
+"""The planning side of `ingest`: every source scanned into one table, classes merged by name, duplicates found, shards dealt.
+
+Nothing is decoded here. A record that a source could not read or understand is a row like any other, with its `problem`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.errors import UserError
+from pipelines.shards.keys import content_key, key_of_url
+from pipelines.sources import Record, SourceParams, open_source
+from pipelines.sources.labels import merge
+from pipelines.storage import canonical_json
+
+log = logging.getLogger(__name__)
+
+#: Evaluation sets keep their images; a training image equal to one of them is the duplicate.
+SPLIT_RANK = {"test": 0, "val": 1, "train": 2}
+_BATCH = 4096
+
+RECORDS = pa.schema(
+    [
+        ("origin", pa.int32()),
+        ("source", pa.string()),
+        ("file", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+        ("row", pa.int64()),
+        ("label", pa.int32()),
+        ("label_name", pa.string()),
+        ("split", pa.string()),
+        ("caption", pa.string()),
+        ("sha256", pa.binary(32)),
+        ("duplicate_of", pa.string()),
+    ]
+)
+_PROBLEM = pa.struct([(name, pa.string()) for name in ("status", "reason", "error_class", "detail")])
+#: Columns of a plan in which a source hands over more than an image. Other plans do without, so their bytes stay.
+HANDED_OVER = pa.schema([("document", pa.string()), ("parents", pa.list_(pa.string())), ("problem", _PROBLEM)])
+
+
+class Shares(Protocol):
+    """What of `IngestParams` decides the deal."""
+
+    @property
+    def order(self) -> str: ...
+    @property
+    def shard_samples(self) -> int: ...
+    @property
+    def shard_bytes(self) -> int: ...
+
+
+class Scanned(NamedTuple):
+    """All `records` (RECORDS and what is used of HANDED_OVER), the classes by label, and what is no record, by reason."""
+
+    records: pa.Table
+    classes: list[str]
+    passed: Counter[str]
+
+
+def scan(sources: Sequence[SourceParams]) -> Scanned:
+    """One row per record of every source, in order. Streams in batches, so memory is the table's and no more."""
+    schema = pa.unify_schemas([RECORDS, HANDED_OVER])
+    batches: list[pa.RecordBatch] = []
+    named: list[list[str]] = []
+    passed: Counter[str] = Counter()
+    for origin, params in enumerate(sources):
+        source = open_source(params)
+        own = [_batch(origin, chunk, schema) for chunk in _chunks(source.scan(), _BATCH)]
+        told = source.classes()
+        own = own if told else _of_one_sort(own)
+        named.append(told + _met(own, told))
+        batches += own
+        passed.update(source.passed_over())
+    table = pa.Table.from_batches(batches, schema=schema)
+    classes = merge(named)
+    table, classes = _numbered(table, classes, sources)
+    unused = [name for name in HANDED_OVER.names if table[name].null_count == table.num_rows]
+    return Scanned(table.drop_columns(unused).combine_chunks(), classes, passed)  # small buffers take twice the room
+
+
+def _batch(origin: int, records: Sequence[Record], schema: pa.Schema) -> pa.RecordBatch:
+    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+    for record in records:
+        values: tuple[Any, ...] = (origin, record.source, record.file, record.offset, record.length, record.row)
+        values += (record.label, record.label_name, record.split, record.caption, record.sha256, None)
+        values += (record.document, record.parents, _problem(record))
+        for name, value in zip(schema.names, values, strict=True):
+            columns[name].append(value)
+    return pa.RecordBatch.from_pydict(columns, schema=schema)
+
+
+def _problem(record: Record) -> dict[str, str | None] | None:
+    if record.problem is None:
+        assert record.sha256 is not None, f"{record.source} has neither bytes nor a problem"
+        return None
+    return {name: getattr(record.problem, name) for name in _PROBLEM.names}
+
+
+def _of_one_sort(batches: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """A source that states no names has numbers or text as labels: beside numbers, text is no class but damage."""
+    if not any(pc.any(_unnamed(batch)).as_py() for batch in batches):
+        return list(batches)
+    refused = {
+        "status": "failed",
+        "reason": "bad_label",
+        "error_class": "permanent",
+        "detail": "the label is text, so a name, but other labels of this source are numbers and no names are stated",
+    }
+    return [_refuse(batch, refused) for batch in batches]
+
+
+def _refuse(batch: pa.RecordBatch, problem: dict[str, str]) -> pa.RecordBatch:
+    names = batch["label_name"].to_pylist()
+    labels, problems = batch["label"].to_pylist(), batch["problem"].to_pylist()
+    for place, (name, label) in enumerate(zip(names, labels, strict=True)):
+        if name is not None and label is None:
+            names[place], problems[place] = None, problems[place] or problem
+    columns = {name: batch[name] for name in batch.schema.names}
+    columns |= {"label_name": pa.array(names, pa.string()), "problem": pa.array(problems, _PROBLEM)}
+    return pa.RecordBatch.from_pydict(columns, schema=batch.schema)
+
+
+def _met(batches: Sequence[pa.RecordBatch], told: Sequence[str]) -> list[str]:
+    """The names that records use and the source did not state, sorted."""
+    met = {name for batch in batches for name in pc.unique(batch["label_name"]).to_pylist() if name is not None}
+    return sorted(met.difference(told))
+
+
+def _unnamed(records: pa.RecordBatch | pa.Table) -> Any:
+    """Which records have a number for a label, and no name for it."""
+    numbered = pc.and_(pc.is_valid(records["label"]), pc.is_null(records["label_name"]))
+    return pc.and_(pc.is_null(records["problem"]), numbered)
+
+
+def _numbered(table: pa.Table, classes: list[str], sources: Sequence[SourceParams]) -> tuple[pa.Table, list[str]]:
+    """The table with labels that count in the merged `classes`, and those classes.
+
+    Numbers without names are names themselves, "0".."N-1", where no source has names; beside names they would be guesses.
+    """
+    unnamed = _unnamed(table)
+    if pc.any(unnamed).as_py():
+        if classes:
+            first = table.filter(unnamed).slice(0, 1).to_pylist()[0]
+            place = f"ingest.sources[{first['origin']}]"
+            raise UserError(
+                f"{first['source']} in {sources[first['origin']].path} has the label {first['label']} and no names say "
+                f"which class that is, while others are named ({', '.join(map(ascii, classes[:3]))}, ...); give the "
+                f"names by index in {place}.classes"
+            )
+        most = pc.max(table["label"].filter(unnamed)).as_py()
+        classes = [str(label) for label in range(most + 1)]
+        log.warning("labels are numbers and no names are stated: the classes are called '0'..'%d'", most)
+        names = pc.cast(table["label"], pa.string())
+        table = _with(table, "label_name", pc.if_else(unnamed, names, table["label_name"]))
+    labels = pc.cast(pc.index_in(table["label_name"], pa.array(classes, pa.string())), pa.int32())
+    table = _with(table, "label", labels)
+    if table["document"].null_count < table.num_rows:
+        label_of = {name: index for index, name in enumerate(classes)}
+        documents = [_with_categories(text.as_py(), label_of) for text in table["document"]]
+        table = _with(table, "document", pa.array(documents, pa.string()))
+    return table, classes
+
+
+def _with(table: pa.Table, name: str, column: Any) -> pa.Table:
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, table.schema.field(place), column)
+
+
+def _with_categories(document: str | None, label_of: dict[str, int]) -> str | None:
+    """The document with COCO category ids of the merged classes where annotations name theirs (`category_name`)."""
+    if document is None:
+        return None
+    described = json.loads(document)
+    given = described["annotations"]
+    for item in given if isinstance(given, list) else []:
+        if isinstance(item, dict) and item.get("category_name") in label_of:
+            item["category_id"] = label_of[item["category_name"]] + 1
+    return canonical_json(described).decode()
+
+
+def _chunks(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
+    chunk: list[Record] = []
+    for record in records:
+        chunk.append(record)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def mark_duplicates(records: pa.Table, refuse: bool) -> pa.Table:
+    """Fill `duplicate_of` with the source of the record that is kept, for all others of equal bytes.
+
+    Records without bytes are equal to none. One with a problem is no duplicate and nobody's keeper: the problem is its fate.
+    """
+    problem = "problem" in records.schema.names
+    sound = pc.is_valid(records["sha256"])
+    if problem:
+        sound = pc.and_(sound, pc.is_null(records["problem"]))
+    places = np.flatnonzero(sound.to_numpy())
+    digests = np.frombuffer(b"".join(records["sha256"].take(pa.array(places)).to_pylist()), dtype=">u8").reshape(-1, 4)
+    splits = records["split"].to_pylist()
+    rank = np.array([SPLIT_RANK.get(splits[place] or "", 3) for place in places], dtype=np.int8)
+    order = np.lexsort((places, rank, digests[:, 1], digests[:, 0]))
+    same = (digests[order][1:] == digests[order][:-1]).all(axis=1)
+    if not same.any():
+        return records
+    starts = np.concatenate([[True], ~same])
+    keeper = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
+    duplicate = np.full(records.num_rows, -1, dtype=np.int64)
+    duplicate[places[order]] = np.where(starts, -1, places[keeper])
+    sources = records["source"]
+    if refuse:
+        first = int(np.flatnonzero(duplicate >= 0)[0])
+        raise UserError(
+            f"{sources[first]} has the same bytes as {sources[int(duplicate[first])]}, one of "
+            f"{int((duplicate >= 0).sum())} duplicates; remove them or set ingest.duplicates: drop"
+        )
+    names = [None if other < 0 else sources[int(other)].as_py() for other in duplicate]
+    return _with(records, "duplicate_of", pa.array(names, pa.string()))
+
+
+def deal(records: pa.Table, params: Shares, seed: int) -> tuple[np.ndarray[Any, Any], list[int]]:
+    """The order of the records and the bounds of the shards in it.
+
+    Shuffled: a record's shard and place follow from a hash of its source name, so a changed or an added image moves no
+    other image. Shard sizes then vary a little (a binomial spread) around the target.
+    """
+    count = records.num_rows
+    total = int(np.sum(records["length"].to_numpy()))
+    shards = max(math.ceil(count / params.shard_samples), math.ceil(total / params.shard_bytes), 1)
+    if params.order == "source":
+        step = math.ceil(count / shards)
+        return np.arange(count), [*range(0, count, step), count]
+    prefix, hashed = f"{seed}:", bytearray()
+    for batch in records.select(["origin", "source"]).to_batches():
+        for origin, name in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            hashed += hashlib.sha256(f"{prefix}{origin}:{name}".encode()).digest()[:8]
+    place = np.frombuffer(hashed, dtype=">u8").astype(np.uint64)
+    order = np.argsort(place, kind="stable")
+    edges = [int(((1 << 64) * index) // shards) for index in range(1, shards)]
+    cuts = np.searchsorted(place[order], np.array(edges, dtype=np.uint64))
+    bounds = [0, *(int(cut) for cut in cuts), count]
+    return order, [bound for index, bound in enumerate(bounds) if index == 0 or bound > bounds[index - 1]]
+
+
+def content(group: pa.Table) -> str:
+    """A hash of all that a unit's records say."""
+    digest = hashlib.sha256()
+    for row in group.to_pylist():
+        said = {name: value for name, value in row.items() if value is not None or name not in HANDED_OVER.names}
+        digest.update(canonical_json({**said, "sha256": row["sha256"] and row["sha256"].hex()}))
+    return digest.hexdigest()
+
+
+def record_key(row: dict[str, Any]) -> str:
+    """The key of a planned record: of its bytes, and where there are none to be had, of the place it was met at."""
+    if row["sha256"] is not None:
+        return content_key(row["sha256"])
+    return key_of_url(f"{row['origin']}:{row['source']}:{row['offset']}:{row['row']}")
