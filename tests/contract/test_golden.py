@@ -34,7 +34,7 @@ GOLDEN = {
     "ingest": (
         2,
         "29bd85d85102cf29e11a693bf4d58b30f8f62a35ed2a4785244d49a285c6a730",
-        "c76b2b766f81d6d516bd660e3423b8dc4a70cff7c44d121bd51d9e81e1430793",
+        "e885404dd1107b8c000ee3b88245cafb219d553de444b0003b8d46b64e8b0dec",
     ),
     "augment": (
         1,
