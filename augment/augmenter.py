@@ -15,6 +15,7 @@ from augment.errors import PolicyError
 from augment.policy import Policy, load
 from augment.program import Blend, Colour, Filter, Segment, Warp
 from augment.seeds import Keys
+from augment.values import require_spread
 
 Backend = Literal["auto", "torch", "cv2", "kornia"]
 Output = Literal["same", "uint8", "float", "normalised"]
@@ -73,8 +74,8 @@ class Augmenter(nn.Module):
                 raise PolicyError(f"{name} takes {' | '.join(get_args(known))}, got {value!r}")
         if (output == "normalised") != (mean is not None and std is not None):
             raise PolicyError("mean and std belong to output: normalised, and it to them")
-        if std is not None and min(std) <= 0:
-            raise PolicyError(f"std takes numbers above 0, got {list(std)}")
+        if mean is not None and std is not None:
+            require_spread(mean, std, PolicyError)
         self.policy: Policy = load(policy)
         self.seed, self.output, self.backend, self.dtype, self.threads = seed, output, backend, dtype, threads
         self.mean, self.std = mean, std

@@ -15,7 +15,10 @@ import torch
 from torch import nn
 
 from augment.crops import Box, apply_matrices, axis_matrices, draw_resized_crop
+from augment.values import require_spread
 from distill.config import RecoverConfig
+from distill.errors import DivergedError
+from distill.soundness import fault_of
 from distill.statistics import BatchNormMatcher, cross_entropy_by_group
 
 
@@ -55,6 +58,7 @@ def learning_rate(step: int, config: RecoverConfig) -> float:
 
 def pixel_bounds(mean: Sequence[float], std: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:
     """Lowest and highest normalised value of a valid pixel per channel, (C,) float64."""
+    require_spread(mean, std)
     centre, spread = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
     return -centre / spread, (1 - centre) / spread
 
@@ -111,7 +115,11 @@ def recover(
     `teacher` in eval mode with frozen weights; `targets` (B,) classes of a group's images; `init` (G, B, 3, S, S) uint8 real
     images to start from, noise if None. `on_progress(step, loss)` is called every step, with the mean loss at every
     `log_every`-th (each costs a device sync). `on_step(step, images, losses (G,))` sees the state after each step, for tests.
+
+    `DivergedError` for a broken teacher, and for images that end in what is no number.
     """
+    if (fault := fault_of(teacher)) is not None:
+        raise DivergedError(f"the teacher is broken: {fault}; train it again with a lower learning rate")
     groups, reference = len(seeds), config.mode == "reference"
     half = config.precision == "bfloat16" or (config.precision == "auto" and not reference and targets.is_cuda)
     torch_rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -146,10 +154,18 @@ def recover(
             with torch.no_grad():
                 torch.clamp(images, low, high, out=images)
             logged = (step + 1) % config.log_every == 0 or step + 1 == config.iterations
+            if step == 0 and not bool(loss.detach().isfinite().all()):  # nothing has been changed yet
+                raise DivergedError(
+                    "the teacher's answers to the images that recovery starts from are not finite numbers: the teacher is at fault; "
+                    "train it again with a lower learning rate"
+                )
             if logged:
                 losses.append((step + 1, float(loss.detach().mean())))
-                if not math.isfinite(losses[-1][1]):
-                    raise ValueError(f"the loss is not finite at step {step + 1}; lower the learning rate or r_bn")
+                if not (math.isfinite(losses[-1][1]) and bool(images.detach().isfinite().all())):
+                    raise DivergedError(
+                        f"the images diverged by step {step + 1} of {config.iterations}: lower learning_rate (now "
+                        f"{config.learning_rate:g}) or r_bn (now {config.r_bn:g})"
+                    )
             if on_progress is not None:
                 on_progress(step + 1, losses[-1][1] if logged else None)
             if on_step is not None:

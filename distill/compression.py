@@ -12,6 +12,8 @@ from typing import Literal
 
 import torch
 
+from distill.errors import DivergedError
+
 LabelFormat = Literal["fp16", "int8", "top_k"]
 
 
@@ -40,6 +42,10 @@ class Packed:
 def pack(logits: torch.Tensor, form: LabelFormat, k: int = 5) -> Packed:
     """Compress logits (n, C) float."""
     classes = logits.shape[1]
+    if not bool(logits.abs().amax() <= torch.finfo(torch.float16).max):  # NaN is not, either
+        raise DivergedError(
+            "a logit is no finite number, or past what half precision holds (65 504): the teacher that made it is broken"
+        )
     if form == "fp16":
         return Packed(form, classes, logits.half())
     if form == "int8":

@@ -5,16 +5,11 @@ A wrong value raises `ValueError` when the object is made.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal
 
-
-def _require_known_words(config: object) -> None:
-    """Refuse a word that a `Literal` field does not list; a dataclass by itself takes anything."""
-    for name, kind in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if get_origin(kind) is Literal and value not in get_args(kind):
-            raise ValueError(f"{name} takes {' | '.join(get_args(kind))}, got {value!r}")
+from augment.values import require_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +31,7 @@ class ViewConfig:
     mix_alpha: float | None = None
 
     def __post_init__(self) -> None:
-        _require_known_words(self)
+        require_values(self)
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale takes 0 < low <= high <= 1, got {self.scale}")
         if self.padding < 0:
@@ -81,7 +76,7 @@ class TrainConfig:
     evaluate_every: int = 1
 
     def __post_init__(self) -> None:
-        _require_known_words(self)
+        require_values(self)
         for name in ("batch_size", "learning_rate", "temperature", "evaluate_every"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} takes a number above 0, got {getattr(self, name)}")
@@ -91,6 +86,11 @@ class TrainConfig:
         for name in ("momentum", "label_smoothing", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} takes 0 <= value < 1, got {getattr(self, name)}")
+        if self.epochs and self.warmup_epochs > self.epochs:
+            warnings.warn(
+                f"warmup_epochs {self.warmup_epochs} outlast epochs {self.epochs}: learning_rate is never reached",
+                stacklevel=2,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class RecoverConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:
-        _require_known_words(self)
+        require_values(self)
         if self.iterations < 1 or self.log_every < 1:
             raise ValueError(f"iterations and log_every take 1 or more, got {self.iterations} and {self.log_every}")
         for name in ("milestone", "residual_alpha"):
@@ -140,9 +140,13 @@ class RecoverConfig:
         for name in ("learning_rate", "min_scale"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} takes a number above 0, got {getattr(self, name)}")
-        for name in ("r_bn", "jitter", "residual_every"):
+        for name in ("r_bn", "first_multiplier", "jitter", "residual_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} takes a number from 0 on, got {getattr(self, name)}")
+        if self.min_scale > 1 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(
+                f"min_scale takes up to 1 and betas 0 <= value < 1, got {self.min_scale} and {list(self.betas)}"
+            )
         if self.mode == "reference" and self.precision == "bfloat16":
             raise ValueError("mode reference is float32 throughout; set precision to float32 or mode to improved")
         if self.mode == "reference" and self.view_per_image:

@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from distill.config import ViewConfig
-from distill.training import SoftLabels, normalise
+from distill.errors import DivergedError
+from distill.evaluation import normalise
+from distill.training import SoftLabels
 from distill.views import Views, apply_views, draw_views
 
 
@@ -35,7 +37,13 @@ def label_epoch(
     for start in range(0, len(views), batch_size):
         chunk = views.slice(start, min(start + batch_size, len(views)))
         logits.append(teacher(normalise(apply_views(images, views, chunk), mean, std)).float())
-    return views, torch.cat(logits)
+    made = torch.cat(logits)
+    if not bool(made.isfinite().all()):
+        raise DivergedError(
+            f"the teacher's answers of epoch {epoch} are not finite numbers: the teacher is broken; train it again with a lower "
+            "learning rate"
+        )
+    return views, made
 
 
 def replay(tables: Mapping[int, tuple[Views, torch.Tensor]]) -> SoftLabels:

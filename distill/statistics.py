@@ -15,6 +15,12 @@ from torch import nn
 from torch.nn import functional as F
 
 
+def matched_layers(model: nn.Module) -> list[nn.BatchNorm2d]:
+    """The layers whose stored statistics can be matched, in module order; a batch norm that keeps none is left out."""
+    found = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    return [layer for layer in found if layer.running_mean is not None and layer.running_var is not None]
+
+
 class BatchNormMatcher:
     """While active, every forward pass of `model` (in eval mode) leaves R in `loss()`, one value per group.
 
@@ -25,7 +31,7 @@ class BatchNormMatcher:
     def __init__(
         self, model: nn.Module, groups: int = 1, first_multiplier: float = 10.0, closed_form: bool = True
     ) -> None:
-        self._layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        self._layers = matched_layers(model)
         if not self._layers:
             raise ValueError(f"{type(model).__name__} has no BatchNorm2d: there are no statistics to match")
         self._groups, self._first, self._closed_form = groups, first_multiplier, closed_form

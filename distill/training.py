@@ -15,13 +15,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from augment.values import require_spread
 from distill.config import TrainConfig
+from distill.errors import DivergedError
+from distill.evaluation import evaluate, normalise
+from distill.soundness import fault_of
 from distill.views import Views, apply_views, draw_views
 
 #: Logits of an epoch's views by position (n, C): from a table, or made on the spot by a teacher.
 SoftLabels = Callable[[int, Views, torch.Tensor, slice], torch.Tensor]
 Row = dict[str, float | int]
-EVALUATION_BATCH = 512
+#: Steps between two looks at the loss on a GPU, which has to be waited for; on a CPU every step is looked at.
+LOOK_EVERY = 50
+#: A training that ends at so many times the loss of a network without an opinion has diverged, though its numbers are finite.
+HOPELESS, LEAST_BLANK = 1000.0, 0.01
 #: Share of the learning rate that a warm-up starts from (SRe2L's Tiny-ImageNet teachers).
 WARMUP_START = 0.01
 
@@ -58,36 +65,6 @@ def schedule_factor(schedule: str, fraction: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (fraction if schedule == "cosine" else fraction / 2)))
 
 
-@torch.no_grad()
-def evaluate(
-    model: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> tuple[float, float]:
-    """(top-1 accuracy in [0, 1], mean cross-entropy) of uint8 images (N, 3, H, W) in eval mode."""
-    was_training = model.training
-    model.eval()
-    right, loss = 0, 0.0
-    for start in range(0, len(images), EVALUATION_BATCH):
-        batch = normalise(images[start : start + EVALUATION_BATCH].float() / 255, mean, std)
-        logits, target = model(batch), labels[start : start + EVALUATION_BATCH]
-        right += int((logits.argmax(1) == target).sum())
-        loss += float(F.cross_entropy(logits, target, reduction="sum"))
-    model.train(was_training)
-    return right / len(images), loss / len(images)
-
-
-def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """(images - mean) / std per channel, channels last in memory; images (B, C, H, W) float in [0, 1]."""
-    shape = (1, len(mean), 1, 1)
-    shift = torch.tensor(mean, dtype=images.dtype, device=images.device).reshape(shape)
-    scale = torch.tensor(std, dtype=images.dtype, device=images.device).reshape(shape)
-    return ((images - shift) / scale).contiguous(memory_format=torch.channels_last)
-
-
 def teacher_labels(teacher: nn.Module) -> SoftLabels:
     """Labels made on the spot: the teacher, in eval mode, sees exactly the batch that the student sees."""
     assert not teacher.training, "in train mode the labels would depend on the batch and change the teacher"
@@ -100,13 +77,30 @@ def teacher_labels(teacher: nn.Module) -> SoftLabels:
     return of
 
 
+def batch_bounds(count: int, batch_size: int, company: bool) -> list[tuple[int, int]]:
+    """Start and stop of an epoch's batches. With `company` a lone last sample joins the batch before it, if there is one."""
+    bounds = [(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    if company and batch_size > 1 and len(bounds) > 1 and bounds[-1][1] - bounds[-1][0] == 1:
+        bounds[-2:] = [(bounds[-2][0], count)]
+    return bounds
+
+
+def needs_company(model: nn.Module) -> bool:
+    """Whether a sample is trained together with others only: batch norm has no statistics of one."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
 class Trainer:
     """Trains `model` on `data` (images (N, 3, S, S) uint8, labels (N,) int64), on soft labels if given.
 
     `seed` decides the views only (weights come initialised), and after `view_epochs` epochs they begin again: that is
     how fewer epochs of labels than of training are stored (LPLD). `validation` is (images, labels) of the same kind,
-    looked at every `evaluate_every` epochs and after the last. With `config.ema` the averaged weights are what is
-    evaluated and returned as `final`.
+    looked at every `evaluate_every` epochs and after the last. With `config.ema` the averaged network, weights and
+    statistics, is what is evaluated and returned as `final`; its decay rises as (1 + t) / (10 + t), so that a short run
+    does not remember where it began. (EDC averages weights only; its runs are long enough for both.)
+
+    `DivergedError` at the first loss that is no finite number, for weights that are none, and for a training that ends far
+    beyond the loss of a network without an opinion: no such network is handed out or checkpointed.
     """
 
     def __init__(
@@ -125,6 +119,12 @@ class Trainer:
         images = data[0]
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[2] != images.shape[3]:
             raise ValueError(f"images must be uint8 (N, C, S, S), got {images.dtype} {tuple(images.shape)}")
+        require_spread(mean, std)
+        if len(images) == 0:
+            raise ValueError("there is no image to train on")
+        if data[1].numel() and int(data[1].min()) < 0:
+            raise ValueError(f"labels are class numbers from 0, got {int(data[1].min())}")
+        self._highest = int(data[1].max()) if data[1].numel() else 0
         self.model = model.to(memory_format=torch.channels_last)
         self.config, self.seed = config, seed
         self._images, self._labels = data
@@ -133,7 +133,8 @@ class Trainer:
         self._view_epochs = view_epochs or max(config.epochs, 1)
         self._optimizer = _optimizer(model, config)
         self._average = copy.deepcopy(model).requires_grad_(False) if config.ema else None
-        self.epoch = 0
+        self._bounds = batch_bounds(len(images), config.batch_size, needs_company(model))
+        self.epoch, self.steps = 0, 0
         self.history: list[Row] = []
 
     @property
@@ -154,36 +155,86 @@ class Trainer:
         drawn = epoch % self._view_epochs
         views = draw_views(len(self._images), self._images.shape[-1], config.views, self.seed, drawn, config.batch_size)
         self.model.train()
-        total, seen = torch.zeros((), device=self._images.device), 0
-        for start in range(0, len(views), config.batch_size):
-            stop = min(start + config.batch_size, len(views))
-            if stop - start == 1 and start > 0:
-                break  # batch norm cannot train on a lone sample
-            loss = self._loss(epoch, views, start, stop)
+        total, blank = (torch.zeros((), device=self._images.device) for _ in range(2))
+        self._labels_are_sound = torch.ones((), dtype=torch.bool, device=self._images.device)
+        look_every = LOOK_EVERY if self._images.is_cuda else 1
+        for step, (start, stop) in enumerate(self._bounds, 1):
+            loss, unsure = self._losses(epoch, views, start, stop)
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self._optimizer.step()
+            self.steps += 1
             self._update_average()
             total += loss.detach() * (stop - start)
-            seen += stop - start
+            blank += unsure * (stop - start)
+            if (step % look_every == 0 or step == len(self._bounds)) and not math.isfinite(float(total)):
+                raise self._diverged(f"its loss is not a finite number at epoch {epoch + 1}, step {step}", rate)
+        if (fault := fault_of(self.final)) is not None:
+            raise self._diverged(f"{fault} after epoch {epoch + 1}", rate)
+        train_loss = float(total) / len(views)
+        if epoch + 1 == config.epochs:
+            # What the last step did shows in no loss of the training: its batch is looked at once more.
+            last = self._final_loss(epoch, views, *self._bounds[-1])
+            unsure_loss = float(blank) / len(views)
+            for loss_told in (train_loss, last):
+                if not loss_told <= HOPELESS * max(unsure_loss, LEAST_BLANK):
+                    raise self._diverged(
+                        f"its loss ended at {loss_told:.3g}, where a network without an opinion has {unsure_loss:.3g}",
+                        rate,
+                    )
         self.epoch += 1
-        row: Row = {"epoch": epoch, "learning_rate": rate, "train_loss": float(total) / seen}
+        row: Row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss}
         due = self.epoch % config.evaluate_every == 0 or self.epoch == config.epochs
         if self._validation is not None and due:
-            top1, val_loss = evaluate(self.final, *self._validation, mean=self._mean, std=self._std)
+            try:
+                top1, val_loss = evaluate(self.final, *self._validation, mean=self._mean, std=self._std)
+            except DivergedError as error:
+                raise self._diverged(f"{error} after epoch {epoch + 1}", rate) from None
             row |= {"val_top1": top1, "val_loss": val_loss}
         self.history.append(row)
         return row
 
-    def _loss(self, epoch: int, views: Views, start: int, stop: int) -> torch.Tensor:
+    def _diverged(self, what: str, rate: float) -> DivergedError:
+        if not bool(self._labels_are_sound):
+            return DivergedError(
+                "the soft labels hold values that are not finite numbers: their teacher is at fault, not this training"
+            )
+        lower = f"lower learning_rate (now {self.config.learning_rate:g}; {rate:.3g} in that epoch)"
+        return DivergedError(f"the training diverged: {what}; {lower} or lengthen warmup_epochs")
+
+    @torch.no_grad()
+    def _final_loss(self, epoch: int, views: Views, start: int, stop: int) -> float:
+        """The batch's loss for the network that is kept, in eval mode."""
+        self.final.eval()
+        return float(self._losses(epoch, views, start, stop, self.final)[0])
+
+    def _losses(
+        self, epoch: int, views: Views, start: int, stop: int, model: nn.Module | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The batch's loss, and in the last epoch what a network that answers nothing but zeros would have had."""
         config, chunk = self.config, views.slice(start, stop)
         batch = normalise(apply_views(self._images, views, chunk), self._mean, self._std)
         with torch.autocast("cuda", torch.bfloat16, enabled=batch.is_cuda):
-            logits = self.model(batch)
+            logits = (model or self.model)(batch)
         logits = logits.float()  # losses in full precision: at T = 20 softmaxes differ in the third digit
+        if self._highest >= logits.shape[1]:
+            raise ValueError(f"a label is {self._highest}, and the network knows classes 0 to {logits.shape[1] - 1}")
         labels = self._labels[chunk.order.to(self._labels.device)]
+        teacher = None
         if self._soft is not None:
             teacher = self._soft(epoch % self._view_epochs, views, batch, slice(start, stop)).to(logits.device)
+            self._labels_are_sound &= teacher.isfinite().all()
+        unsure = logits.new_zeros(())
+        if epoch + 1 == config.epochs:
+            with torch.no_grad():
+                unsure = self._loss(torch.zeros_like(logits), labels, teacher, chunk)
+        return self._loss(logits, labels, teacher, chunk), unsure
+
+    def _loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor | None, chunk: Views
+    ) -> torch.Tensor:
+        config = self.config
+        if teacher is not None:
             if config.soft_loss == "mse_gt":
                 return mse_gt_loss(logits, teacher, labels)
             return kl_loss(logits, teacher, config.temperature, config.t_squared)
@@ -198,17 +249,20 @@ class Trainer:
     def _update_average(self) -> None:
         if self._average is None:
             return
+        kept = min(self.config.ema, (1 + self.steps) / (10 + self.steps))
+        averages = self._average.state_dict()
         with torch.no_grad():
-            for kept, new in zip(self._average.parameters(), self.model.parameters(), strict=True):
-                kept.lerp_(new, 1 - self.config.ema)
-            for stored, fresh in zip(self._average.buffers(), self.model.buffers(), strict=True):
-                stored.copy_(fresh)
+            for name, fresh in self.model.state_dict().items():
+                stored = averages[name]
+                # Statistics are averaged with the weights they belong to; a count of batches is none.
+                stored.lerp_(fresh, 1 - kept) if fresh.is_floating_point() else stored.copy_(fresh)
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on; tensors and plain values. They are the live ones: save or copy at once."""
         average = self._average.state_dict() if self._average is not None else None
         return {
             "epoch": self.epoch,
+            "steps": self.steps,
             "history": self.history,
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -217,7 +271,7 @@ class Trainer:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
-        self.epoch, self.history = int(state["epoch"]), list(state["history"])
+        self.epoch, self.steps, self.history = int(state["epoch"]), int(state["steps"]), list(state["history"])
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         if self._average is not None:

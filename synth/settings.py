@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
+from augment.values import require_values
 from synth.errors import SynthError
 
 SeedMode = Literal["sample", "reference"]
@@ -27,6 +28,7 @@ class Cads:
     mix: float = 1.0
 
     def __post_init__(self) -> None:
+        require_values(self, SynthError)
         if not (0 <= self.tau1 < self.tau2 <= 1 and self.scale >= 0 and 0 <= self.mix <= 1):
             raise SynthError("cads takes 0 <= tau1 < tau2 <= 1, a scale from 0 and a mix in [0, 1]")
 
@@ -62,10 +64,16 @@ class Settings:
     refine_below: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.seeds not in get_args(SeedMode):
-            raise SynthError(f"seeds takes {' | '.join(get_args(SeedMode))}, got {self.seeds!r}")
+        require_values(self, SynthError)
         low, high = self.interval
         if not 0 <= low < high <= 1:
             raise SynthError(f"interval takes two numbers with 0 <= low < high <= 1, got {list(self.interval)}")
         if self.steps < 1 or self.encoder_every < 1:
             raise SynthError("steps and encoder_every take whole numbers from 1")
+        for name in ("grounded", "refine_below"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SynthError(f"{name} takes a share from 0 to 1, got {getattr(self, name)}")
+        if self.guidance is not None and self.guidance < 0:
+            raise SynthError(f"guidance takes a number from 0 on, got {self.guidance}")
+        if self.size is not None and min(self.size) < 1:
+            raise SynthError(f"size takes two whole numbers from 1, got {list(self.size)}")

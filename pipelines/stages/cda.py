@@ -16,6 +16,7 @@ from pydantic import Field
 
 from distill.config import RecoverConfig
 from pipelines.config import Section
+from pipelines.errors import UserError
 from pipelines.images.encode import EXTENSIONS, encode
 from pipelines.images.params import ImageParams
 from pipelines.images.phash import phash
@@ -29,6 +30,7 @@ from pipelines.shards.sample import Sample
 from pipelines.stages.common import (
     TEACHER_FILE,
     Teacher,
+    blamed,
     csv_bytes,
     dataset_digest,
     load_teacher,
@@ -89,7 +91,14 @@ class Cda(Stage[CdaParams]):
         return max(1, budget // group)
 
     def check(self, job: Job[CdaParams]) -> None:
-        torch_device(job)
+        from distill.statistics import matched_layers
+
+        if not matched_layers(load_teacher(job, torch_device(job)).model):
+            network = json.loads(job.input("squeeze").read_bytes(TEACHER_FILE))["network"]
+            raise UserError(
+                f"cda matches the statistics of batch norm, and the teacher {network} has none; set squeeze.network to one that has, "
+                "such as convnet3_w128 or resnet18, then: limbeck run squeeze"
+            )
 
     def open(self, job: Job[CdaParams]) -> tuple[Teacher, list[list[str]] | None]:
         teacher = load_teacher(job, torch_device(job))
@@ -117,17 +126,18 @@ class Cda(Stage[CdaParams]):
             real = load_arrays(open_part(job, "split", "train"), [key for row in parents for key in row])
             init = torch.from_numpy(real.images).to(device)
             init = init.reshape(len(slots), len(classes), *init.shape[1:])
-        result = recover(
-            teacher.model,
-            torch.tensor(classes, device=device),
-            job.params.recover,
-            seeds=[job.seed(f"slot {slot} classes {classes[0]}-{classes[-1]}", "recover") for slot in slots],
-            mean=teacher.mean,
-            std=teacher.std,
-            image_size=teacher.image_size,
-            init=init,
-            on_progress=watch,
-        )
+        with blamed(f"cda.recover of {unit.name}"):
+            result = recover(
+                teacher.model,
+                torch.tensor(classes, device=device),
+                job.params.recover,
+                seeds=[job.seed(f"slot {slot} classes {classes[0]}-{classes[-1]}", "recover") for slot in slots],
+                mean=teacher.mean,
+                std=teacher.std,
+                image_size=teacher.image_size,
+                init=init,
+                on_progress=watch,
+            )
         losses = [{"unit": unit.name, "step": step, "loss": loss} for step, loss in result.losses]
         images = result.images.cpu().numpy().transpose(0, 1, 3, 4, 2)
         with output.shard() as shard:

@@ -10,8 +10,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field
+
+from distill.errors import DivergedError
 from pipelines.errors import UserError
 from pipelines.runtime.execute import require_finished
 from pipelines.runtime.job import Job
@@ -24,6 +27,12 @@ from synth.errors import SynthError
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+#: A number for each channel; and one that images are divided by.
+Channels = tuple[_Finite, _Finite, _Finite]
+Spreads = tuple[_Positive, _Positive, _Positive]
 
 TEACHER_FILE = "teacher.json"
 TEACHER_WEIGHTS = "teacher.safetensors"
@@ -110,14 +119,20 @@ class Teacher:
 
 
 def load_teacher(job: Job[Any], device: torch.device) -> Teacher:
-    """Read the teacher of the `squeeze` stage."""
+    """Read the teacher of the `squeeze` stage; `UserError` for one whose numbers cannot be a network's."""
     import safetensors.torch
+
+    from distill.soundness import fault_of
 
     require_finished(job.input("squeeze"), "squeeze")
     storage = job.input("squeeze")
     facts = json.loads(storage.read_bytes(TEACHER_FILE))
     model = build_network(facts["network"], len(facts["classes"]), facts["image_size"], 0, "squeeze.network")
     model.load_state_dict(safetensors.torch.load(storage.read_bytes(TEACHER_WEIGHTS)))
+    if (fault := fault_of(model)) is not None:
+        raise UserError(
+            f"the teacher in {storage.url} is broken: {fault}; lower squeeze.training.learning_rate, then: limbeck run squeeze"
+        )
     model.to(device).eval().requires_grad_(False)
     mean, std = tuple(facts["mean"]), tuple(facts["std"])
     return Teacher(model, facts["network"], facts["classes"], facts["image_size"], mean, std)
@@ -134,8 +149,11 @@ def require_classes(found: Sequence[str], teacher: Sequence[str], where: str) ->
 
 @contextmanager
 def blamed(what: str) -> Iterator[None]:
-    """Makes an error of `synth` the user's, who is told what it is about."""
+    """Makes an error of `synth`, or a training that diverged, the user's, who is told what it is about.
+
+    A divergence would come again: nobody is told to run the stage once more as it is.
+    """
     try:
         yield
-    except SynthError as error:
+    except (SynthError, DivergedError) as error:
         raise UserError(f"{what}: {error}") from None

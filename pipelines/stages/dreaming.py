@@ -171,6 +171,7 @@ class Dreamer:
                     kept.append(float(loss))
                 output.tick(place + training.step / training.total, of, subject.name)
                 if time.monotonic() - saved >= INTERVAL:
+                    training.require_sound()
                     buffer = io.BytesIO()
                     torch.save({**training.state(), "losses": kept}, buffer)
                     scratch.write_bytes(checkpoint, buffer.getvalue())

@@ -25,6 +25,7 @@ from pipelines.shards.dataset import Dataset
 from pipelines.sources.composing.words import noun_of
 from pipelines.stages.common import (
     METRICS_FILE,
+    blamed,
     dataset_digest,
     open_part,
     require_synth,
@@ -164,7 +165,8 @@ class GeneratorStage(Stage[GeneratorParams]):
         told = unit.payload
         match unit.name.partition("-")[0]:
             case "train":
-                train_part(job, told["part"], output)
+                with blamed(f"generator.train.{told['part']}"):
+                    train_part(job, told["part"], output)
             case "family":
                 _unpack(job, output)
             case "sheet":

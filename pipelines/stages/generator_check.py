@@ -132,7 +132,7 @@ def classify(images: np.ndarray[Any, Any], teacher: Teacher) -> list[int]:
     import torch
     from torch.nn.functional import interpolate
 
-    from distill.training import normalise
+    from distill.evaluation import normalise
 
     found: list[int] = []
     size = (teacher.image_size, teacher.image_size)

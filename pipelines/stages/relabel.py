@@ -23,6 +23,7 @@ from pipelines.seeds import seed_for
 from pipelines.stages.common import (
     METRICS_FILE,
     Teacher,
+    blamed,
     dataset_digest,
     load_teacher,
     open_part,
@@ -84,7 +85,7 @@ class Relabel(Stage[RelabelParams]):
         params, ipc = job.params, unit.payload["ipc"]
         require_classes(open_part(job, "cda").classes, worker.classes, job.input("cda").url)
         subset = load_distilled(job, ipc)
-        with output.file(f"labels/{unit.name}.arrow") as path:
+        with blamed("relabel"), output.file(f"labels/{unit.name}.arrow") as path:
             size = label_epochs(path, range(*unit.payload["epochs"]), subset, ipc, worker, params, job, output.tick)
         output.summary = {"bytes": size, "samples": len(subset), "ipc": ipc}
 

@@ -24,6 +24,9 @@ from pipelines.stages.common import (
     METRICS_FILE,
     TEACHER_FILE,
     TEACHER_WEIGHTS,
+    Channels,
+    Spreads,
+    blamed,
     build_network,
     csv_bytes,
     dataset_digest,
@@ -42,8 +45,8 @@ class SqueezeParams(Section):
     network: str = Field("convnet3_w128", description="convnet{D}_w{W}, resnet20, resnet56 or any timm name")
     training: TrainConfig = TrainConfig()
     weights: str | None = Field(None, description="local .safetensors or .pt/.th state dict to start from")
-    mean: tuple[float, float, float] = Field((0.5, 0.5, 0.5), description="per channel, of images in [0, 1]")
-    std: tuple[float, float, float] = Field((0.25, 0.25, 0.25), description="per channel, of images in [0, 1]")
+    mean: Channels = Field((0.5, 0.5, 0.5), description="per channel, of images in [0, 1]")
+    std: Spreads = Field((0.25, 0.25, 0.25), description="per channel, of images in [0, 1]")
 
 
 class Squeeze(Stage[SqueezeParams]):
@@ -77,8 +80,11 @@ class Squeeze(Stage[SqueezeParams]):
     def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[SqueezeParams]) -> None:
         import safetensors.torch
 
-        from distill.training import Trainer, evaluate
+        from distill.evaluation import confusion, evaluate
+        from distill.soundness import class_order_fault
+        from distill.training import Trainer
 
+        about = f"squeeze.training of the teacher {job.params.network}"
         device, params = torch_device(job), job.params
         parts = {part: load_arrays(open_part(job, "split", part)) for part in ("val", "test")}
         # A network taken as it is needs no training set in memory.
@@ -96,12 +102,20 @@ class Squeeze(Stage[SqueezeParams]):
             seed=job.seed("teacher", "training"),
             validation=parts["val"].tensors(device),
         )
-        history = train_resumably(trainer, output)
-        final = trainer.final
-        test_top1, val_top1 = (
-            evaluate(final, *parts[part].tensors(device), mean=params.mean, std=params.std)[0]
-            for part in ("test", "val")
-        )
+        with blamed(about):
+            history = train_resumably(trainer, output)
+            final = trainer.final
+            test_top1, val_top1 = (
+                evaluate(final, *parts[part].tensors(device), mean=params.mean, std=params.std)[0]
+                for part in ("test", "val")
+            )
+        if params.weights is not None and not params.training.epochs:
+            found = confusion(final.eval(), *parts["val"].tensors(device), mean=params.mean, std=params.std)
+            if (fault := class_order_fault(found)) is not None:
+                raise UserError(
+                    f"squeeze.weights: {params.weights} does not fit the data: on validation images {fault}; give weights of these "
+                    f"classes in this order ({', '.join(classes[:5])}, ...), or train: squeeze.training.epochs above 0"
+                )
         output.write(TEACHER_WEIGHTS, safetensors.torch.save(_plain_state(final)))
         facts = {
             "network": params.network,
@@ -148,12 +162,16 @@ def read_weights(name: str) -> dict[str, Any]:
 
 def load_weights(model: Any, params: SqueezeParams) -> None:
     """Put the given weights into the network, or say in one sentence why they do not fit."""
+    from distill.soundness import fault_of
+
     assert params.weights is not None
     try:
         model.load_state_dict(read_weights(params.weights))
     except RuntimeError as error:
         problem = " ".join(str(error).split())[:300]
         raise UserError(f"squeeze.weights: {params.weights} does not fit {params.network}: {problem}") from None
+    if (fault := fault_of(model)) is not None:
+        raise UserError(f"squeeze.weights: {params.weights} is no sound network: {fault}; give other weights")
 
 
 def _plain_state(model: Any) -> dict[str, Any]:

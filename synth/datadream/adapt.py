@@ -14,6 +14,7 @@ run that was stopped goes on as if it had not been, and adapters that take turns
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 from augment.seeds import seed_for
+from augment.values import not_finite
 from synth.backends.protocol import Conditioning
 from synth.datadream.config import AdaptConfig
 from synth.datadream.embedding import embed
@@ -29,6 +31,11 @@ from synth.datadream.lora import LoraSet
 from synth.datadream.objective import loss_of, objective_for
 from synth.datadream.schedules import batches_in_epoch
 from synth.errors import SynthError
+
+#: Steps between two looks at the loss on a device that has to be waited for.
+LOOK_EVERY = 50
+#: An adapter that ends at so many times the loss of predicting nothing has diverged, though its numbers are finite.
+HOPELESS = 1000.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +78,7 @@ class Adaptation:
         alpha = config.rank if config.alpha is None else config.alpha
         adapters.add(subject.name, config.rank, alpha, self._seed("weights"))
         self._weights = adapters.parameters(subject.name)
+        self._seen, self._blank = (torch.zeros((), device=backend.device) for _ in range(2))
         self._optimizer = torch.optim.AdamW(
             self._weights,
             lr=config.learning_rate,
@@ -84,7 +92,10 @@ class Adaptation:
         return self.step >= self.total
 
     def advance(self) -> torch.Tensor:
-        """One optimiser step; returns its loss, a scalar on the device (reading it waits for the device)."""
+        """One optimiser step; returns its loss, a scalar on the device (reading it waits for the device).
+
+        SynthError for an adapter that diverged: at once on a CPU, within `LOOK_EVERY` steps elsewhere, after the last step anyway.
+        """
         if self.done:
             raise SynthError(f"adapter {self.subject.name!r} has had all of its {self.total} steps")
         self.adapters.activate(self.subject.name)
@@ -97,9 +108,38 @@ class Adaptation:
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.step += 1
+        self._seen += loss.detach()
+        if loss.is_cpu or self.step == 1 or self.step % LOOK_EVERY == 0 or self.done:
+            self.require_sound()
+        if self.done:
+            with (
+                torch.no_grad()
+            ):  # what the last step did shows in no loss of the training: its batch is looked at once more
+                last = float(self.loss(self.step - 1))
+            if not last <= HOPELESS * float(self._blank):
+                raise self._diverged(
+                    f"its loss ended at {last:.3g}, where predicting nothing has {float(self._blank):.3g}"
+                )
         if self.done:
             self.adapters.backend.forget_prompts()
         return loss.detach()
+
+    def require_sound(self) -> None:
+        """SynthError when a loss so far, or a weight now, is no finite number. Waits for the device; who keeps a state asks first."""
+        finite = math.isfinite(float(self._seen))
+        if not finite and self.step == 1:  # made by the generator as it came, before any change of its adapter
+            raise SynthError(
+                f"adapter {self.subject.name!r}: the generator's first prediction is no finite number; its weights are broken, or "
+                "its dtype is too narrow for it (float32 is not)"
+            )
+        if not finite:
+            raise self._diverged(f"its loss is no finite number by step {self.step} of {self.total}")
+        if not_finite({str(place): weight.detach() for place, weight in enumerate(self._weights)}) is not None:
+            raise self._diverged(f"its weights are no finite numbers after step {self.step} of {self.total}")
+
+    def _diverged(self, what: str) -> SynthError:
+        lower = f"lower learning_rate (now {self.config.learning_rate:g}) or raise warmup_steps"
+        return SynthError(f"adapter {self.subject.name!r} diverged: {what}; {lower}")
 
     def loss(self, step: int) -> torch.Tensor:
         """The loss of this step's batch under the adapter now active, with a graph."""
@@ -117,7 +157,10 @@ class Adaptation:
         told = self._told([self.subject.prompts[row] for row in rows])
         prediction = backend.predict(noised, timesteps, told)
         target = self.objective.target(latents, noise, levels)
-        return loss_of(prediction, target, self.objective.weights(levels, latents.device))
+        weights = self.objective.weights(levels, latents.device)
+        if step + 1 == self.total:
+            self._blank = loss_of(torch.zeros_like(target), target, weights)
+        return loss_of(prediction, target, weights)
 
     def rows(self, step: int) -> list[int]:
         """Which images are in this step's batch: every epoch a new order, its last batch possibly smaller."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
+from augment.values import require_values
 from synth.datadream.schedules import adaptation_steps, warmup_cosine
 from synth.errors import SynthError
 
@@ -41,17 +42,16 @@ class AdaptConfig:
     noise_offset: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, known in (("mode", Mode), ("crop", Crop)):
-            if getattr(self, name) not in get_args(known):
-                raise SynthError(f"{name} takes {' | '.join(get_args(known))}, got {getattr(self, name)!r}")
-        for name in ("rank", "epochs", "batch_size", "crops"):
-            if getattr(self, name) < 1:
-                raise SynthError(f"{name} takes a whole number from 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "clip"):
-            if getattr(self, name) <= 0:
-                raise SynthError(f"{name} takes a number above 0, got {getattr(self, name)}")
-        if self.steps is not None and self.steps < 1:
-            raise SynthError(f"steps takes a whole number from 1, got {self.steps}")
+        require_values(self, SynthError)
+        for name in ("rank", "epochs", "batch_size", "crops", "alpha", "steps", "size"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise SynthError(f"{name} takes a whole number from 1, got {value}")
+        for name in ("learning_rate", "clip", "min_snr"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise SynthError(f"{name} takes a number above 0, got {value}")
+        for name in ("warmup_steps", "weight_decay", "noise_offset"):
+            if getattr(self, name) < 0:
+                raise SynthError(f"{name} takes a number from 0 on, got {getattr(self, name)}")
 
     @classmethod
     def loft(cls, **changes: Any) -> AdaptConfig:
@@ -93,11 +93,15 @@ class FitConfig:
     evaluate_every: int = 1
 
     def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise SynthError(f"mode takes {' | '.join(get_args(Mode))}, got {self.mode!r}")
+        require_values(self, SynthError)
         for name in ("epochs", "batch_size", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise SynthError(f"{name} takes a whole number from 1, got {getattr(self, name)}")
+        for name in ("warmup_epochs", "weight_decay", "floor"):
+            if getattr(self, name) < 0:
+                raise SynthError(f"{name} takes a number from 0 on, got {getattr(self, name)}")
+        if not self.learning_rate > self.floor:
+            raise SynthError(f"learning_rate takes a number above floor {self.floor}, got {self.learning_rate}")
         for name in ("real_weight", "mix"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SynthError(f"{name} takes 0 to 1, got {getattr(self, name)}")

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from synth.datadream.classifier import ClipClassifier
 from synth.datadream.pooled import Examples
+from synth.errors import SynthError
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,11 @@ def evaluate(classifier: ClipClassifier, examples: Examples, batch_size: int = 5
         with half_precision(device):
             logits.append(classifier(images, texts).cpu())
     classifier.train(was_training)
+    if not logits:
+        raise SynthError("there is no image to evaluate the classifier on")
     found, labels = torch.cat(logits), examples.labels.cpu()
+    if not bool(found.isfinite().all()):
+        raise SynthError("the classifier's answers are not finite numbers")
     right = (found.argmax(1) == labels).double()
     hits = torch.zeros(classifier.classes, dtype=torch.float64).index_add_(0, labels, right)
     counts = torch.bincount(labels, minlength=classifier.classes)

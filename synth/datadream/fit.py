@@ -7,6 +7,7 @@ The published code keeps the epoch that is best on its test loader, and for thre
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from augment.augmenter import Augmenter
 from augment.presets import build
 from augment.seeds import seed_for
+from augment.values import not_finite
 from synth.backends.quiet import quiet_generators
 from synth.datadream.classifier import ClipClassifier
 from synth.datadream.config import FitConfig
@@ -95,12 +97,14 @@ def fit(
 
     `checkpoint` is given the state after every epoch but the last: live tensors and plain values, to be saved or copied at once.
     A fit that goes on from such a state, with everything else the same, ends with the bits of an unbroken one; `report` is told the
-    epochs that are left.
+    epochs that are left. SynthError, before anything is reported or checkpointed, for a classifier that diverged.
     """
     config = config or FitConfig()
     parts = [part for part in (real, synthetic) if part is not None]
     if not parts:
         raise SynthError("there is nothing to train on: give real images, synthetic ones or both")
+    if not validation.keys:
+        raise SynthError("there is no validation image to choose an epoch by")
     reals, made = (0 if part is None else len(part.keys) for part in (real, synthetic))
     pool = pool_of(reals, made, config, classifier.classes)
     views = views or published_views(classifier.size, views_seed(run_seed))
@@ -133,8 +137,16 @@ def fit(
             optimizer.zero_grad()
             total += loss.detach()
             step += 1
+        # The sum keeps what is no number, and the weights are looked at for a last step that nothing follows.
+        if not math.isfinite(float(total)):
+            raise _diverged("its loss is no finite number", epoch, config)
+        if not_finite(classifier.state()) is not None:
+            raise _diverged("its weights are no finite numbers", epoch, config)
         if (epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs:
-            found = evaluate(classifier, validation)
+            try:
+                found = evaluate(classifier, validation)
+            except SynthError as error:
+                raise _diverged(str(error), epoch, config) from None
             line = {
                 "epoch": epoch + 1,
                 "loss": float(total) / pool.batches,
@@ -151,6 +163,13 @@ def fit(
             checkpoint(state | {"best": best, "fitted": asdict(fitted)})
     classifier.load(best)
     return fitted
+
+
+def _diverged(what: str, epoch: int, config: FitConfig) -> SynthError:
+    return SynthError(
+        f"the classifier diverged: {what} in epoch {epoch + 1} of {config.epochs}; lower learning_rate (now "
+        f"{config.learning_rate:g}) or lengthen warmup_epochs"
+    )
 
 
 def pool_of(real: int, synthetic: int, config: FitConfig, classes: int) -> Pool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from augment.values import require_values
 from synth.errors import SynthError
 
 #: Stable Diffusion's noise (Rombach et al., 2022), for both denoisers.
@@ -39,6 +40,12 @@ class Shape:
     tokens: int = 32
     dit: tuple[int, int] = (192, 6)
 
+    def __post_init__(self) -> None:
+        require_values(self, SynthError)
+        for name, value in vars(self).items():
+            if not value or min(value if isinstance(value, tuple) else (value,)) < 1:
+                raise SynthError(f"{name} takes whole numbers from 1, got {value}")
+
     @property
     def side(self) -> int:
         """Height and width of a latent."""
@@ -58,6 +65,16 @@ class Budget:
     decay: float = 0.01
     averaged: float = 0.999
     low_precision: bool = True
+
+    def __post_init__(self) -> None:
+        require_values(self, SynthError)
+        for name, value in vars(self).items():
+            if name in ("steps", "batch", "rate") and value <= 0:
+                raise SynthError(f"{name} takes a number above 0, got {value}")
+            if value < 0:
+                raise SynthError(f"{name} takes a number from 0 on, got {value}")
+        if self.averaged >= 1:
+            raise SynthError(f"averaged takes 0 <= value < 1, got {self.averaged}")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from augment.seeds import seed_for
+from augment.values import not_finite
+from synth.errors import SynthError
 from synth.family.config import Budget
+
+#: A training that ends at so many times the loss it began with has diverged, though its numbers are finite.
+HOPELESS = 1000.0
 
 
 class Part(Protocol):
@@ -38,6 +43,7 @@ class Fit:
         self._model = part.model()
         self._learnt = [p for p in self._model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(self._learnt, budget.rate, betas=(0.9, 0.99), weight_decay=budget.decay)
+        self._first = 0.0
         self._mean = {name: value.clone() for name, value in self._model.state_dict().items()}
 
     def state(self) -> dict[str, Any]:
@@ -46,12 +52,13 @@ class Fit:
             "mean": self._mean,
             "optimizer": self._optimizer.state_dict(),
             "step": self.step,
+            "first": self._first,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self._mean, self.step = dict(state["mean"]), int(state["step"])
+        self._mean, self.step, self._first = dict(state["mean"]), int(state["step"]), float(state["first"])
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, ...: linear warm-up, then half a cosine to a fiftieth."""
@@ -60,27 +67,51 @@ class Fit:
 
     def run(self, until: int | None = None, tell: Callable[[int, dict[str, float]], None] | None = None) -> None:
         """Train to step `until` (else to the end); `tell` gets the number of steps done and the figures of the last."""
-        budget, self_end = self.budget, self.budget.steps
-        device = next(self._model.parameters()).device.type
+        self_end = self.budget.steps
         self._model.train()
         for step in range(self.step, min(self_end, until if until is not None else self_end)):
             self._let_rest(self.part.rests(step))
-            generator = torch.Generator().manual_seed(seed_for(self.seed, step, f"family/{self.part.name}"))
             for group in self._optimizer.param_groups:
                 group["lr"] = self.rate(step)
-            # Dropout inside a model draws from the global generator: seeded for the step, and put back after it.
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed_for(self.seed, step, f"family/{self.part.name}/dropout"))
-                with torch.autocast(device, torch.bfloat16, enabled=budget.low_precision):
-                    loss, figures = self.part.loss(budget.batch, generator)
+            loss, figures = self._loss(step)
             self._optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(self._learnt, 1.0)
             self._optimizer.step()
             self.step = step + 1
+            self._require_sound(float(loss.detach()))
             self._average()
             if tell is not None:
                 tell(self.step, {"loss": float(loss.detach()), **figures})
+
+    def _loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a step's batch; all that is random in it follows from the step."""
+        generator = torch.Generator().manual_seed(seed_for(self.seed, step, f"family/{self.part.name}"))
+        device = next(self._model.parameters()).device.type
+        # Dropout inside a model draws from the global generator: seeded for the step, and put back after it.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(self.seed, step, f"family/{self.part.name}/dropout"))
+            with torch.autocast(device, torch.bfloat16, enabled=self.budget.low_precision):
+                return self.part.loss(self.budget.batch, generator)
+
+    def _require_sound(self, loss: float) -> None:
+        self._first = loss if self.step == 1 else self._first
+        last = self.step == self.budget.steps
+        if last and math.isfinite(loss):  # what the last step did shows in no loss of the training
+            with torch.no_grad():
+                loss = float(self._loss(self.step - 1)[0])
+        if not math.isfinite(loss):
+            what = "its loss is no finite number"
+        elif last and (name := not_finite(self._model.state_dict())) is not None:
+            what = f"its {name} holds what is no finite number"
+        elif last and loss > HOPELESS * max(self._first, 0.01):
+            what = f"its loss, which began at {self._first:.3g}, is {loss:.3g}"
+        else:
+            return
+        raise SynthError(
+            f"{self.part.name} diverged: {what} at step {self.step} of {self.budget.steps}; lower its rate (now {self.budget.rate:g}) "
+            "or raise its warmup"
+        )
 
     def finish(self) -> nn.Module:
         """The model with its averaged weights, ready to be used."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
+from augment.values import require_values
 from synth.errors import SynthError
 from synth.filtering.columns import Scores
 
@@ -47,10 +48,7 @@ class Thresholds:
     keep_share: float | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None and math.isnan(value):
-                raise SynthError(f"{field.name} takes a number or None, got NaN")
+        require_values(self, SynthError)
         if self.keep_share is not None and not 0 < self.keep_share <= 1:
             raise SynthError(f"keep_share takes a number above 0 up to 1, got {self.keep_share}")
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from distill.evaluation import evaluate
 from distill.networks import build
-from distill.training import evaluate
 
 PER_CLASS = 50
 

@@ -11,7 +11,7 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from distill.config import TrainConfig, ViewConfig
 from pipelines.errors import UserError
@@ -26,6 +26,7 @@ from pipelines.stages.common import (
     METRICS_FILE,
     TEACHER_FILE,
     Teacher,
+    blamed,
     build_network,
     csv_bytes,
     dataset_digest,
@@ -90,18 +91,21 @@ class DistilledStudents:
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Train and test one student, or test the teacher."""
-        from distill.training import Trainer, evaluate
+        from distill.evaluation import evaluate
+        from distill.training import Trainer
 
         job, teacher, test, device = self._job, self.teacher, self.test, self.device
         if unit.payload["arm"] == "teacher":
-            top1, loss = evaluate(teacher.model, *test.tensors(device), mean=teacher.mean, std=teacher.std)
+            with blamed("the teacher of squeeze"):
+                top1, loss = evaluate(teacher.model, *test.tensors(device), mean=teacher.mean, std=teacher.std)
             output.summary = {"arm": "teacher", "test_top1": top1, "test_loss": loss}
             return
         arm, ipc, seed = unit.payload["arm"], unit.payload["ipc"], unit.payload["seed"]
         classes = len(teacher.classes)
         data = _images(job, arm, ipc, seed)
         config = _config(arm, job.params, _relabel_params(job))
-        soft, label_bytes = _labels(job, arm, ipc, data, teacher, output.scratch())
+        with blamed(f"the soft labels of {unit.name}"):
+            soft, label_bytes = _labels(job, arm, ipc, data, teacher, output.scratch())
         init = seed_for(job.run.seed, "evaluate", f"seed {seed}", "init")
         model = build_network(job.params.network, classes, teacher.image_size, init, "evaluate.network").to(device)
         views = view_seed(job, ipc) if soft else seed_for(job.run.seed, "evaluate", f"seed {seed}", "views")
@@ -116,7 +120,8 @@ class DistilledStudents:
             soft_labels=soft,
             view_epochs=_relabel_params(job).epochs if soft else None,
         )
-        rows = train_resumably(trainer, output)
+        with blamed(f"evaluate.{_section(arm)} of the student {job.params.network} ({unit.name})"):
+            rows = train_resumably(trainer, output)
         accuracies = [float(row["val_top1"]) for row in rows if "val_top1" in row]
         output.write(f"curves/{unit.name}.csv", csv_bytes(_curve(rows, arm, ipc, seed), CURVE_COLUMNS))
         source = open_part(job, "cda") if arm.startswith("distilled") else open_part(job, "split", "train")
@@ -179,11 +184,15 @@ def _relabel_params(job: Job[Any]) -> RelabelParams:
     return RelabelParams.model_validate(resolved["relabel"])
 
 
+def _section(arm: str) -> Literal["full", "hard", "soft"]:
+    """Which of the parameters say how an arm is trained."""
+    return "full" if arm == "real_hard" else "hard" if arm.endswith("hard") else "soft"
+
+
 def _config(arm: str, params: EvaluateParams, labels: RelabelParams) -> TrainConfig:
-    if arm == "real_hard":
-        return params.full
-    if arm.endswith("hard"):
-        return params.hard
+    if (section := _section(arm)) != "soft":
+        config: TrainConfig = getattr(params, section)
+        return config
     views: ViewConfig = labels.views
     return replace(params.soft, views=views, batch_size=labels.batch_size)
 

@@ -109,7 +109,8 @@ class DreamClassifiers:
             None if real is None else load_arrays(self.choice.train.dataset, real.keys, fit=fit),
             None if synthetic is None else load_arrays(self.choice.kept(variant).dataset, synthetic.keys, fit=fit),
         )
-        with blamed("evaluate.datadream"):
+        section = "classifier" if kind == "clip" else "student.training"
+        with blamed(f"evaluate.datadream.{section} ({unit.name})"):
             measured = (self._clip if kind == "clip" else self._student)(told, *sets, output)
         about = ("arm", "variant", "shots", "seed", "few_shot_seed", "classifier")
         output.summary = {name: told[name] for name in about} | measured
@@ -182,17 +183,16 @@ class DreamClassifiers:
     def _student(
         self, told: dict[str, Any], real: ImageArrays | None, synthetic: ImageArrays | None, output: UnitOutput
     ) -> dict[str, Any]:
-        from distill.training import Trainer
+        from distill.training import Trainer, batch_bounds, needs_company
 
         recipe, classes = StudentParams.model_validate(told["recipe"]), len(self.choice.classes)
         val, test = (self._part(part, "student") for part in ("val", "test"))
         side = square_side(test)
         data = repeated(real, None if synthetic is None else at_size(synthetic, side))
-        whole, rest = divmod(len(data), recipe.training.batch_size)
-        batches = max(1, whole + (rest > 1))  # a lone sample is left out
-        config = over_steps(recipe.training, told["steps"], batches)
         init = self._seed(told["seed"], "init")
         model = build_network(recipe.network, classes, side, init, "evaluate.datadream.student.network")
+        batches = len(batch_bounds(len(data), recipe.training.batch_size, needs_company(model)))
+        config = over_steps(recipe.training, told["steps"], batches)
         trainer = Trainer(
             model.to(self.device),
             data.tensors(self.device),
@@ -207,14 +207,14 @@ class DreamClassifiers:
         per_class = [
             float(right[labels == label].mean()) if (labels == label).any() else None for label in range(classes)
         ]
-        trained = {"steps": config.epochs * batches, "epochs": config.epochs, "best_epoch": config.epochs}
+        trained = {"steps": trainer.steps, "epochs": config.epochs, "best_epoch": config.epochs}
         return trained | {"val": rows[-1]["val_top1"], "test": float(right.mean()), "per_class": per_class}
 
     def _hits(self, model: Any, recipe: StudentParams, test: ImageArrays) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which test images a network gets right."""
         import torch
 
-        from distill.training import normalise
+        from distill.evaluation import normalise
 
         model.eval()
         images, labels = test.tensors(self.device)

@@ -9,6 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from augment.policy import load
 from distill.config import TrainConfig
 from pipelines.config import Section
+from pipelines.stages.common import Channels, Spreads
 from synth.datadream.config import FitConfig
 
 Arm = Literal["distilled_soft", "random_soft", "distilled_hard", "random_hard", "real_hard"]
@@ -24,8 +25,8 @@ class StudentParams(Section):
 
     network: str = Field("resnet20", description="a name of distill.networks")
     training: TrainConfig = TrainConfig(epochs=60, learning_rate=0.05, batch_size=64)
-    mean: tuple[float, float, float] = Field((0.5, 0.5, 0.5), description="per channel, of images in [0, 1]")
-    std: tuple[float, float, float] = Field((0.25, 0.25, 0.25), description="per channel, of images in [0, 1]")
+    mean: Channels = Field((0.5, 0.5, 0.5), description="per channel, of images in [0, 1]")
+    std: Spreads = Field((0.25, 0.25, 0.25), description="per channel, of images in [0, 1]")
 
 
 class DreamParams(Section):
