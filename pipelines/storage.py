@@ -76,6 +76,9 @@ class Storage:
     def exists(self, path: str = "") -> bool:
         return bool(self._fs.exists(self._full(path)))
 
+    def is_folder(self, path: str) -> bool:
+        return bool(self._fs.isdir(self._full(path)))
+
     def size(self, path: str) -> int:
         return int(self._fs.size(self._full(path)))
 

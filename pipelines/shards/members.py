@@ -33,6 +33,18 @@ FOREIGN_IMAGE_ENDINGS = frozenset(
     | {"exr", "hdr", "dds", "dcm", "dng", "cr2", "cr3", "nef", "arw", "orf", "rw2", "raf", "raw", "svs"}
 )
 
+#: Endings of compressed tars, and what unpacks them.
+COMPRESSED = {
+    ".tar.gz": "gunzip",
+    ".tgz": "gunzip",
+    ".tar.bz2": "bunzip2",
+    ".tbz2": "bunzip2",
+    ".tar.xz": "unxz",
+    ".txz": "unxz",
+    ".tar.zst": "zstd -d",
+    ".tar.lz4": "lz4 -d",
+}
+
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 _META = re.compile(r"__[^/]*__(?:\Z|/)")
 #: Folders and files that operating systems and archivers leave.

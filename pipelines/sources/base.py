@@ -19,13 +19,12 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from pipelines import sample
 from pipelines.errors import UserError
 from pipelines.outcomes import Outcome, failed
-from pipelines.storage import Storage, canonical_json
+from pipelines.storage import canonical_json
 
 T = TypeVar("T")
 
 #: Threads that read and hash during a scan; both free the GIL.
 HASH_THREADS = 4
-IMAGE_ENDINGS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "pgm", "ppm", "pbm", "avif"})
 SAMPLE_PREFIX = "sample:"
 #: Errors that are of the file and not of the moment.
 _LASTING = frozenset(
@@ -79,8 +78,11 @@ class Source(Protocol):
     Everything met has a fate: it is in a `Record`, be it one with a `problem`, or counted by `passed_over`.
     """
 
-    def scan(self) -> Iterator[Record]:
-        """All records, streamed, in an order set by the data alone. `UserError` when the place is not as said."""
+    def scan(self, max_bytes: int | None = None) -> Iterator[Record]:
+        """All records, streamed, in an order set by the data alone. `UserError` when the place is not as said.
+
+        Images of more than `max_bytes` are neither read nor hashed: they have the problem `too_many_bytes`.
+        """
 
     def read(self, record: Record) -> bytes:
         """The encoded bytes of a record. Needs no scan before it; safe from several threads. OSError when it cannot."""
@@ -100,22 +102,6 @@ def resolve(path: str) -> str:
     if name not in sample.names():
         raise UserError(f"no embedded sample {name!r}; there is {', '.join(sample.names())}")
     return str(sample.folder(name))
-
-
-def open_files(path: str, endings: tuple[str, ...], what: str) -> tuple[Storage, list[str]]:
-    """The storage and the sorted files of a `path` that is one file or a folder of files with one of `endings`."""
-    url = resolve(path).rstrip("/")
-    if url.lower().endswith(endings):
-        parent, _, name = url.rpartition("/")
-        storage = Storage(parent or ("/" if url.startswith("/") else "."))
-        if not storage.exists(name):
-            raise UserError(f"no {what} at {path}; check the path of this source")
-        return storage, [name]
-    storage = Storage(url)
-    files = [name for name in storage.list() if name.lower().endswith(endings) and not is_hidden(name)]
-    if not files:
-        raise UserError(f"no {what} ({' or '.join(endings)}) at {path}; check the path of this source")
-    return storage, files
 
 
 def is_hidden(path: str) -> bool:
@@ -168,6 +154,11 @@ def caption_from(value: object) -> str | Outcome | None:
 def handed_over(facts: dict[str, Any]) -> str | None:
     """The `document` of a record from what stands beside its image: all of it, when there are COCO annotations in it."""
     return canonical_json(facts).decode() if "annotations" in facts else None
+
+
+def too_many_bytes(size: int, limit: int) -> Outcome:
+    """What becomes of an image of `size` bytes where `limit` is the most."""
+    return failed("too_many_bytes", "policy", f"{size} bytes, the limit is {limit}")
 
 
 def unreadable(error: OSError) -> Outcome:

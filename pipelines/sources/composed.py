@@ -44,7 +44,7 @@ class ComposedSource:
         if unknown := sorted(set(params.nouns) - set(self._names)):
             raise UserError(f"nouns names {unknown[0]!r}, which is no class; there is {', '.join(self._names)}")
 
-    def scan(self) -> Iterator[Record]:
+    def scan(self, max_bytes: int | None = None) -> Iterator[Record]:
         """Scenes by number."""
         params = self._params
         pools = self._by_class()

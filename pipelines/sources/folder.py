@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pipelines.errors import UserError
 from pipelines.outcomes import Outcome
+from pipelines.shards.members import IMAGE_ENDINGS
 from pipelines.sources.base import (
-    IMAGE_ENDINGS,
     Record,
     digest,
     handed_over,
@@ -20,6 +20,7 @@ from pipelines.sources.base import (
     is_hidden,
     read_object,
     resolve,
+    too_many_bytes,
     unreadable,
 )
 from pipelines.sources.params import FolderParams
@@ -37,13 +38,13 @@ class FolderSource:
         self._params = params
         self._storage = Storage(resolve(params.path))
 
-    def scan(self) -> Iterator[Record]:
+    def scan(self, max_bytes: int | None = None) -> Iterator[Record]:
         """Files sorted by their relative path."""
         files = self._files()
         label_of = {name: label for label, name in enumerate(self._class_names(files))}
         beside = _beside(files)
         images = [file for file in self._chosen(files) if beside.get(_stem(file)) != file]
-        for file, length, sha256, unread in hash_in_order(images, self._hash):
+        for file, length, sha256, unread in hash_in_order(images, lambda file: self._hash(file, max_bytes)):
             split, name = self._place(file)
             label = None if name is None else label_of[name]
             document = self._document(beside.get(_stem(file)))
@@ -146,8 +147,11 @@ class FolderSource:
             log.warning("%s: %d links lead elsewhere or to folders: not followed", self._params.path, refused)
         return found
 
-    def _hash(self, file: str) -> tuple[int, bytes]:
+    def _hash(self, file: str, limit: int | None) -> tuple[int, bytes] | Outcome:
         path = self._storage.local_path(file)
+        size = self._storage.size(file) if path is None else path.stat().st_size
+        if limit is not None and size > limit:
+            return too_many_bytes(size, limit)
         if path is None:
             return digest(self._storage.read_bytes(file))
         with path.open("rb") as handle:

@@ -46,7 +46,7 @@ class IdxSource:
         self._arrays: dict[str, IdxArray] = {}
         self._lock = threading.Lock()
 
-    def scan(self) -> Iterator[Record]:
+    def scan(self, max_bytes: int | None = None) -> Iterator[Record]:
         """Images in file order; the row is the position."""
         images, labels = self._images(), self._labels()
         names = self._names.of(self._params.labels or "")

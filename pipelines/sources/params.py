@@ -43,11 +43,20 @@ class TarParams(_Common):
     The label is a `.cls` member (number or class name) or `label_key` of `.json`; the caption `.txt` or `caption_key`.
     What `.json` says is kept when it has COCO `annotations`.
     Class names come from `classes`, else from a `classes.json` beside the tars.
+
+    Members of a sample may lie apart, joined archives are read one after the other, and links lead to what they name
+    inside the archive. Of several images of one sample (`a.left.jpg` and `a.right.jpg`, `a.jpg` and `a.png`, `photo.1.jpg`
+    and `photo.2.jpg`) the first is kept and the others are rows dropped as `further_image`; `images: all` keeps every one,
+    with the same label and caption. Tars that are cut off or damaged are all named and refused; `damaged: head` takes what
+    comes before the damage and gives a failed row for the rest, of which nobody knows how much it was. Members are read
+    by their offset, so compressed tars have to be unpacked first.
     """
 
     type: Literal["tar"] = "tar"
     label_key: str = "label"
     caption_key: str = "caption"
+    images: Literal["first", "all"] = Field("first", description="which images of a sample are kept")
+    damaged: Literal["refuse", "head"] = Field("refuse", description="what becomes of tars that break off")
 
 
 class ParquetParams(_Common):

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import UserError
 from pipelines.outcomes import Outcome
-from pipelines.sources.base import Record, caption_from, digest, escapes, hash_in_order, open_files
+from pipelines.sources.base import Record, caption_from, digest, escapes, hash_in_order
+from pipelines.sources.files import open_files
 from pipelines.sources.labels import NO_NAMES, Names, label_from, merge
 from pipelines.sources.params import ParquetParams
 from pipelines.storage import Storage
@@ -31,11 +32,11 @@ class ParquetSource:
 
     def __init__(self, params: ParquetParams) -> None:
         self._params = params
-        self._storage, self._files = open_files(params.path, (".parquet",), "parquet file")
+        self._storage, self._files, self._beside = open_files(params.path, (".parquet",), "parquet file")
         self._groups: OrderedDict[tuple[str, int], pa.ChunkedArray] = OrderedDict()
         self._lock = threading.Lock()
 
-    def scan(self) -> Iterator[Record]:
+    def scan(self, max_bytes: int | None = None) -> Iterator[Record]:
         """Files by name, rows in file order. An absent image is a record of no bytes, which the image path refuses."""
         for file in self._files:
             with self._open(file) as table:

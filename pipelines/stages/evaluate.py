@@ -37,7 +37,7 @@ class Evaluate(Stage[EvaluateParams]):
     """Trains and tests students."""
 
     name = "evaluate"
-    version = 2
+    version = 1
     summary = "products and their controls -> accuracies with seeds and bytes"
     Params = EvaluateParams
     upstream = ("split", "squeeze", "cda", "relabel", "generator", "datadream")

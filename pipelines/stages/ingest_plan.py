@@ -69,7 +69,7 @@ class Scanned(NamedTuple):
     passed: Counter[str]
 
 
-def scan(sources: Sequence[SourceParams]) -> Scanned:
+def scan(sources: Sequence[SourceParams], max_bytes: int | None = None) -> Scanned:
     """One row per record of every source, in order. Streams in batches, so memory is the table's and no more."""
     schema = pa.unify_schemas([RECORDS, HANDED_OVER])
     batches: list[pa.RecordBatch] = []
@@ -77,7 +77,7 @@ def scan(sources: Sequence[SourceParams]) -> Scanned:
     passed: Counter[str] = Counter()
     for origin, params in enumerate(sources):
         source = open_source(params)
-        own = [_batch(origin, chunk, schema) for chunk in _chunks(source.scan(), _BATCH)]
+        own = [_batch(origin, chunk, schema) for chunk in _chunks(source.scan(max_bytes), _BATCH)]
         told = source.classes()
         own = own if told else _of_one_sort(own)
         named.append(told + _met(own, told))
