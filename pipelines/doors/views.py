@@ -119,7 +119,7 @@ def info_tables(url: str, data: str, failed: bool) -> Iterator[Table]:
 
 
 def _info_table(dataset: Dataset, title: str) -> Table:
-    stats = json.loads(dataset.storage.read_bytes("stats.json"))
+    stats = json.loads(dataset.file("stats.json"))
     table = Table(title=title)
     table.add_column("what")
     table.add_column("value")

@@ -109,7 +109,7 @@ def _rows(dataset: Dataset, keys: Sequence[str] | None) -> pa.Table:
 
 def _decoded(dataset: Dataset, rows: pa.Table, threads: int) -> Iterator[np.ndarray[Any, Any]]:
     """The images of `rows` in order, (3, H, W) uint8."""
-    spans = list(zip(rows["shard"].to_pylist(), rows["members"].to_pylist(), strict=True))
+    spans = list(zip(*(rows[name].to_pylist() for name in ("shard", "key", "members")), strict=True))
 
     def decode(place: int) -> np.ndarray[Any, Any]:
         decoded = decode_rgb(dataset.read_image_bytes(*spans[place]))

@@ -25,7 +25,6 @@ from pipelines.images.process import decode_rgb
 from pipelines.outcomes import Outcome, failed
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.sample import IMAGE_EXTENSIONS, MEMBER_RANK, MemberSpan
-from pipelines.shards.sidecar import read_sidecar
 from pipelines.shards.walker import TarDamage
 
 _READERS = 8
@@ -41,6 +40,7 @@ class _Rows:
     labels: np.ndarray[Any, np.dtype[np.int64]]
     offsets: np.ndarray[Any, np.dtype[np.int64]]
     sizes: np.ndarray[Any, np.dtype[np.int64]]  # -1 where the sample has no image
+    sums: np.ndarray[Any, np.dtype[np.uint64]]  # XXH3 of the image
     members: pa.Array | None  # only where other members are asked for
 
 
@@ -94,13 +94,16 @@ class SampleReader:
     def read(self, number: int) -> dict[str, Any]:
         """One sample; safe from many threads.
 
-        Raises `BadSampleError` when the image does not decode within the limits, when a member is missing or broken, or
-        when the shard is damaged there. Errors of the machine or the network are others and are not to be skipped.
+        Raises `BadSampleError` when the bytes are not those that were written, when the image does not decode within the
+        limits, or when a member is missing or broken. Errors of the machine or the network are others and are not to be skipped.
         """
         shard = int(np.searchsorted(self._firsts, number, side="right")) - 1
         rows, row = self._rows_of(shard), number - int(self._firsts[shard])
         key = rows.keys[row].as_py()
-        sample = self._decode(shard, rows, row)
+        try:
+            sample = self._decode(shard, rows, row)
+        except TarDamage as damage:
+            raise BadSampleError(self.dataset.damaged(shard, key, damage.reason)) from None
         if isinstance(sample, Outcome):
             detail = f": {sample.detail}" if sample.detail else ""
             problem = (
@@ -113,6 +116,7 @@ class SampleReader:
     def _decode(self, shard: int, rows: _Rows, row: int) -> dict[str, Any] | Outcome:
         if rows.sizes[row] < 0:
             return failed("no_image")
+        image_span = MemberSpan("image", int(rows.offsets[row]), int(rows.sizes[row]), int(rows.sums[row]))
         spans: list[MemberSpan] = []
         if rows.members is not None:
             found = {span["ext"]: MemberSpan(**span) for span in rows.members[row].as_py() or ()}
@@ -120,13 +124,8 @@ class SampleReader:
             if missing:
                 return failed("missing_member", detail=f"it has no .{missing[0]}")
             spans = [found[ext] for ext in self._members]
-        reader = self.dataset.reader(shard)
-        try:
-            raw = reader.pread(int(rows.offsets[row]), int(rows.sizes[row]))
-            others = reader.read(spans)
-        except TarDamage as error:
-            return failed("damaged_shard", detail=str(error))
-        image = decode_rgb(raw, self._limits)
+        others = self.dataset.reader(shard).read([image_span, *spans])
+        image = decode_rgb(others.pop("image"), self._limits)
         if isinstance(image, Outcome):
             return image
         try:
@@ -149,7 +148,7 @@ class SampleReader:
 
     def _read_rows(self, shard: int) -> _Rows:
         entry = self.dataset.shards[shard]
-        table = read_sidecar(self.dataset.storage, entry.sidecar, ["key", "outcome", "label", "members"])
+        table = self.dataset.sidecar(shard, ["key", "outcome", "label", "members"])
         table = table.filter(pc.equal(table["outcome"], "kept")).combine_chunks()
         if len(table) != entry.samples:
             raise UserError(
@@ -165,11 +164,13 @@ class SampleReader:
         image_like = pc.is_in(spans.field("ext"), pa.array(IMAGE_EXTENSIONS)).to_numpy(zero_copy_only=False)
         has_image[has_image] = image_like[first[has_image]]
         offsets, sizes = np.zeros(len(table), np.int64), np.full(len(table), -1, np.int64)
+        sums = np.zeros(len(table), np.uint64)
         offsets[has_image] = spans.field("offset").to_numpy()[first[has_image]]
         sizes[has_image] = spans.field("size").to_numpy()[first[has_image]]
+        sums[has_image] = spans.field("xxh3").to_numpy()[first[has_image]]
         labels = pc.fill_null(table["label"], -1).to_numpy().astype(np.int64)
         keys = pa.chunked_array(table["key"]).combine_chunks()
-        return _Rows(keys, labels, offsets, sizes, members if self._members else None)
+        return _Rows(keys, labels, offsets, sizes, sums, members if self._members else None)
 
 
 def _member(ext: str, data: bytes) -> Any:

@@ -182,7 +182,7 @@ def _originals(source: Dataset | None, keys: Sequence[str], settings: Mapping[st
 
 def _source_boxes(source: Dataset, row: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Box]:
     if settings.get("boxes") == "foreground":
-        pixels = decode_rgb(source.read_image_bytes(row["shard"], row["members"]))
+        pixels = decode_rgb(source.read_image_bytes(row["shard"], row["key"], row["members"]))
         if isinstance(pixels, Outcome):
             return []
         found = foreground(pixels, int(settings.get("threshold", 0)), row["label"]).boxes
@@ -201,7 +201,7 @@ def _boxes(annotations: Any, row: Mapping[str, Any]) -> list[Box]:
 
 
 def _described(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:
-    return _parsed(dataset.read(row["shard"], row["members"], ["json"]).get("json"))
+    return _parsed(dataset.read(row["shard"], row["key"], row["members"], ["json"]).get("json"))
 
 
 def _parsed(text: str | bytes | None) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def picture_of(
     images = [span for span in row["members"] or [] if span["ext"] in _MEDIA]
     if not images:
         return None
-    raw, ext = dataset.read_image_bytes(row["shard"], images), images[0]["ext"]
+    raw, ext = dataset.read_image_bytes(row["shard"], row["key"], images), images[0]["ext"]
     width, height = row["width"] or 0, row["height"] or 0
     if not 0 < max(width, height) <= NATIVE:
         made = process(raw, ImageParams(resize="longer", size=thumbnail, format="jpeg", quality=82))

@@ -7,7 +7,6 @@ parameters, what `Stage.finish` wrote, and `stage.json`, which is written last a
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import CONFIG_FILE, PLAN_FOLDER, STAGE_FILE, sha256_of
 from pipelines.runtime.units import SCRATCH, FileEntry, Marker, Unit
+from pipelines.shards.checksum import read_signed, signed_bytes
 from pipelines.shards.index import INDEX
 from pipelines.storage import Storage, canonical_json, pretty_json
 
@@ -117,7 +117,7 @@ def finish(stage: Stage[Any], job: Job[Any], prepared: Prepared, markers: Sequen
         # Not the parameters: later stages name this one by the hash of this file, and some parameters decide no byte.
         "files": _entries(output, of_units | {CONFIG_FILE}),
     }
-    output.write_bytes(STAGE_FILE, pretty_json(form))
+    output.write_bytes(STAGE_FILE, signed_bytes(form))
     return form
 
 
@@ -131,7 +131,7 @@ def sealed(stage: Stage[Any], job: Job[Any], prepared: Prepared, verify: bool) -
     """The content of stage.json if the folder is finished for exactly this plan and these parameters, else None."""
     output = job.output
     try:
-        form = json.loads(output.read_bytes(STAGE_FILE))
+        form = read_signed(output.read_bytes(STAGE_FILE))
         config = output.read_bytes(CONFIG_FILE)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None

@@ -7,7 +7,6 @@ A unit is done if its marker is there, carries the unit's identity, and every fi
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
@@ -66,7 +65,7 @@ class Ledger:
 def read_marker(storage: Storage, path: str) -> Marker | None:
     """The marker in a file; a damaged one is none, so that its unit runs again."""
     try:
-        marker = Marker.from_json(json.loads(storage.read_bytes(path)))
+        marker = Marker.from_json(storage.read_bytes(path))
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return marker if marker.path == path else None

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.outcomes import Outcome
+from pipelines.shards.checksum import read_signed, signed_bytes
 from pipelines.shards.sample import Sample
 from pipelines.shards.sidecar import Sidecar
 from pipelines.shards.tar import ShardWriter
-from pipelines.storage import Storage, canonical_json, pretty_json
+from pipelines.storage import Storage, canonical_json
 
 #: Folder of the markers inside a stage's output.
 LEDGER = "ledger"
@@ -77,11 +78,12 @@ class Marker:
             "reasons": self.reasons,
             "summary": self.summary,
         }
-        return pretty_json(form)
+        return signed_bytes(form)
 
     @classmethod
-    def from_json(cls, form: dict[str, Any]) -> Marker:
+    def from_json(cls, raw: bytes) -> Marker:
         """Read what `to_json` wrote; ValueError, KeyError, TypeError or AttributeError if it is something else."""
+        form = read_signed(raw)
         files = tuple(FileEntry(f["path"], int(f["bytes"]), f["sha256"]) for f in form["files"])
         counts = {str(name): int(count) for name, count in form["counts"].items()}
         reasons = {str(name): int(count) for name, count in form["reasons"].items()}

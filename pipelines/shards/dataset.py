@@ -1,6 +1,7 @@
 """A dataset folder: shards, sidecars and the files that describe them, seen as one thing.
 
-Opening reads `index.json` only. Rows come from sidecars, bytes from shards by offset. Shuffling, workers and tensors
+Opening reads `index.json` only. Rows come from sidecars, bytes from shards by offset; all that is read is checked against
+the index and the rows (see `checksum`), so that what is handed out is what was written. Shuffling, workers and tensors
 are the affair of `pipelines.loaders`; writing the describing files is in `publish`.
 """
 
@@ -19,11 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import UserError
+from pipelines.shards.checksum import sum_of
 from pipelines.shards.index import INDEX, Index, ShardEntry, read_index
 from pipelines.shards.publish import CLASSES_FILE, publish, unpublish
 from pipelines.shards.reader import ShardReader
 from pipelines.shards.sample import IMAGE_EXTENSIONS, MemberSpan, Sample
 from pipelines.shards.sidecar import SCHEMA, read_sidecar
+from pipelines.shards.walker import TarDamage
 from pipelines.storage import Storage
 
 __all__ = ["INDEX", "Dataset", "ShardEntry", "publish", "unpublish"]
@@ -68,9 +71,28 @@ class Dataset:
     def classes(self) -> list[str]:
         """Class names; the position is the label. Empty for unlabelled data."""
         try:
-            return [str(name) for name in json.loads(self.storage.read_bytes(CLASSES_FILE))]
-        except (FileNotFoundError, ValueError, TypeError) as error:
+            return [str(name) for name in json.loads(self.file(CLASSES_FILE))]
+        except (ValueError, TypeError) as error:
             raise UserError(f"{self.storage.url}/{CLASSES_FILE} cannot be read: {error}") from error
+
+    def file(self, path: str) -> bytes:
+        """A describing file of the dataset, such as `stats.json`, checked against the index."""
+        known = self._index.files.get(path)
+        try:
+            data = self.storage.read_bytes(path)
+        except FileNotFoundError:
+            raise UserError(f"no {path} in {self.storage.url}; make it again: limbeck run STAGE --verify") from None
+        if sum_of(data) != known:
+            raise UserError(
+                f"{self.storage.url}/{path} is not the file that its {INDEX} names (its SHA-256 is another); restore it, or "
+                f"make it again: limbeck run STAGE --verify"
+            )
+        return data
+
+    def sidecar(self, shard: int, columns: Iterable[str] | None = None) -> pa.Table:
+        """Rows of one shard, all attempted samples, checked against the index."""
+        entry = self.shards[shard]
+        return read_sidecar(self.storage, entry.sidecar, columns, entry.sidecar_sha256)
 
     def rows(self, columns: Iterable[str] | None = None, kept_only: bool = True) -> pa.Table:
         """Sidecar rows of all shards in index order, plus an int32 column `shard`, the position in `shards`."""
@@ -79,7 +101,7 @@ class Dataset:
         needed = wanted if not kept_only or "outcome" in wanted else [*wanted, "outcome"]
 
         def of(place: int) -> pa.Table:
-            table = read_sidecar(self.storage, self.shards[place].sidecar, needed)
+            table = self.sidecar(place, needed)
             if kept_only:
                 table = table.filter(pc.equal(table["outcome"], "kept"))
             return table.select(wanted).append_column(_SHARD_FIELD, pa.array([place] * len(table), pa.int32()))
@@ -99,25 +121,38 @@ class Dataset:
                 self._readers.popitem(last=False)
             return reader
 
-    def read(self, shard: int, members: Iterable[Span], exts: Iterable[str] | None = None) -> dict[str, bytes]:
-        """{extension: bytes} of one sample: all of `members` (as in its row) or only those in `exts`."""
-        return self.reader(shard).read(_spans(members), exts)
+    def read(
+        self, shard: int, key: str, members: Iterable[Span], exts: Iterable[str] | None = None
+    ) -> dict[str, bytes]:
+        """{extension: bytes} of the sample `key`: all of `members` (as in its row) or only those in `exts`.
 
-    def read_image_bytes(self, shard: int, members: Iterable[Span]) -> bytes:
-        """The encoded image of one sample; raises `KeyError` when it has none."""
-        for span in _spans(members):
-            if span.ext in IMAGE_EXTENSIONS:
-                return self.reader(shard).pread(span.offset, span.size)
-        raise KeyError("the sample has no image member")
+        Raises `UserError` when the bytes are not those that were written.
+        """
+        try:
+            return self.reader(shard).read(_spans(members), exts)
+        except TarDamage as damage:
+            raise UserError(self.damaged(shard, key, damage.reason)) from None
+
+    def read_image_bytes(self, shard: int, key: str, members: Iterable[Span]) -> bytes:
+        """The encoded image of the sample `key`; raises `KeyError` when it has none, otherwise as `read`."""
+        for data in self.read(shard, key, members, IMAGE_EXTENSIONS).values():
+            return data
+        raise KeyError(f"sample {key} has no image member")
+
+    def damaged(self, shard: int, key: str, reason: str) -> str:
+        """The sentence about a sample whose bytes are not those that were written."""
+        return (
+            f"sample {key} in {self.storage.url}/{self.shards[shard].path} is damaged: {reason}; restore the file, or make it "
+            f"again: limbeck run STAGE --verify"
+        )
 
     def samples(self, kept_only: bool = True) -> Iterator[Sample]:
         """Samples in index order with their rows; those that were not kept have no members."""
-        for place, entry in enumerate(self.shards):
-            rows = read_sidecar(self.storage, entry.sidecar)
-            for batch in rows.to_batches(max_chunksize=256):
+        for place in range(len(self.shards)):
+            for batch in self.sidecar(place).to_batches(max_chunksize=256):
                 for row in batch.to_pylist():
                     if row["outcome"] == "kept":
-                        yield Sample(row["key"], tuple(self.read(place, row["members"]).items()), row)
+                        yield Sample(row["key"], tuple(self.read(place, row["key"], row["members"]).items()), row)
                     elif not kept_only:
                         yield Sample(row["key"], (), row)
 
@@ -127,6 +162,6 @@ _SHARD_FIELD = pa.field("shard", pa.int32(), nullable=False)
 
 def _spans(members: Iterable[Span]) -> list[MemberSpan]:
     return [
-        span if isinstance(span, MemberSpan) else MemberSpan(span["ext"], span["offset"], span["size"])
+        span if isinstance(span, MemberSpan) else MemberSpan(span["ext"], span["offset"], span["size"], span["xxh3"])
         for span in members
     ]

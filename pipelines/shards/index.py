@@ -1,22 +1,29 @@
-"""`index.json`: the list of shards that makes a folder a finished dataset. It is written last and read first."""
+"""`index.json`: the list of shards that makes a folder a finished dataset. It is written last and read first.
+
+It holds size and hash of every file of the dataset, and a checksum of itself, so that nothing can be changed, added or taken
+away unseen: see `checksum`.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from pipelines.errors import UserError
+from pipelines.shards.account import Account
+from pipelines.shards.checksum import FileSum, read_signed
 from pipelines.storage import Storage
 
 INDEX = "index.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class ShardEntry:
-    """One shard: name, paths of tar and sidecar inside the folder, kept samples, bytes and SHA-256 (hex) of the tar."""
+    """One shard: name, paths of tar and sidecar inside the folder, kept samples, bytes and SHA-256 (hex) of both files."""
 
     name: str
     path: str
@@ -24,14 +31,29 @@ class ShardEntry:
     samples: int
     bytes: int
     sha256: str
+    sidecar_bytes: int
+    sidecar_sha256: str
+
+    @property
+    def sums(self) -> dict[str, FileSum]:
+        """What the index says of the two files."""
+        return {
+            self.path: FileSum(self.bytes, self.sha256),
+            self.sidecar: FileSum(self.sidecar_bytes, self.sidecar_sha256),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What `index.json` says. `extra` is whatever the stage wanted recorded (its name, a hash of its parameters)."""
+    """What `index.json` says. `extra` is whatever the stage wanted recorded (its name, a hash of its parameters).
+
+    `files` are the describing files of the dataset by path, such as `classes.json`.
+    """
 
     shards: tuple[ShardEntry, ...]
-    extra: dict[str, Any]
+    extra: Mapping[str, Any]
+    account: Account
+    files: Mapping[str, FileSum] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -41,19 +63,29 @@ class Index:
     def bytes(self) -> int:
         return sum(shard.bytes for shard in self.shards)
 
+    @property
+    def sums(self) -> dict[str, FileSum]:
+        """Size and hash of every file of the dataset but the index."""
+        return {path: known for shard in self.shards for path, known in shard.sums.items()} | dict(self.files)
+
     def to_json(self) -> dict[str, Any]:
-        """The document that `read_index` reads."""
+        """The document that `read_index` reads, without its checksum."""
         return {
             "schema_version": SCHEMA_VERSION,
             "shards": [asdict(shard) for shard in self.shards],
+            "files": {path: asdict(known) for path, known in self.files.items()},
             "samples": self.samples,
             "bytes": self.bytes,
-            "extra": self.extra,
+            "account": self.account.to_json(),
+            "extra": dict(self.extra),
         }
 
 
-def read_index(storage: Storage) -> Index:
-    """Read and check `index.json`. Raises `UserError` when the folder is unfinished or the file is not an index."""
+def read_index(storage: Storage, signed: bool = True) -> Index:
+    """Read and check `index.json`. Raises `UserError` when the folder is unfinished or the file is not an index.
+
+    Without `signed`, an index that was changed after it was written is read all the same: for `lint`.
+    """
     where = f"{storage.url}/{INDEX}"
     try:
         raw = storage.read_bytes(INDEX)
@@ -64,31 +96,47 @@ def read_index(storage: Storage) -> Index:
             "and `limbeck run STAGE` finishes it"
         ) from None
     try:
-        document = json.loads(raw)
-        version = document["schema_version"]
+        version = json.loads(raw)["schema_version"]
         if version != SCHEMA_VERSION:
-            raise UserError(f"{where} has schema version {version!r}; this release reads {SCHEMA_VERSION}")
-        index = Index(tuple(_entry(shard) for shard in document["shards"]), dict(document["extra"]))
+            raise UserError(
+                f"{where} has schema version {version!r}, this release reads {SCHEMA_VERSION}; make the dataset anew with "
+                f"the command that made it: limbeck run STAGE"
+            )
+        document = read_signed(raw) if signed else json.loads(raw)
+        shards = tuple(_entry(shard) for shard in document["shards"])
+        files = {str(path): _sum(known) for path, known in document["files"].items()}
+        index = Index(shards, dict(document["extra"]), Account.from_json(document["account"]), files)
         totals = (document["samples"], document["bytes"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{where} is damaged: {type(error).__name__}: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{where} is damaged: {_said(error)}; make it again: limbeck run STAGE --verify") from error
     if totals != (index.samples, index.bytes):
         raise UserError(f"{where} is damaged: its totals {totals} are not the sums {(index.samples, index.bytes)}")
     return index
 
 
+def _said(error: Exception) -> str:
+    return str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+
+
 def _entry(shard: dict[str, Any]) -> ShardEntry:
     entry = ShardEntry(**shard)
-    for text in (entry.name, entry.path, entry.sidecar, entry.sha256):
+    for text in (entry.name, entry.path, entry.sidecar, entry.sha256, entry.sidecar_sha256):
         if not isinstance(text, str):
             raise TypeError(f"{text!r} is not a string")
-    for count in (entry.samples, entry.bytes):
+    for count in (entry.samples, entry.bytes, entry.sidecar_bytes):
         if not isinstance(count, int) or count < 0:
             raise TypeError(f"{count!r} is not a count")
     for path in (entry.path, entry.sidecar):
         if escapes(path):
             raise ValueError(f"the path {path!r} leaves the folder")
     return entry
+
+
+def _sum(form: dict[str, Any]) -> FileSum:
+    known = FileSum(**form)
+    if not isinstance(known.bytes, int) or not isinstance(known.sha256, str):
+        raise TypeError(f"{form!r} is no size and hash")
+    return known
 
 
 def escapes(path: str) -> bool:

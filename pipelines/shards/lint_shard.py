@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
+from pipelines.shards.checksum import member_checksum
 from pipelines.shards.findings import Findings
 from pipelines.shards.index import escapes
 from pipelines.shards.keys import KEY_PATTERN
@@ -164,13 +165,14 @@ class ShardCheck:
             self._breach("skipped_member", name, "WebDataset readers skip this name: it has no key and extension")
             return
         key, ext = named
-        self._place(key, ext, member)
-        if member.size > _MAX_CONTENT:
+        data = None if member.size > _MAX_CONTENT else walker.read()
+        self._place(key, ext, member, None if data is None or not self._ours else member_checksum(data))
+        if data is None:
             self._warning("huge_member", name, f"{member.size} bytes were not looked into")
         else:
-            self._content(name, ext, walker.read())
+            self._content(name, ext, data)
 
-    def _place(self, key: str, ext: str, member: TarMember) -> None:
+    def _place(self, key: str, ext: str, member: TarMember, checksum: int | None) -> None:
         """Put the member into its sample and check that samples are whole and unmixed."""
         if self._current is None or self._current.key != key:
             self._finish_sample()
@@ -182,7 +184,7 @@ class ShardCheck:
                 self._error("key_form", member.name, "not a key as the contract has it")
         if any(span.ext == ext for span in self._current.spans):
             self._error("duplicate_member", member.name, "the sample has this member already")
-        self._current.spans.append(MemberSpan(ext, member.offset, member.size))
+        self._current.spans.append(MemberSpan(ext, member.offset, member.size, checksum))
 
     def _finish_sample(self) -> None:
         sample, self._current = self._current, None

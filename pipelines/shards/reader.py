@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipelines.errors import UserError
+from pipelines.shards.checksum import member_checksum
 from pipelines.shards.members import split_name
 from pipelines.shards.sample import MemberSpan
 from pipelines.shards.tar import BLOCK
@@ -80,23 +81,35 @@ class ShardReader:
         else:
             data = self.storage.pread(self.path, offset, size)
         if len(data) != size:
-            raise TarDamage(offset, f"{self.path} ends before {size} bytes")
+            raise TarDamage(offset, f"the file ends before byte {offset + size}")
         return data
 
     def read(self, members: Iterable[MemberSpan], exts: Iterable[str] | None = None) -> dict[str, bytes]:
-        """{extension: bytes} of one sample, all members or those in `exts`, with one read if they lie together."""
+        """{extension: bytes} of one sample, all members or those in `exts`, with one read if they lie together.
+
+        Raises `TarDamage` when a member's bytes have another checksum than its span.
+        """
         wanted = list(members) if exts is None else [span for span in members if span[0] in exts]
         if not wanted:
             return {}
         if len(wanted) == 1:
-            ext, offset, size = wanted[0]
-            return {ext: self.pread(offset, size)}
-        first = min(span[1] for span in wanted)
-        length = max(span[1] + span[2] for span in wanted) - first
-        if length - sum(span[2] for span in wanted) > _MAX_GAP:
-            return {ext: self.pread(offset, size) for ext, offset, size in wanted}
+            return {wanted[0].ext: self.checked(wanted[0], self.pread(wanted[0].offset, wanted[0].size))}
+        first = min(span.offset for span in wanted)
+        length = max(span.offset + span.size for span in wanted) - first
+        if length - sum(span.size for span in wanted) > _MAX_GAP:
+            return {span.ext: self.checked(span, self.pread(span.offset, span.size)) for span in wanted}
         block = self.pread(first, length)
-        return {ext: block[offset - first : offset - first + size] for ext, offset, size in wanted}
+        return {
+            span.ext: self.checked(span, block[span.offset - first : span.offset - first + span.size])
+            for span in wanted
+        }
+
+    @staticmethod
+    def checked(span: MemberSpan, data: bytes) -> bytes:
+        """The data, if it is what was written there."""
+        if span.xxh3 is not None and member_checksum(data) != span.xxh3:
+            raise TarDamage(span.offset, f"its {span.ext} is not what was written there")
+        return data
 
     def scan(self) -> Iterator[tuple[str, dict[str, bytes]]]:
         """All samples in sequence; see `iterate_tar`."""

@@ -6,6 +6,7 @@ rows and on the pyarrow release only (its name is the one version text inside); 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,14 @@ SCHEMA = pa.schema(
         pa.field(
             "members",
             pa.list_(
-                pa.struct([pa.field("ext", pa.string()), pa.field("offset", pa.int64()), pa.field("size", pa.int64())])
+                pa.struct(
+                    [
+                        pa.field("ext", pa.string()),
+                        pa.field("offset", pa.int64()),
+                        pa.field("size", pa.int64()),
+                        pa.field("xxh3", pa.uint64()),  # of the member's bytes; see `checksum`
+                    ]
+                )
             ),
         ),  # null for samples that are not in the shard
         pa.field("parents", pa.list_(pa.string())),
@@ -51,6 +59,7 @@ SCHEMA = pa.schema(
         pa.field("seed", pa.int64()),
         pa.field("model_id", pa.string()),
         pa.field("licence", pa.string()),
+        pa.field("notes", pa.string()),  # what was odd about a kept sample and did it no harm
     ]
 )
 
@@ -113,27 +122,43 @@ def _spans(lists: list[Any], kind: pa.DataType) -> pa.Array:
         ends.append(None if spans is None else len(flat))
         flat += [span if isinstance(span, MemberSpan) else MemberSpan(**span) for span in spans or ()]
     fields = list(kind.value_type)
-    parts = zip(*flat, strict=True) if flat else ((), (), ())
+    parts = zip(*flat, strict=True) if flat else ((),) * len(fields)
     struct = pa.StructArray.from_arrays(
         [pa.array(part, field.type) for part, field in zip(parts, fields, strict=True)], fields=fields
     )
     return pa.ListArray.from_arrays(pa.array([*ends, len(flat)], pa.int32()), struct, type=kind)
 
 
-def read_sidecar(storage: Storage, path: str, columns: Iterable[str] | None = None) -> pa.Table:
-    """The rows of a sidecar, all columns or those named; only the bytes of those columns are read.
+def read_sidecar(
+    storage: Storage, path: str, columns: Iterable[str] | None = None, sha256: str | None = None
+) -> pa.Table:
+    """The rows of a sidecar, all columns or those named.
 
-    Raises `UserError` when the file is missing, is not parquet, or lacks a column.
+    With `sha256`, as the index says it, the whole file is read and must have it; without, only the bytes of those columns are
+    read. Raises `UserError` when the file is missing, is another than the index says, is not parquet, or lacks a column.
     """
-    local = storage.local_path(path)
     try:
-        with pq.ParquetFile(local if local is not None else storage.open(path)) as file:
+        with _opened(storage, path, sha256) as file:
             wanted = list(SCHEMA.names if columns is None else columns)
             missing = set(wanted) - set(file.schema_arrow.names)
             if missing:
                 raise UserError(f"{storage.url}/{path} lacks the columns {sorted(missing)}")
             return file.read(columns=wanted, use_threads=False)
     except FileNotFoundError as error:
-        raise UserError(f"no sidecar {path} in {storage.url}") from error
+        raise UserError(f"no sidecar {path} in {storage.url}; make it again: limbeck run STAGE --verify") from error
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{storage.url}/{path} is not a readable sidecar: {error}") from error
+
+
+def _opened(storage: Storage, path: str, sha256: str | None) -> pq.ParquetFile:
+    if sha256 is not None:
+        # Hashed and parsed are the same bytes, so that nothing can change in between.
+        data = storage.read_bytes(path)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise UserError(
+                f"the sidecar {storage.url}/{path} is not the one its index names (its SHA-256 is another); restore it, or "
+                f"make it again: limbeck run STAGE --verify"
+            )
+        return pq.ParquetFile(pa.BufferReader(data))
+    local = storage.local_path(path)
+    return pq.ParquetFile(local if local is not None else storage.open(path))

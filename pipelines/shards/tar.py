@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from pipelines.errors import UserError
+from pipelines.shards.checksum import member_checksum
 from pipelines.shards.sample import MemberSpan
 
 BLOCK = 512
@@ -94,7 +95,7 @@ class ShardWriter:
             offset = self._end + len(self._owed) + BLOCK
             self._end = offset + size
             self._owed = _PADDING[-size % BLOCK]
-            spans.append(MemberSpan(ext, offset, size))
+            spans.append(MemberSpan(ext, offset, size, member_checksum(data)))
         if self._end - self._flushed >= _BATCH_BYTES:
             self._flush()
         return spans

@@ -25,6 +25,7 @@ from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import PLAN_FOLDER
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.shards.account import Met
 from pipelines.shards.dataset import Dataset
 from pipelines.stages.augmented import CARRIED, ViewMaker
 from pipelines.stages.common import METRICS_FILE, open_part, torch_device
@@ -95,7 +96,7 @@ class Augment(Stage[AugmentParams]):
     """Makes views and writes down how."""
 
     name = "augment"
-    version = 1
+    version = 2
     summary = "dataset -> datasets of views, with their drawn parameters"
     Params = AugmentParams
     upstream = ("split",)
@@ -129,7 +130,8 @@ class Augment(Stage[AugmentParams]):
                     }
                     units.append(Unit(f"{name}/augment-{shard:06d}-{part:03d}", payload))
                     groups.append(group)
-        return Plan(units, {"rows": groups}, {"classes": dataset.classes, "sets": list(params.sets)})
+        facts = {"classes": dataset.classes, "sets": list(params.sets), "images": rows.num_rows}
+        return Plan(units, {"rows": groups}, facts)
 
     def open(self, job: Job[AugmentParams]) -> dict[str, ViewMaker]:
         import cv2
@@ -171,7 +173,9 @@ class Augment(Stage[AugmentParams]):
                 "description": f"{views.views} views of each image, by a policy",
             }
             extra |= {"policy": views.policy, "backend": views.backend, "devices": devices, "source": job.params.source}
-            sizes = publish_datasets(job.output, mine, plan.facts["classes"], extra, [name])[name]
+            left = plan.facts["images"] - (views.samples or plan.facts["images"])
+            met = Met(plan.facts["images"] * views.views, {"not_drawn": max(left, 0) * views.views})
+            sizes = publish_datasets(job.output, mine, plan.facts["classes"], extra, [name], {name: met})[name]
             boxes: Counter[str] = Counter()
             for marker in mine:
                 boxes.update(marker.summary["boxes"])

@@ -62,7 +62,7 @@ class Cda(Stage[CdaParams]):
     """Recovers images from a teacher."""
 
     name = "cda"
-    version = 1
+    version = 2
     summary = "teacher -> distilled images (SRe2L, CDA)"
     Params = CdaParams
     upstream = ("split", "squeeze")

@@ -96,7 +96,7 @@ class Datadream(Stage[DatadreamParams]):
     """Adapts, generates, scores, filters."""
 
     name = "datadream"
-    version = 1
+    version = 2
     summary = "few-shot images + generator -> adapters -> synthetic training sets"
     Params = DatadreamParams
     upstream = ("split", "generator")

@@ -37,7 +37,7 @@ class Evaluate(Stage[EvaluateParams]):
     """Trains and tests students."""
 
     name = "evaluate"
-    version = 1
+    version = 2
     summary = "products and their controls -> accuracies with seeds and bytes"
     Params = EvaluateParams
     upstream = ("split", "squeeze", "cda", "relabel", "generator", "datadream")

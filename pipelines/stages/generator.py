@@ -112,7 +112,7 @@ class GeneratorStage(Stage[GeneratorParams]):
     """Makes, or names, the generators."""
 
     name = "generator"
-    version = 1
+    version = 2
     summary = "embedded, trained or pretrained models -> generators as diffusers has them, looked at"
     Params = GeneratorParams
     upstream = ("split", "squeeze")

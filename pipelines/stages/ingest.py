@@ -28,6 +28,7 @@ from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import PLAN_FOLDER
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.shards.account import Met
 from pipelines.shards.sample import Sample
 from pipelines.sources import Record, Source, SourceParams, open_source
 from pipelines.sources.base import unreadable
@@ -77,6 +78,7 @@ class Ingest(Stage[IngestParams]):
             for index, group in enumerate(groups)
         ]
         facts = {"classes": classes, "records": dealt.num_rows, "passed_over": dict(sorted(passed.items()))}
+        facts |= {"seen": dealt.num_rows + passed.total()}
         return Plan(units, {"records": groups}, facts)
 
     def open(self, job: Job[IngestParams]) -> list[Source]:
@@ -100,7 +102,8 @@ class Ingest(Stage[IngestParams]):
                     output.tick(count, len(rows), "")
 
     def finish(self, job: Job[IngestParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
-        return publish_datasets(job.output, markers, plan.facts["classes"], {"name": "ingest"})
+        met = Met(plan.facts["seen"], plan.facts["passed_over"])
+        return publish_datasets(job.output, markers, plan.facts["classes"], {"name": "ingest"}, met={"": met})
 
     def identity_params(self, job: Job[IngestParams]) -> dict[str, Any]:
         """Only what decides the bytes of a planned record: the plan's content covers the rest."""

@@ -53,7 +53,7 @@ class Relabel(Stage[RelabelParams]):
     """Stores what the teacher says of every view."""
 
     name = "relabel"
-    version = 1
+    version = 2
     summary = "distilled images + teacher -> soft labels per view (Arrow)"
     Params = RelabelParams
     upstream = ("squeeze", "cda")

@@ -37,7 +37,7 @@ class Report(Stage[ReportParams]):
     """Reads what is there; never fails for what is not."""
 
     name = "report"
-    version = 1
+    version = 2
     summary = "everything -> report.html"
     Params = ReportParams
     upstream = READS

@@ -43,8 +43,8 @@ def load_scenes(dataset: Dataset, size: int) -> Scenes:
     words: list[tuple[str, list[tuple[str, str]]]] = [("", [])] * rows.num_rows
 
     def read(place: int) -> None:
-        files = dataset.read(shards[place], members[place])
-        decoded = decode_rgb(dataset.read_image_bytes(shards[place], members[place]))
+        files = dataset.read(shards[place], keys[place], members[place])
+        decoded = decode_rgb(dataset.read_image_bytes(shards[place], keys[place], members[place]))
         if isinstance(decoded, Outcome):
             raise UserError(f"scene {keys[place]} of {dataset.storage.url} does not decode ({decoded.reason})")
         images[place] = decoded.transpose(2, 0, 1)

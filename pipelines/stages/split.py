@@ -26,6 +26,7 @@ from pipelines.runtime.ledger import PLAN_FOLDER
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.seeds import seed_for
+from pipelines.shards.account import Met
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.sample import Sample
 from pipelines.storage import pretty_json
@@ -36,7 +37,7 @@ FEW_SHOT = "few_shot.json"
 #: Sidecar columns that stay true of a copied sample.
 CARRIED = (
     *("source", "label", "label_name", "width", "height", "src_width", "src_height", "src_format", "bytes"),
-    *("raw_sha256", "pixel_sha256", "phash", "decoder", "orientation", "licence"),
+    *("raw_sha256", "pixel_sha256", "phash", "decoder", "orientation", "licence", "notes"),
 )
 
 
@@ -67,7 +68,7 @@ class Split(Stage[SplitParams]):
     """Copies members; never decodes."""
 
     name = "split"
-    version = 2
+    version = 3
     summary = "dataset -> train, val and test datasets, few-shot manifests"
     Params = SplitParams
     upstream = ("ingest",)
@@ -98,7 +99,9 @@ class Split(Stage[SplitParams]):
                 }
                 units.append(Unit(f"{part}/split-{index:06d}", payload))
                 groups.append(group)
-        facts = {"classes": dataset.classes, "parts": [p for p in PARTS if (decisions == p).any()]}
+        parts = [part for part in PARTS if (decisions == part).any()]
+        counts = {str(name): int(count) for name, count in zip(*np.unique(decisions, return_counts=True), strict=True)}
+        facts = {"classes": dataset.classes, "parts": parts, "decisions": counts, "seen": rows.num_rows}
         columns = {name: rows[name] for name in ("key", "label", "source", "pixel_sha256")}
         table = pa.table(columns | {"decision": pa.array(decisions.tolist())})
         return Plan(units, {"rows": groups, "decisions": [table]}, facts)
@@ -111,18 +114,25 @@ class Split(Stage[SplitParams]):
             rows = pq.ParquetFile(handle).read_row_group(unit.payload["group"]).to_pylist()
         with output.shard(unit.payload["part"]) as shard:
             for row in rows:
-                members = tuple(worker.read(row["shard"], row["members"]).items())
+                members = tuple(worker.read(row["shard"], row["key"], row["members"]).items())
                 kept = {name: row[name] for name in CARRIED}
                 shard.keep(Sample(row["key"], members, kept | {"split": unit.payload["part"]}))
 
     def finish(self, job: Job[SplitParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         manifests = few_shot(plan.tables["decisions"][0], job.params, job.run.seed)
         job.output.write_bytes(FEW_SHOT, pretty_json(manifests))
-        return publish_datasets(job.output, markers, plan.facts["classes"], {"name": "split"}, plan.facts["parts"])
+        met = {part: _met(plan.facts, part) for part in plan.facts["parts"]}
+        return publish_datasets(job.output, markers, plan.facts["classes"], {"name": "split"}, plan.facts["parts"], met)
 
     def identity_params(self, job: Job[SplitParams]) -> dict[str, Any]:
         """Units copy what their payload names; every parameter acts through the plan."""
         return {}
+
+
+def _met(facts: Mapping[str, Any], part: str) -> Met:
+    """Every part meets all samples of the input, and passes over those that the decision table gives elsewhere."""
+    others = {name: count for name, count in facts["decisions"].items() if name != part}
+    return Met(facts["seen"], {f"in_{name}" if name in PARTS else name: count for name, count in others.items()})
 
 
 def decide(rows: pa.Table, params: SplitParams, seed: int) -> np.ndarray[Any, np.dtype[np.str_]]:

@@ -53,7 +53,7 @@ class Squeeze(Stage[SqueezeParams]):
     """Trains the teacher."""
 
     name = "squeeze"
-    version = 1
+    version = 2
     summary = "train -> a teacher with batch normalisation and its held-out accuracy"
     Params = SqueezeParams
     upstream = ("split",)

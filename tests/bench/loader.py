@@ -37,6 +37,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from pipelines.images.process import decode_rgb
 from pipelines.loaders.loader import StreamLoader
 from pipelines.loaders.stream import StreamDataset
+from pipelines.shards.checksum import file_sum
 from pipelines.shards.dataset import ShardEntry, publish
 from pipelines.shards.keys import key_of_bytes
 from pipelines.shards.sidecar import Sidecar
@@ -66,7 +67,10 @@ def pack(source: Path, target: Path, limit: int) -> int:
             info = writer.close()
         sidecar.write(target / f"meta/{name}.parquet")
         paths = f"shards/{name}.tar", f"meta/{name}.parquet"
-        entries.append(ShardEntry(f"{name}.tar", *paths, info.samples, info.bytes, info.sha256))
+        rows = file_sum(Storage(target), paths[1])
+        entries.append(
+            ShardEntry(f"{name}.tar", *paths, info.samples, info.bytes, info.sha256, rows.bytes, rows.sha256)
+        )
     publish(Storage(target), entries, classes, {"name": "bench"})
     for path, label in files:  # the same images for ImageFolder, which takes all that it finds
         link = target / "files" / classes[label] / path.name

@@ -33,18 +33,18 @@ from tests.contract.pictures import ingest_job, write_pictures
 GOLDEN = {
     "ingest": (
         2,
-        "29bd85d85102cf29e11a693bf4d58b30f8f62a35ed2a4785244d49a285c6a730",
-        "e885404dd1107b8c000ee3b88245cafb219d553de444b0003b8d46b64e8b0dec",
+        "a17c2fd93f34fb145f901c971f263bc1ef4f7e00638bafad2724b14cc0cb2747",
+        "446688595cc03c3540968a571fae9b3585362a4fecc1b5d2297d7d18abeeb2d5",
     ),
     "augment": (
-        1,
-        "1fc5945329afe7edc699e7fcde772670e3a1de3e0138029728a5a7fcb553e2a9",
-        "0a1014cf652224d16b13d7f18acb84b65ccdae84790fbaff6ed3318103d884f1",
+        2,
+        "b71450af84bd00854bad31047b107d3d45c10ab7dad95183fdcbf9d29ace8db1",
+        "029bdcbe4de791b61ea5298c398a012666200ffa0546488364171ad98a6017cd",
     ),
     "split": (
-        2,
-        "730b81388ea0e5963b12e8d1911f5a00ff7f7cd261dbffbfb1d1f2c720255956",
-        "58853e043c16b4b96037b6aa55474f8b1bc29a2a67d17904a51557a5b1c1b159",
+        3,
+        "048da1f84fd8d1b0668953f456d7c898799d60e41f8455b930be9c3d1d43a50b",
+        "a63a2551a27d7abe7d84a6d7bc14f1951be3fb40e3a4bf7d2f01ae78368cee87",
     ),
 }
 PINNED_WITH = ("5.0.0", "26.0.1")

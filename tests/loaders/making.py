@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from pipelines.shards.checksum import file_sum
 from pipelines.shards.dataset import ShardEntry, publish
 from pipelines.shards.keys import key_of_bytes
 from pipelines.shards.sidecar import Sidecar
@@ -44,7 +45,10 @@ def write_dataset(root: Path, bad: Collection[int] = ()) -> str:
         sidecar.add({"key": key_of_bytes(name.encode()), "outcome": "failed", "reason": "truncated"})
         sidecar.write(root / f"meta/{name}.parquet")
         paths = f"shards/{name}.tar", f"meta/{name}.parquet"
-        entries.append(ShardEntry(f"{name}.tar", *paths, info.samples, info.bytes, info.sha256))
+        rows = file_sum(Storage(root), paths[1])
+        entries.append(
+            ShardEntry(f"{name}.tar", *paths, info.samples, info.bytes, info.sha256, rows.bytes, rows.sha256)
+        )
         first += count
     publish(Storage(root), entries, CLASSES, {"name": "test"})
     return str(root)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pipelines.runtime.job import Job
 from pipelines.runtime.ledger import all_markers, read_marker
 from pipelines.runtime.publication import shard_entries
 from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.shards.checksum import read_signed
 from pipelines.shards.keys import key_of_bytes
 from pipelines.shards.sample import Sample
 from pipelines.storage import Storage
@@ -108,7 +108,7 @@ def test_unreadable_markers_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_marker_has_neither_time_nor_place(tmp_path: Path) -> None:
-    form = json.loads(UnitOutput(Storage(tmp_path), UNIT, "id").commit().to_json())
+    form = read_signed(UnitOutput(Storage(tmp_path), UNIT, "id").commit().to_json())
     assert form == {"unit": "toy-000000", "id": "id", "files": [], "counts": {}, "reasons": {}, "summary": {}}
 
 

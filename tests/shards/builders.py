@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipelines.shards.checksum import file_sum
 from pipelines.shards.dataset import publish
 from pipelines.shards.index import ShardEntry
 from pipelines.shards.keys import key_of_bytes
@@ -90,7 +91,8 @@ def write_shard(storage: Storage, name: str, content: list[Sample], failures: in
         sidecar.add(failed_row(number))
     with storage.replacing(sidecar_path) as temporary:
         sidecar.write(temporary)
-    return ShardEntry(f"{name}.tar", path, sidecar_path, info.samples, info.bytes, info.sha256)
+    rows = file_sum(storage, sidecar_path)
+    return ShardEntry(f"{name}.tar", path, sidecar_path, info.samples, info.bytes, info.sha256, rows.bytes, rows.sha256)
 
 
 def write_dataset(folder: Path, shards: int = 3, per_shard: int = 8) -> Storage:

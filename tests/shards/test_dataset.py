@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -11,7 +12,6 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.shards.dataset import Dataset, publish, unpublish
-from pipelines.shards.index import ShardEntry
 from pipelines.shards.publish import dataset_stats
 from pipelines.shards.reader import iterate_tar
 from pipelines.storage import Storage
@@ -126,10 +126,10 @@ def test_samples_come_back_whole(dataset: Dataset) -> None:
 def test_reading_by_row_equals_reading_in_sequence(dataset: Dataset) -> None:
     for row in dataset.rows(["key", "members"]).to_pylist():
         sample = dict(iterate_tar(dataset.storage.root / dataset.shards[row["shard"]].path))[row["key"]]
-        assert dataset.read(row["shard"], row["members"]) == sample
-        assert dataset.read(row["shard"], row["members"], exts=["cls"]) == {"cls": sample["cls"]}
+        assert dataset.read(row["shard"], row["key"], row["members"]) == sample
+        assert dataset.read(row["shard"], row["key"], row["members"], exts=["cls"]) == {"cls": sample["cls"]}
         image = next(data for ext, data in sample.items() if ext in ("jpg", "png"))
-        assert dataset.read_image_bytes(row["shard"], row["members"]) == image
+        assert dataset.read_image_bytes(row["shard"], row["key"], row["members"]) == image
 
 
 def test_few_shards_stay_open(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,9 @@ def test_statistics_read_only_what_they_count(dataset: Dataset, monkeypatch: pyt
 
     read = module.read_sidecar
     monkeypatch.setattr(
-        module, "read_sidecar", lambda storage, path, columns: asked.update(columns) or read(storage, path, columns)
+        module,
+        "read_sidecar",
+        lambda storage, path, columns, *known: asked.update(columns) or read(storage, path, columns, *known),
     )
     dataset_stats(dataset.storage, dataset.shards)
     assert asked.isdisjoint({"key", "members", "source", "raw_sha256", "pixel_sha256", "params", "detail"})
@@ -210,7 +212,7 @@ def test_publishing_what_cannot_be_true_is_a_bug(tmp_path: Path) -> None:
         publish(storage, [entry], CLASSES[:2], {})
     with pytest.raises(AssertionError, match="one name"):
         publish(storage, [entry, entry], CLASSES, {})
-    wrong = ShardEntry(entry.name, entry.path, entry.sidecar, 2, entry.bytes, entry.sha256)
+    wrong = replace(entry, samples=2)
     with pytest.raises(AssertionError, match="3 kept rows, 2 samples"):
         publish(storage, [wrong], CLASSES, {})
 

@@ -35,13 +35,14 @@ FULL_ROW = {
     "phash": "0123456789abcdef",
     "decoder": "simplejpeg",
     "orientation": 8,
-    "members": [MemberSpan("jpg", 512, 100), MemberSpan("json", 1536, 20)],
+    "members": [MemberSpan("jpg", 512, 100, (1 << 64) - 1), MemberSpan("json", 1536, 20, 0)],
     "parents": ["p", "q"],
     "op": "crop",
     "params": '{"a":1}',
     "seed": (1 << 63) - 1,
     "model_id": "m",
     "licence": "CC0-1.0",
+    "notes": "extraneous bytes before EOI",
 }
 
 

@@ -116,7 +116,7 @@ def test_spans_say_where_the_data_lies(tmp_path: Path) -> None:
         spans = [writer.add(sample.key, sample.members) for sample in content]
     raw = path.read_bytes()
     for sample, places in zip(content, spans, strict=True):
-        assert [(ext, raw[offset : offset + size]) for ext, offset, size in places] == list(sample.members)
+        assert [(ext, raw[offset : offset + size]) for ext, offset, size, _ in places] == list(sample.members)
 
 
 def test_batches_do_not_show_in_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -308,7 +308,7 @@ def read(folder: Path) -> dict[str, tuple[np.ndarray, dict, dict]]:
     dataset = Dataset.open(folder)
     found = {}
     for row in dataset.rows(["key", "parents", "members"]).to_pylist():
-        members = dataset.read(row["shard"], row["members"])
+        members = dataset.read(row["shard"], row["key"], row["members"])
         pixels = decode_rgb(members["png"])
         assert isinstance(pixels, np.ndarray)
         found[row["key"]] = pixels, json.loads(members["json"]), row

@@ -160,9 +160,9 @@ def test_a_folder_and_a_tar_hand_over_what_stands_beside_their_images(tmp_path: 
         place = tmp_path / params.type
         execute(Ingest(), Job("ingest", section, RunParams(device="cpu"), str(place)), SerialRunner)
         dataset = Dataset.open(place / "ingest")
-        rows = dataset.rows(["source", "members"]).to_pylist()
+        rows = dataset.rows(["key", "source", "members"]).to_pylist()
         told = {
-            row["source"].rpartition("/")[2]: json.loads(dataset.read(row["shard"], row["members"])["json"])
+            row["source"].rpartition("/")[2]: json.loads(dataset.read(row["shard"], row["key"], row["members"])["json"])
             for row in rows
         }
         assert told["a.png"]["annotations"][0]["bbox"] == [4, 8, 8, 8]

@@ -86,6 +86,6 @@ def rows_of(data: Path, name: str, kept_only: bool = True) -> list[dict[str, Any
 
 def view_of(data: Path, name: str, row: dict[str, Any]) -> tuple[Pixels, dict[str, Any]]:
     """The stored pixels of a view, RGB, and its json."""
-    members = Dataset.open(str(data / Augment.name / name)).read(row["shard"], row["members"])
+    members = Dataset.open(str(data / Augment.name / name)).read(row["shard"], row["key"], row["members"])
     pixels = cv2.imdecode(np.frombuffer(members["png"], np.uint8), cv2.IMREAD_COLOR_RGB)
     return np.asarray(pixels, np.uint8), json.loads(members["json"])
