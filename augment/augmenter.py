@@ -12,8 +12,9 @@ from torch import nn
 from augment import draws as drawing
 from augment.draws import Draws
 from augment.errors import PolicyError
+from augment.operations.filters import Kornia
 from augment.policy import Policy, load
-from augment.program import Blend, Colour, Filter, Segment, Warp
+from augment.program import Segment
 from augment.seeds import Keys
 from augment.values import require_spread
 
@@ -81,6 +82,11 @@ class Augmenter(nn.Module):
         self.mean, self.std = mean, std
         self.min_visible, self.min_side = min_visible, min_side
         self.epoch, self.progress = 0, 1.0
+        for leaf in self.policy.leaves:
+            if isinstance(leaf.operation, Kornia):  # here, and not where it is first drawn
+                from augment.filters import kornia_operation
+
+                kornia_operation(leaf.operation.operation, dict(leaf.operation.arguments))
 
     def draw(
         self,
@@ -126,17 +132,24 @@ class Augmenter(nn.Module):
             raise PolicyError(
                 f"these draws are for {len(draws)} images of {draws.size}, got {len(images)} of {tuple(images.shape[2:])}"
             )
-        segments = drawing.program(draws)
-        targets = any(given is not None for given in (boxes, masks, keypoints))
-        warp = _one_warp(segments, draws) if targets else None
-        found_boxes, kept = self._boxes(boxes, draws, warp) if boxes is not None else (None, None)
+        # Whether colours and normalisation become one is the policy's affair, not that of what was drawn.
+        segments = drawing.program(draws, self.mean is not None and self.policy.ends_in_colour)
+        if boxes is None and masks is None and keypoints is None:
+            return Augmented(self._images(images, segments), draws)
+        from augment.targets import course_of, move_boxes, move_masks, move_points
+
+        _check_targets(self.policy, boxes is not None)
+        course, size = course_of(segments, draws.size, len(draws)), draws.size
+        found, kept = None, None
+        if boxes is not None:
+            found, kept = move_boxes(boxes, course, size, len(draws), self.min_visible, self.min_side)
         return Augmented(
             self._images(images, segments),
             draws,
-            found_boxes,
+            found,
             kept,
-            _masks(masks, draws, warp) if masks is not None else None,
-            _keypoints(keypoints, draws, warp) if keypoints is not None else None,
+            None if masks is None else move_masks(masks, course, size, len(draws)),
+            None if keypoints is None else move_points(keypoints, course, len(draws)),
         )
 
     def _images(self, images: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
@@ -158,7 +171,9 @@ class Augmenter(nn.Module):
             from augment.kornia_chain import run_kornia
 
             return self._finish(run_kornia(floats, segments), images.dtype)
-        if self.mean is not None and self.std is not None and segments and isinstance(segments[-1], Colour):
+        from augment.torch_chain import run_torch
+
+        if self.mean is not None and self.std is not None and self.policy.ends_in_colour:
             return run_torch(floats, segments, (self.mean, self.std)).to(self.dtype)
         return self._finish(run_torch(floats, segments), images.dtype)
 
@@ -175,100 +190,6 @@ class Augmenter(nn.Module):
             images = images / levels
         return images.to(given if self.output == "same" and given.is_floating_point else self.dtype)
 
-    def _boxes(self, boxes: Boxes, draws: Draws, warp: Warp | None) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        from augment.targets import warp_boxes
-
-        _check_count("boxes", boxes, len(draws))
-        found, kept = [], []
-        for sample, given in enumerate(boxes):
-            here = np.asarray(given, np.float64).reshape(-1, 4)
-            check_boxes(here, draws.size, sample)
-            index = np.arange(len(here))
-            if warp is not None:
-                here, index, _ = warp_boxes(here, warp, sample, self.min_visible, self.min_side)
-            found.append(here)
-            kept.append(index)
-        return found, kept
-
-
-def _masks(masks: torch.Tensor, draws: Draws, warp: Warp | None) -> torch.Tensor:
-    from augment.targets import warp_masks
-
-    if masks.ndim != 4 or (len(masks), *masks.shape[2:]) != (len(draws), *draws.size):
-        raise PolicyError(f"masks take ({len(draws)}, M, {draws.size[0]}, {draws.size[1]}), got {tuple(masks.shape)}")
-    return masks if warp is None else warp_masks(masks, warp)
-
-
-def _keypoints(keypoints: Sequence[np.ndarray], draws: Draws, warp: Warp | None) -> list[np.ndarray]:
-    from augment.targets import warp_points
-
-    _check_count("keypoints", keypoints, len(draws))
-    found = []
-    for sample, given in enumerate(keypoints):
-        points = np.asarray(given, np.float64)
-        if points.ndim != 2 or points.shape[1] not in (2, 3):
-            raise PolicyError(f"keypoints of image {sample} take (k, 2) or (k, 3), got {points.shape}")
-        if points.shape[1] == 2:
-            points = np.concatenate([points, np.ones((len(points), 1))], 1)
-        found.append(points if warp is None else warp_points(points, warp, sample))
-    return found
-
-
-def _one_warp(segments: Sequence[Segment], draws: Draws) -> Warp | None:
-    """All geometry of a program as one warp: targets do not care about the colours in between."""
-    if _blends_geometry(segments):
-        raise PolicyError("augmix blends images that moved differently: boxes, masks and points cannot follow it")
-    warps = [segment for segment in segments if isinstance(segment, Warp)]
-    if not warps:
-        return None
-    steps = tuple(step for warp in warps for step in warp.steps)
-    return Warp(draws.size, steps, np.logical_or.reduce([warp.on for warp in warps]), fill=draws.policy.fill)
-
-
-def run_torch(
-    images: torch.Tensor,
-    segments: Sequence[Segment],
-    normalise: tuple[Sequence[float], Sequence[float]] | None = None,
-) -> torch.Tensor:
-    """Carry out a program on (n, C, H, W) float images; differentiable in them.
-
-    `normalise`: mean and std by channel, folded into the last segment, which must be a `Colour` then.
-    """
-    from augment.colour import apply_colour
-    from augment.filters import apply_filter
-    from augment.rounds import UNCLAMPED
-    from augment.warp import apply_warp
-
-    bounded = True  # in [0, 1], so that a clamp may be left out where a step cannot lead out of it
-    for place, segment in enumerate(segments):
-        if isinstance(segment, Warp):
-            images = apply_warp(images, segment)
-        elif isinstance(segment, Colour):
-            mean, std = normalise if normalise and place + 1 == len(segments) else (None, None)
-            images = apply_colour(images, segment, mean, std, bounded=bounded)
-            bounded = bounded and not any(step.name in UNCLAMPED for step in segment.steps)
-        elif isinstance(segment, Filter):
-            images = apply_filter(images, segment)
-            bounded = bounded and segment.name not in ("gaussian_noise", "kornia")
-        else:
-            images = _blend(images, segment)
-    return images
-
-
-def _blend(images: torch.Tensor, blend: Blend) -> torch.Tensor:
-    weights = torch.from_numpy(blend.weights * blend.share[:, None]).to(images)
-    mixed = images * torch.from_numpy(np.where(blend.on, 1 - blend.share, 1)).to(images)[:, None, None, None]
-    for place, chain in enumerate(blend.chains):
-        mixed = mixed + weights[:, place, None, None, None] * run_torch(images, chain)
-    return torch.where(torch.from_numpy(blend.on).to(images.device)[:, None, None, None], mixed, images)
-
-
-def _blends_geometry(segments: Sequence[Segment]) -> bool:
-    return any(
-        isinstance(segment, Blend) and any(isinstance(inner, Warp) for chain in segment.chains for inner in chain)
-        for segment in segments
-    )
-
 
 def _check_images(images: torch.Tensor, policy: Policy) -> None:
     if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
@@ -279,22 +200,9 @@ def _check_images(images: torch.Tensor, policy: Policy) -> None:
         raise PolicyError(f"the policy {policy.name} changes colours and takes RGB, got {images.shape[1]} channels")
 
 
-def _check_count(name: str, targets: Sequence[Any], count: int) -> None:
-    if len(targets) != count:
-        raise PolicyError(f"{name} take one array for each image: {count} images, {len(targets)} arrays")
-
-
-def check_boxes(boxes: np.ndarray, size: tuple[int, int], sample: int) -> None:
-    """Refuse boxes (k, 4) that are inside out, not finite, or not in an image of `size`, by up to half a pixel."""
-    high = np.array([size[1], size[0], size[1], size[0]]) + 0.5
-    bad = (
-        ~np.isfinite(boxes).all(1)
-        | (boxes[:, 2:] <= boxes[:, :2]).any(1)
-        | (boxes < -0.5).any(1)
-        | (boxes > high).any(1)
-    )
-    if bad.any():
-        first = int(np.flatnonzero(bad)[0])
-        raise PolicyError(
-            f"box {first} of image {sample}, {boxes[first].tolist()}, is not x1 < x2, y1 < y2 inside {size[1]} x {size[0]} pixels"
-        )
+def _check_targets(policy: Policy, boxes: bool) -> None:
+    """Refuse a policy that targets cannot follow for what it is, whatever was drawn."""
+    if policy.blends_geometry:
+        raise PolicyError("augmix blends images that moved differently: boxes, masks and points cannot follow it")
+    if boxes and policy.rolls:
+        raise PolicyError("a roll cuts boxes in two: leave roll out of a policy for boxes")

@@ -45,13 +45,13 @@ def apply_colour(
     colour: Colour,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    bounded: bool = True,
+    bounded: bool | np.ndarray = True,
 ) -> Tensor:
     """Colour images (n, 3, H, W) float, RGB in [0, 1], as drawn, and normalise them with `mean` and `std` (3,) if given.
 
     The images given are not written to, and come back where nothing is on. Results are in [0, 1] up to one rounding, or
-    normalised, in the memory format given. Differentiable where Kornia is. `bounded=False`: the images may lie outside [0, 1]
-    (noise, unclamped steps before); clamps then act as Kornia's functions do.
+    normalised, in the memory format given. Differentiable where Kornia is. `bounded`, for all or (n,): where it is False an image
+    may lie outside [0, 1] (noise, unclamped steps before); clamps then act as Kornia's functions do.
     """
     if mean is not None and std is not None:
         plan = rounds.plan_rounds(colour, len(images), np.asarray(mean, float), np.asarray(std, float), bounded)
@@ -119,7 +119,6 @@ def _batch_steps(plan: rounds.Rounds, block: slice, images: Tensor) -> list[Step
         return torch.from_numpy(numbers).to(images.device, images.dtype)
 
     coefficients = plan.coefficients[block]
-    count = len(coefficients)
     steps = []
     for index in range(coefficients.shape[1]):
         active = plan.active[block, index]
@@ -129,9 +128,18 @@ def _batch_steps(plan: rounds.Rounds, block: slice, images: Tensor) -> list[Step
             uses_mean = bool(coefficients[:, index, :, 3:6].any())
             steps.append(Step(partial(_affine, like(coefficients[:, index]), uses_mean), moves=True))
         if (clamp := plan.clamp[block, index]).any():
-            step = partial(_clamp, plan.low[index], plan.high[index])
-            rows = clamp if (plan.free[block, index] & ~clamp).any() else np.ones(count, bool)
-            steps.append(Step(_on_rows(step, rows, images.device)))
+            low, high = plan.low[index], plan.high[index]
+            steps.append(
+                Step(
+                    partial(_clamp, low, high)
+                    if clamp.all()
+                    else partial(
+                        _clamp_some,
+                        like(np.where(clamp[:, None], low, -np.inf))[:, :, None, None],
+                        like(np.where(clamp[:, None], high, np.inf))[:, :, None, None],
+                    )
+                )
+            )
         operation = plan.operation[block, index]
         for code in np.unique(operation[operation != rounds.NOTHING]):
             rows = operation == code
@@ -193,6 +201,11 @@ def _clamp(low: np.ndarray, high: np.ndarray, images: Tensor, out: Tensor | None
     for channel in range(3):
         torch.clamp(images[:, channel], float(low[channel]), float(high[channel]), out=out[:, channel])
     return out
+
+
+def _clamp_some(low: Tensor, high: Tensor, images: Tensor, out: Tensor | None) -> Tensor:
+    """Between bounds (k, 3, 1, 1) of each image's own, infinite where it is not clamped: in two passes, which torch vectorises."""
+    return torch.minimum(torch.maximum(images, low, out=out), high, out=out)
 
 
 # ---- one image at a time: Python numbers

@@ -1,4 +1,4 @@
-"""Geometry of the CPU path: each sample's steps as slices, resizes, flips and at most one warp between two resizes."""
+"""Geometry of the CPU path: each sample's steps as slices, resizes, flips and as few warps as its frames allow."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from augment.homography import SLACK, hull, inverse, sizes
 from augment.program import Warp, WarpStep
 
 #: One step of one image: takes (H, W, C) uint8, or (H, W) for one channel, and never writes to it. The last one of an image is
@@ -19,33 +20,101 @@ _NOTHING, _FLIP_X, _FLIP_Y, _FLIP_BOTH, _SHIFT, _AFFINE, _PERSPECTIVE = range(7)
 
 def plan_warp(plan: list[list[Call]], warp: Warp) -> None:
     """Append each image's calls to its list."""
-    fill = round(255 * warp.fill)
-    pending: np.ndarray | None = None
-    size = before = warp.size_in
-    for step in warp.steps:
+    count, frames = len(plan), sizes(warp)
+    cuts = frames_that_cut(warp)
+    pending = np.tile(np.eye(3), (count, 1, 1))
+    began = np.full(count, -1)  # the frame that a sample's pending matrix starts from; -1 where there is none
+
+    def flush(where: np.ndarray, place: int) -> None:
+        for start in np.unique(began[where]).tolist():
+            if start >= 0:
+                rows = np.flatnonzero(where & (began == start))
+                _plan_matrix(plan, rows, pending[rows], frames[start], frames[place], warp)
+        began[where] = -1
+
+    for place, step in enumerate(warp.steps):
+        acts = step.acts()
         if step.clamp is not None or step.roll is not None:
-            if pending is not None:
-                _plan_matrix(plan, pending, before, size, warp, fill)
-                pending = None
-            _plan_special(plan, step, size, warp)
-            before = step.size
+            flush(acts, place)
+            _plan_special(plan, np.flatnonzero(acts), step, frames[place], warp)
+            continue
+        if cuts is not None and cuts[place].any():
+            flush(cuts[place], place)
+        fresh = acts & (began < 0)
+        pending[fresh], began[fresh] = np.eye(3), place
+        pending = np.where(acts[:, None, None], step.matrix @ pending, pending)
+    flush(np.ones(count, bool), len(warp.steps))
+
+
+def frames_that_cut(warp: Warp) -> np.ndarray | None:
+    """(steps, n) bool: before a step, what lies beyond its frame has to be cut off; None where one warp at a time is all there is.
+
+    A frame cuts where the picture reaches beyond one of its sides and something beyond that side would be read later on.
+    Steps between two such frames are carried out as one.
+    """
+    matrices = [step.clamp is None and step.roll is None for step in warp.steps]
+    acting = np.stack([step.acts() for step in warp.steps])
+    acting[~np.array(matrices)] = False
+    if acting.sum(0).max(initial=0) < 2:
+        return None
+    frames = sizes(warp)
+    reaches = _reaches(warp, frames)
+    count = acting.shape[1]
+    cuts = np.zeros_like(acting)
+    content = np.zeros((count, 4))  # the picture's rectangle and, in `pending`, where it has moved since
+    pending, running = np.tile(np.eye(3), (count, 1, 1)), np.zeros(count, bool)
+    for place, step in enumerate(warp.steps):
+        height, width = frames[place]
+        if not matrices[place]:
+            running &= ~step.acts()
+            continue
+        low, high = hull(pending, content)
+        out = np.concatenate([low < -0.5 - SLACK, high > np.array([width, height]) - 0.5 + SLACK], 1)
+        reach = reaches[place]
+        read = np.concatenate([reach[:, :2] < -SLACK, reach[:, 2:] > np.array([width, height]) - 1 + SLACK], 1)
+        cuts[place] = acting[place] & running & (out & read).any(1)
+        fresh = acting[place] & (cuts[place] | ~running)
+        content[fresh] = [-0.5, -0.5, width - 0.5, height - 0.5]
+        pending[fresh] = np.eye(3)
+        running |= acting[place]
+        pending = np.where(acting[place][:, None, None], step.matrix @ pending, pending)
+    return cuts
+
+
+def _reaches(warp: Warp, frames: list[Size]) -> list[np.ndarray]:
+    """For each step (n, 4): left, top, right and bottom pixel centre of what is read of its frame, or beyond it."""
+    found: list[np.ndarray] = []
+    reach = np.tile(_whole(frames[-1]), (len(warp.on), 1))
+    for step, frame in zip(reversed(warp.steps), reversed(frames[:-1]), strict=True):
+        if step.clamp is not None:
+            before = step.clamp
+        elif step.roll is not None:
+            before = np.tile(_whole(frame), (len(reach), 1))
         else:
-            pending = step.matrix if pending is None else step.matrix @ pending
-        size = step.size
-    if pending is not None:
-        _plan_matrix(plan, pending, before, size, warp, fill)
+            before = np.concatenate(hull(inverse(step.matrix), reach), 1)
+        reach = np.where(step.acts()[:, None], before, reach)
+        found.append(reach)
+        # a neighbour beyond the border weighs in, and nothing further out
+        reach = np.clip(reach, -1, np.tile(frame[::-1], 2))
+    return found[::-1]
 
 
-def _plan_special(plan: list[list[Call]], step: WarpStep, size: Size, warp: Warp) -> None:
+def _whole(size: Size) -> np.ndarray:
+    return np.array([0.0, 0.0, size[1] - 1.0, size[0] - 1.0])
+
+
+def _plan_special(plan: list[list[Call]], rows: np.ndarray, step: WarpStep, size: Size, warp: Warp) -> None:
     if step.roll is not None:
-        for calls, (down, right) in zip(plan, step.roll.tolist(), strict=True):
+        for row in rows.tolist():
+            down, right = step.roll[row].tolist()
             if down or right:
-                calls.append(_roll(down, right))
+                plan[row].append(_roll(down, right))
         return
     assert step.clamp is not None
     boxes = step.clamp.clip([0, 0, 0, 0], [size[1] - 1, size[0] - 1] * 2).astype(int).tolist()
-    for calls, (left, top, right, bottom) in zip(plan, boxes, strict=True):
-        calls.append(_crop_resize(left, top, right + 1, bottom + 1, step.size, warp))
+    for row in rows.tolist():
+        left, top, right, bottom = boxes[row]
+        plan[row].append(_crop_resize(left, top, right + 1, bottom + 1, step.size, warp))
 
 
 def _crop_resize(left: int, top: int, right: int, bottom: int, size: Size, warp: Warp) -> Call:
@@ -78,17 +147,19 @@ def _roll(down: int, right: int) -> Call:
     return lambda image, target: np.roll(image, (down, right), (0, 1))
 
 
-def _plan_matrix(plan: list[list[Call]], matrix: np.ndarray, before: Size, size: Size, warp: Warp, fill: int) -> None:
-    kinds = _kinds(matrix, before, size)
-    for calls, kind, own in zip(plan, kinds, matrix, strict=True):
+def _plan_matrix(
+    plan: list[list[Call]], rows: np.ndarray, matrix: np.ndarray, before: Size, size: Size, warp: Warp
+) -> None:
+    fill = round(255 * warp.fill)
+    for row, kind, own in zip(rows.tolist(), _kinds(matrix, before, size), matrix, strict=True):
         if kind == _NOTHING:
             continue
         if kind in _FLIPS:
-            calls.append(_FLIPS[kind])
+            plan[row].append(_FLIPS[kind])
         elif kind == _SHIFT:
-            calls.append(_shift(round(float(own[1, 2])), round(float(own[0, 2])), size, fill))
+            plan[row].append(_shift(round(float(own[1, 2])), round(float(own[0, 2])), size, fill))
         else:
-            calls.append(_warp(own, kind, size, warp, fill))
+            plan[row].append(_warp(own, kind, size, warp, fill))
 
 
 def _kinds(matrix: np.ndarray, before: Size, size: Size) -> list[int]:

@@ -6,7 +6,7 @@ Every number follows from (seed, epoch, view, key, operation) alone: batch size,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,7 @@ class _Drawing:
 
     def _leaf(self, leaf: Leaf, gate: np.ndarray | None) -> None:
         operation = leaf.operation
+        operation.check_size(self.at)
         on = operation.gate(self.numbers[:, leaf.at], self.progress)
         if gate is not None:
             on = on & gate
@@ -152,8 +153,12 @@ def from_rows(policy: Policy, size: Size, rows: Sequence[Mapping[str, Mapping[st
     return Draws(policy, size, len(rows), on, values)
 
 
-def program(draws: Draws) -> tuple[Segment, ...]:
-    """What backends carry out: neighbours of one family in one segment, without what acts on no sample of the batch."""
+def program(draws: Draws, colour_last: bool = False) -> tuple[Segment, ...]:
+    """What backends carry out: neighbours of one family in one segment, without what acts on no sample of the batch.
+
+    A step acts where its operation is on and is nothing elsewhere, so a sample's own steps are all that it goes through.
+    `colour_last`: the colours that end a policy are a segment even where none is on, for a normalisation to be folded into.
+    """
     builder = _Builder(draws)
     for node in draws.policy.nodes:
         if isinstance(node, Mix):
@@ -161,14 +166,14 @@ def program(draws: Draws) -> tuple[Segment, ...]:
         else:
             for leaf in (node,) if isinstance(node, Leaf) else node.leaves:
                 builder.leaf(leaf)
-    return builder.done()
+    return builder.done(colour_last)
 
 
 class _Builder:
     def __init__(self, draws: Draws, size: Size | None = None) -> None:
         self.draws, self.size = draws, size or draws.size
         self.segments: list[Segment] = []
-        self.warps: list[tuple[WarpStep, np.ndarray]] = []
+        self.warps: list[WarpStep] = []
         self.colours: list[ColourStep] = []
         self.size_in = self.size
 
@@ -187,8 +192,8 @@ class _Builder:
         if isinstance(operation, Geometric):
             if not self.warps:
                 self.size_in = self.size
-            everywhere = np.ones_like(on) if operation.resizes else on
-            self.warps.extend((step, everywhere) for step in operation.steps(values, on, self.size))
+            acts = None if operation.resizes or on.all() else on
+            self.warps.extend(replace(step, on=acts) for step in operation.steps(values, on, self.size))
             self.size = operation.size_after(self.size)
         elif isinstance(operation, Pointwise):
             self.colours.append(operation.step(values, on))
@@ -211,9 +216,10 @@ class _Builder:
         values = self.draws.values[mix.path]
         self.segments.append(Blend(tuple(chains), values["weights"], values["share"], on))
 
-    def done(self) -> tuple[Segment, ...]:
+    def done(self, colour_last: bool = False) -> tuple[Segment, ...]:
+        idle = colour_last and not self.colours
         self._flush()
-        return tuple(self.segments)
+        return (*self.segments, Colour(())) if idle else tuple(self.segments)
 
     def _flush(self) -> None:
         self._flush_warps()
@@ -221,10 +227,11 @@ class _Builder:
 
     def _flush_warps(self) -> None:
         if self.warps:
-            steps, places = zip(*self.warps, strict=True)
             policy = self.draws.policy
-            on = np.logical_or.reduce(places)
-            self.segments.append(Warp(self.size_in, steps, on, policy.interpolation, policy.antialias, policy.fill))
+            on = np.logical_or.reduce([step.acts() for step in self.warps])
+            self.segments.append(
+                Warp(self.size_in, tuple(self.warps), on, policy.interpolation, policy.antialias, policy.fill)
+            )
             self.warps = []
 
     def _flush_colours(self) -> None:

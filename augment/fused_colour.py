@@ -82,7 +82,7 @@ def _table(plan: rounds.Rounds) -> np.ndarray:
     table = np.empty((count, total, WIDTH), np.float32)
     table[..., :9] = plan.coefficients[..., :3].reshape(count, total, 9)
     table[..., 9:12] = plan.coefficients[..., 6]
-    bounded = (plan.clamp | ~plan.free)[..., None]
+    bounded = plan.clamp[..., None]
     table[..., 12:15] = np.where(bounded, plan.low, -np.inf)
     table[..., 15:18] = np.where(bounded, plan.high, np.inf)
     table[..., 18], table[..., 19] = plan.operation, plan.value

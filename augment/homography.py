@@ -39,6 +39,7 @@ def take(warp: Warp, where: np.ndarray, steps: slice = slice(None)) -> Warp:
             step.size,
             None if step.clamp is None else step.clamp[where],
             None if step.roll is None else step.roll[where],
+            None if step.on is None else step.on[where],
         )
         for step in warp.steps[steps]
     )
@@ -73,7 +74,7 @@ def stages(warp: Warp) -> tuple[list[Stage], np.ndarray]:
     is a box in the coordinates of the stage before it, and joins its bounds.
     """
     frames = sizes(warp)
-    count = len(warp.on)
+    count, begins = len(warp.on), warp.first()
     # from the coordinates in hand to pixels of the current frame, and the rectangle of them that is read
     pending = np.tile(_from_unit(frames[-1]), (count, 1, 1))
     reach = np.tile([-1.0, -1.0, 1.0, 1.0], (count, 1)) * (1 - 1 / np.tile(frames[-1][::-1], 2))
@@ -81,7 +82,7 @@ def stages(warp: Warp) -> tuple[list[Stage], np.ndarray]:
     found: list[Stage] = []
     for index in range(len(warp.steps) - 1, -1, -1):
         step, (height, width) = warp.steps[index], frames[index]
-        pending = _inverse(step.matrix) @ pending
+        pending = inverse(step.matrix) @ pending
         owner[~axis_aligned([step])] = -1
         boxed = np.zeros(count, bool) if step.clamp is None else np.isfinite(step.clamp).all(1)
         if index == 0 and not boxed.any():
@@ -89,10 +90,9 @@ def stages(warp: Warp) -> tuple[list[Stage], np.ndarray]:
         start, end = np.zeros((count, 2)), np.tile([width - 1.0, height - 1.0], (count, 1))
         if step.clamp is not None:
             start, end = np.maximum(start, step.clamp[:, :2]), np.minimum(end, step.clamp[:, 2:])
-        lowest, highest = _hull(pending, reach)
-        bites = ((lowest < start - SLACK) | (highest > end + SLACK)).any(1)
-        if index == 0:
-            bites &= boxed
+        lowest, highest = hull(pending, reach)
+        bites = ((lowest < start - SLACK) | (highest > end + SLACK)).any(1) & step.acts()
+        bites &= boxed | (index > begins)
         join = bites & boxed & (owner >= 0)
         for place in np.unique(owner[join]):
             where = join & (owner == place)
@@ -138,7 +138,7 @@ def _from_unit(size: Size) -> np.ndarray:
     return np.array([[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2], [0, 0, 1]])
 
 
-def _inverse(matrix: np.ndarray) -> np.ndarray:
+def inverse(matrix: np.ndarray) -> np.ndarray:
     """A true inverse: its last row gives a positive depth where a point can be seen. Affine rows stay exactly 0 0 1."""
     found = np.linalg.inv(matrix)
     affine = (matrix[:, 2] == [0, 0, 1]).all(1)
@@ -146,7 +146,7 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     return found
 
 
-def _hull(matrix: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def hull(matrix: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest x and y (n, 2) of a rectangle's image; infinite when part of it lies behind the viewer."""
     corners = reach[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]
     points = corners @ matrix[:, :, :2].transpose(0, 2, 1) + matrix[:, None, :, 2]

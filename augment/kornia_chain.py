@@ -27,7 +27,7 @@ def run_kornia(images: torch.Tensor, segments: Sequence[Segment]) -> torch.Tenso
 def _one(image: torch.Tensor, segments: Sequence[Segment], index: int) -> torch.Tensor:
     for segment in segments:
         if isinstance(segment, Warp):
-            for step in segment.steps:
+            for step in (step for step in segment.steps if step.acts()[index]):
                 image = _warp(image, step, segment, index)
         elif isinstance(segment, Colour):
             for one in segment.steps:

@@ -87,6 +87,7 @@ def line(warp: Warp, axis: int) -> Line:
     first, last = low.copy(), high.copy()
     fades: list[Fade] = []
     edge, cut = None, np.zeros(count, bool)
+    begins = warp.first()
     for index in range(len(warp.steps) - 1, -1, -1):
         step, size = warp.steps[index], frames[index]
         back = step.matrix[:, 2, 2] / step.matrix[:, place, place]
@@ -97,19 +98,23 @@ def line(warp: Warp, axis: int) -> Line:
         start, end = np.full(count, -np.inf), np.full(count, np.inf)
         if step.clamp is not None:
             start, end = step.clamp[:, place], step.clamp[:, place + 2]
+        acts = step.acts()
         boxed = np.isfinite(start)
         cut |= boxed
         low, high = np.clip(low, start, end), np.clip(high, start, end)
         # half a pixel outside the outermost centres: a pixel is read when its centre lies within
-        first = np.maximum(first, np.where(boxed, np.maximum(start, 0), 0) - 0.5)
-        last = np.minimum(last, np.where(boxed, np.minimum(end, size - 1), size - 1) + 0.5)
-        fade = _fade(scale, shift, low, high, size, frames[-1])
-        if index == 0:
-            edge = fade
-        else:
+        first = np.where(acts, np.maximum(first, np.where(boxed, np.maximum(start, 0), 0) - 0.5), first)
+        last = np.where(acts, np.minimum(last, np.where(boxed, np.minimum(end, size - 1), size - 1) + 0.5), last)
+        outermost = acts & (begins == index)
+        if outermost.any():
+            edge = _joined(edge, _fade(scale, shift, low, high, size, frames[-1], outermost))
+        inner = acts & ~outermost
+        if inner.any():
+            fade = _fade(scale, shift, low, high, size, frames[-1], inner)
             if fade is not None:
                 fades.append(fade)
-            low, high = np.clip(low, 0, size - 1), np.clip(high, 0, size - 1)
+            low = np.where(inner, np.clip(low, 0, size - 1), low)
+            high = np.where(inner, np.clip(high, 0, size - 1), high)
     roll = warp.steps[-1].roll
     return Line(
         scale,
@@ -127,10 +132,12 @@ def line(warp: Warp, axis: int) -> Line:
     )
 
 
-def _fade(scale: np.ndarray, shift: np.ndarray, low: np.ndarray, high: np.ndarray, size: int, out: int) -> Fade | None:
-    """The coverage of a frame of `size` by output indices 0..out - 1; full where no sample's position leaves it."""
+def _fade(
+    scale: np.ndarray, shift: np.ndarray, low: np.ndarray, high: np.ndarray, size: int, out: int, where: np.ndarray
+) -> Fade | None:
+    """The coverage of a frame of `size` by output indices 0..out - 1; full for samples that have no such frame, or stay inside."""
     lowest, highest = ordered(np.clip(shift, low, high), np.clip(scale * (out - 1) + shift, low, high))
-    bites = (lowest < -SLACK) | (highest > size - 1 + SLACK)
+    bites = ((lowest < -SLACK) | (highest > size - 1 + SLACK)) & where
     if not bites.any():
         return None
     return Fade(
@@ -140,3 +147,12 @@ def _fade(scale: np.ndarray, shift: np.ndarray, low: np.ndarray, high: np.ndarra
         np.where(bites, high, np.inf),
         size,
     )
+
+
+def _joined(one: Fade | None, other: Fade | None) -> Fade | None:
+    """Two fades of one frame, of which at most one bites for each sample."""
+    if one is None or other is None:
+        return one or other
+    bites = other.scale != 0
+    scale, shift, low, high = (np.where(bites, theirs, ours) for ours, theirs in zip(one[:4], other[:4], strict=True))
+    return Fade(scale, shift, low, high, one.size)

@@ -27,7 +27,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from augment.errors import PolicyError
-from augment.operations import OPERATIONS, Operation
+from augment.operations import OPERATIONS, Geometric, Identity, Operation, Pointwise
 from augment.program import Interpolation
 
 _FAMILIES = {"geometric": 0, "colour": 1, "filter": 2}
@@ -119,6 +119,31 @@ class Policy:
     def needs_colour(self) -> bool:
         """Whether anything but geometry is done, which takes RGB."""
         return any(leaf.operation.family != "geometric" for leaf in self.leaves)
+
+    @cached_property
+    def ends_in_colour(self) -> bool:
+        """Whether the last thing that may be done is pointwise, so that a normalisation can be folded into it."""
+        if self.nodes and isinstance(self.nodes[-1], Mix):
+            return False
+        acting = [leaf.operation for leaf in self.leaves if not isinstance(leaf.operation, Identity)]
+        return bool(acting) and isinstance(acting[-1], Pointwise)
+
+    @cached_property
+    def rolls(self) -> bool:
+        """Whether an image may be rolled, which cuts boxes in two."""
+        return any(leaf.operation.name == "roll" and leaf.operation.ever for leaf in self.leaves)
+
+    @cached_property
+    def blends_geometry(self) -> bool:
+        """Whether images that moved differently may be blended, which no target can follow."""
+        return any(
+            isinstance(leaf.operation, Geometric) and leaf.operation.ever
+            for node in self.nodes
+            if isinstance(node, Mix) and node.p > 0
+            for chain in node.chains
+            for pick in chain
+            for leaf in pick.leaves
+        )
 
     def size_after(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of what comes out of images of `size`."""

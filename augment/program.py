@@ -1,8 +1,8 @@
 """What is done to a batch, drawn and resolved: a list of segments that torch, cv2 and Kornia each carry out.
 
 Numbers only, no pixels: arrays are numpy with one row per sample. A pixel coordinate is an integer at the pixel's centre, x to
-the right and y down. Colours are RGB in [0, 1]. An operation that is off for a sample leaves it as it is, so that groups may
-choose different operations for the samples of one batch.
+the right and y down. Colours are RGB in [0, 1]. An operation that is off for a sample is as if it were not in the program, so
+that groups may choose different operations for the samples of one batch and none of them can tell.
 """
 
 from __future__ import annotations
@@ -22,13 +22,19 @@ class WarpStep:
     `matrix` (n, 3, 3) float64 maps a pixel of the step's input to its output, `size` is (height, width) after the step.
     `clamp` (n, 4) float64, or None: left, top, right and bottom pixel centres, inclusive, of the part of the input that is
     read, as if it had been cut out first; infinite where the step is off. `roll` (n, 2) int: pixels down and to the right
-    by which the image is shifted in a circle; `matrix` is the identity then.
+    by which the image is shifted in a circle; `matrix` is the identity then. `on` (n,) bool, or None for all: where a step is
+    off `matrix` is the identity, and its frame cuts nothing either: it is not there.
     """
 
     matrix: np.ndarray
     size: tuple[int, int]
     clamp: np.ndarray | None = None
     roll: np.ndarray | None = None
+    on: np.ndarray | None = None
+
+    def acts(self) -> np.ndarray:
+        """(n,) bool: where the step is on."""
+        return np.ones(len(self.matrix), bool) if self.on is None else self.on
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +55,12 @@ class Warp:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width after the last step."""
-        return self.steps[-1].size
+        return self.steps[-1].size if self.steps else self.size_in
+
+    def first(self) -> np.ndarray:
+        """(n,) place of each sample's first step that is on, whose frame is the source's own; past the end where none is."""
+        acts = np.stack([step.acts() for step in self.steps])
+        return np.where(acts.any(0), acts.argmax(0), len(self.steps))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -84,12 +84,22 @@ def taps(line: Line, on: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.T
     pixel = start[..., None] + torch.arange(math.ceil(2 * float(line.width.max())), device=start.device)
     kept = torch.clamp(pixel, on["first"][..., None], on["last"][..., None])
     weight = (1 - (pixel - position[..., None]).abs_().div_(width[..., None])).clamp_(min=0) * (kept == pixel)
-    total = weight.cumsum(-1)[..., -1:]  # one after the other: the sum does not depend on the taps of other samples
+    total = _in_order(weight)[..., None]
     alone = torch.arange(weight.shape[-1], device=start.device) == 0
     weight = torch.where(total > 0, weight / total, alone.to(weight.dtype))
     if cover is not None:
         weight = weight * cover[..., None]
     return kept.clamp_(0, line.size_in - 1).int(), weight
+
+
+def _in_order(weights: torch.Tensor) -> torch.Tensor:
+    """Sums over the last axis, one after the other: zeros at the end, for the taps of other samples, do not change a bit."""
+    if weights.device.type == "cpu":
+        return weights.cumsum(-1)[..., -1]
+    total = weights[..., 0]
+    for tap in range(1, weights.shape[-1]):
+        total = total + weights[..., tap]
+    return total
 
 
 def resample(images: torch.Tensor, rows: Line, columns: Line, fill: float) -> torch.Tensor:
@@ -140,5 +150,5 @@ def _turned(planes: torch.Tensor) -> torch.Tensor:
 
 def _fill(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, fill: float) -> torch.Tensor:
     """Add `fill` where the weights of rows and columns leave a share uncovered."""
-    tall, wide = (weights.sum(-1).to(images.dtype) for weights in (rows, columns))
+    tall, wide = (_in_order(weights).to(images.dtype) for weights in (rows, columns))
     return images.addcmul(tall[:, None, :, None], wide[:, None, None, :], value=-fill).add_(fill)

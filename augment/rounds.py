@@ -39,15 +39,13 @@ IDENTITY = np.eye(3, 7)
 class Rounds:
     """What each of n samples goes through in R rounds, aligned at the hue and at the end.
 
-    `coefficients` (n, R, 3, 7) float64 holds A, M and c side by side. `clamp` (n, R): the clamp can bite. `free` (n, R): the
-    result may lie outside [0, 1] and must not be clamped; where neither holds a clamp changes nothing. `low`, `high` (R, 3)
-    are the bounds of the clamp.
+    `coefficients` (n, R, 3, 7) float64 holds A, M and c side by side. `clamp` (n, R): there is a clamp, which can bite. `low`,
+    `high` (R, 3) are the bounds of the clamp.
     `operation` (n, R) int8 with its `value` (n, R) float64. `active` (n, R) is False where the round does nothing.
     """
 
     coefficients: np.ndarray
     clamp: np.ndarray
-    free: np.ndarray
     low: np.ndarray
     high: np.ndarray
     operation: np.ndarray
@@ -56,21 +54,19 @@ class Rounds:
 
 
 class _Planner:
-    """The open round of every sample, to which steps are added; `tame`: nothing leaves [0, 1] unclamped."""
+    """The open round of every sample, to which steps are added; `tame` (n,): nothing leaves [0, 1] unclamped."""
 
-    def __init__(self, count: int, capacity: int, bounded: bool, tame: bool) -> None:
+    def __init__(self, count: int, capacity: int, bounded: np.ndarray, tame: np.ndarray) -> None:
         self.tame = tame
         self.coefficients = np.empty((count, capacity, 3, 7))
         self.coefficients[:] = IDENTITY
         self.affine = np.zeros((count, capacity), bool)
         self.clamp = np.zeros((count, capacity), bool)
-        self.free = np.zeros((count, capacity), bool)
         self.operation = np.zeros((count, capacity), np.int8)
         self.value = np.zeros((count, capacity))
         self.round = np.zeros(count, np.intp)
-        self.bounded = bounded
         self.range = np.empty((count, 2))
-        self.range[:] = (0.0, 1.0) if bounded else UNKNOWN
+        self.range[:] = np.where(bounded[:, None], (0.0, 1.0), UNKNOWN)
 
     def add(self, name: str, rows: np.ndarray, values: dict[str, np.ndarray]) -> None:
         """One step for the samples `rows` with their own values."""
@@ -118,9 +114,14 @@ class _Planner:
         at = self.round[rows]
         self.operation[rows, at] = code
         self.value[rows, at] = value
-        if self.tame:
-            self.round[rows] += 1
-            return
+        wild = rows[~self.tame[rows]]
+        if len(wild):
+            self._bound(code, wild)
+        self.round[rows] += 1
+
+    def _bound(self, code: int, rows: np.ndarray) -> None:
+        """What an operation is given and leaves, where that may lie outside [0, 1]."""
+        at = self.round[rows]
         if code in (GAMMA, POSTERIZE, EQUALIZE):  # not defined beyond [0, 1]; Kornia clamps what it is given here
             self.clamp[rows, at] |= _outside(*self.reach(rows))
         low, high = self.close(rows)
@@ -129,14 +130,11 @@ class _Planner:
         elif code != HUE:
             low, high = np.zeros_like(low), np.ones_like(high)
         self.range[rows] = np.stack([low, high], 1)
-        self.round[rows] += 1
 
     def close(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Notes where the open round is free; least and greatest value after its clamp, each (rows,)."""
-        at = self.round[rows]
+        """Least and greatest value after the open round's clamp, each (rows,)."""
         low, high = self.reach(rows)
-        clamped = self.clamp[rows, at]
-        self.free[rows, at] = ~clamped & _outside(low, high)
+        clamped = self.clamp[rows, self.round[rows]]
         return np.where(clamped, 0.0, low), np.where(clamped, 1.0, high)
 
 
@@ -182,17 +180,17 @@ def plan_rounds(
     count: int,
     mean: np.ndarray | None = None,
     std: np.ndarray | None = None,
-    bounded: bool = True,
+    bounded: bool | np.ndarray = True,
 ) -> Rounds:
     """Rounds of `count` samples; with `mean` and `std` (3,) the last round normalises, clamp included.
 
-    `bounded`: the images are in [0, 1] to begin with; else every clamp is taken to bite.
+    `bounded`, for all or (n,) bool: the image is in [0, 1] to begin with; else every clamp is taken to bite.
     """
-    if bounded and mean is None and len(colour.steps) == 1 and colour.steps[0].name in OPERATIONS:
+    known = np.broadcast_to(np.asarray(bounded, bool), (count,))
+    if known.all() and mean is None and len(colour.steps) == 1 and colour.steps[0].name in OPERATIONS:
         return _nothing_to_fold(colour.steps[0], count)
     capacity = sum(4 if step.name == "jitter" else 1 for step in colour.steps) + 1
-    tame = bounded and not any(step.name in UNCLAMPED for step in colour.steps)
-    planner = _Planner(count, capacity, bounded, tame)
+    planner = _Planner(count, capacity, known, known & ~unclamped(colour, count))
     for step in colour.steps:
         if step.name == "jitter":
             _add_jitter(planner, step)
@@ -204,13 +202,22 @@ def plan_rounds(
     return _finished(planner, mean, std)
 
 
+def unclamped(colour: Colour, count: int) -> np.ndarray:
+    """(n,) bool: samples that a step may lead out of [0, 1]."""
+    found = np.zeros(count, bool)
+    for step in colour.steps:
+        if step.name in UNCLAMPED:
+            found |= step.on
+    return found
+
+
 def _nothing_to_fold(step: ColourStep, count: int) -> Rounds:
     """One round of one operation that is not affine, without the planning."""
     code, key = OPERATIONS[step.name]
     never, on = np.zeros((count, 1), bool), step.on[:, None]
     value = step.values[key][:, None].astype(np.float64) if key else np.zeros((count, 1))
     coefficients = np.tile(IDENTITY, (count, 1, 1, 1))
-    return Rounds(coefficients, never, never, np.zeros((1, 3)), np.ones((1, 3)), np.where(on, code, NOTHING), value, on)
+    return Rounds(coefficients, never, np.zeros((1, 3)), np.ones((1, 3)), np.where(on, code, NOTHING), value, on)
 
 
 def _add_jitter(planner: _Planner, step: ColourStep) -> None:
@@ -234,8 +241,6 @@ def _finished(planner: _Planner, mean: np.ndarray | None, std: np.ndarray | None
     """The planner's rounds with every sample's last one at the end, normalised there."""
     count = len(planner.round)
     everyone = np.arange(count)
-    if not planner.tame:
-        planner.close(everyone)
     length = planner.round + 1
     if mean is None or std is None:  # the open round may be empty: then the one before is the last
         length = length - (~planner.affine[everyone, planner.round] & ~planner.clamp[everyone, planner.round])
@@ -249,13 +254,12 @@ def _finished(planner: _Planner, mean: np.ndarray | None, std: np.ndarray | None
     def aligned(array: np.ndarray) -> np.ndarray:
         return array[:, :total] if alike else array[everyone[:, None], source]
 
-    coefficients, clamp, free = aligned(planner.coefficients), aligned(planner.clamp), aligned(planner.free)
+    coefficients, clamp = aligned(planner.coefficients), aligned(planner.clamp)
     operation, affine = aligned(planner.operation), aligned(planner.affine)
     if blank.any():
         coefficients[blank] = IDENTITY
         for flags in (clamp, operation, affine):
             flags[blank] = 0
-        free[blank] = not planner.bounded  # before its first round a sample is what was given
     low, high = np.zeros((total, 3)), np.ones((total, 3))
     if mean is not None and std is not None:
         coefficients[:, -1, :, 6] -= mean
@@ -263,7 +267,7 @@ def _finished(planner: _Planner, mean: np.ndarray | None, std: np.ndarray | None
         low[-1], high[-1] = (0 - np.asarray(mean)) / std, (1 - np.asarray(mean)) / std
         affine[:, -1] = True
     active = affine | clamp | (operation != NOTHING)
-    return Rounds(coefficients, clamp, free, low, high, operation, aligned(planner.value), active)
+    return Rounds(coefficients, clamp, low, high, operation, aligned(planner.value), active)
 
 
 def _alignment(length: np.ndarray, operation: np.ndarray) -> np.ndarray:

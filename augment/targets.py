@@ -1,156 +1,306 @@
-"""Masks, points and boxes through the same warp as the pixels, frame by frame: what a crop cut off stays cut off.
+"""Masks, points and boxes through the same geometry as the pixels, frame by frame: what a crop cut off stays cut off.
 
 Boxes are in pixel edges, as COCO has them (the left edge of the first pixel is 0), points and matrices in pixel centres (its
-middle is 0): half a pixel apart. Numpy but for the masks.
+middle is 0): half a pixel apart. All boxes or points of a batch go at once, each by the matrices of its own image. Numpy but
+for the masks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from augment.errors import PolicyError
-from augment.homography import sizes
-from augment.program import Warp, WarpStep
+from augment.homography import axis_aligned, sizes, take
+from augment.outlines import Outlines
+from augment.program import Blend, Filter, Segment, Warp, WarpStep
 from augment.warp import apply_warp
 
 _SLACK = 1e-6  # what half of a box may lack through rounding
 
+Size = tuple[int, int]
+Boxes = Sequence[np.ndarray]
 Visible = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def warp_masks(masks: torch.Tensor, warp: Warp) -> torch.Tensor:
-    """(n, C, H, W) of any dtype to (n, C, h, w): the nearest pixel's label, 0 beyond the frame."""
-    return apply_warp(masks, replace(warp, interpolation="nearest", fill=0.0))
+class Cover(NamedTuple):
+    """A rectangle painted over before step `place`: `edges` (n, 4) x1, y1, x2, y2 in pixel edges, for the samples that are `on`."""
+
+    place: int
+    on: np.ndarray
+    edges: np.ndarray
 
 
-def warp_points(points: np.ndarray, warp: Warp, sample: int) -> np.ndarray:
-    """Points (k, 2) x, y or (k, 3) x, y, visibility, in pixels, an integer being a pixel's centre; of one sample, float64.
+class Course(NamedTuple):
+    """What a program does to targets: all its geometry as one warp, since they do not care about the colours in between."""
 
-    The visibility of a point that leaves a frame or a crop on the way becomes 0. A point that a roll carries over the border
-    comes in on the other side. Without visibility points are mapped all the same, in or out.
+    warp: Warp
+    covers: tuple[Cover, ...] = ()
+
+
+def course_of(segments: Sequence[Segment], size: Size, count: int) -> Course:
+    """The course of a program on `count` images of `size`. What is erased in a chain of augmix shows through, and covers nothing."""
+    steps: list[WarpStep] = []
+    covers = []
+    on = np.zeros(count, bool)
+    for segment in segments:
+        assert not (isinstance(segment, Blend) and any(isinstance(inner, Warp) for inner in sum(segment.chains, ())))
+        if isinstance(segment, Warp):
+            steps.extend(segment.steps)
+            on = on | segment.on
+        elif isinstance(segment, Filter) and segment.name == "erase":
+            left, top, width, height = (segment.values[side] for side in ("left", "top", "width", "height"))
+            edges = np.stack([left, top, left + width, top + height], 1).astype(float)
+            covers.append(Cover(len(steps), segment.on, edges))
+    return Course(Warp(size, tuple(steps), on), tuple(covers))
+
+
+def move_boxes(
+    boxes: Boxes, course: Course, size: Size, count: int, min_visible: float, min_side: float
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Boxes (k, 4) per image to those that are left and their places, per image. `PolicyError` where one is not in its image."""
+    given, owner, starts = _flat("boxes", [np.asarray(each, np.float64).reshape(-1, 4) for each in boxes], count)
+    check_boxes(given, size, owner, starts)
+    found, kept, _ = warp_boxes(given, course.warp, owner, min_visible, min_side, course.covers)
+    places = kept - starts[owner[kept]]
+    ends = np.searchsorted(owner[kept], np.arange(count + 1)).tolist()
+    parts = list(pairwise(ends))
+    return [found[start:end] for start, end in parts], [places[start:end] for start, end in parts]
+
+
+def move_masks(masks: torch.Tensor, course: Course, size: Size, count: int) -> torch.Tensor:
+    """Masks (n, M, H, W) of a batch. `PolicyError` where they are of another size."""
+    if masks.ndim != 4 or (len(masks), *masks.shape[2:]) != (count, *size):
+        raise PolicyError(f"masks take ({count}, M, {size[0]}, {size[1]}), got {tuple(masks.shape)}")
+    return warp_masks(masks, course.warp, course.covers)
+
+
+def move_points(keypoints: Sequence[np.ndarray], course: Course, count: int) -> list[np.ndarray]:
+    """Points (k, 2) or (k, 3) per image to (k, 3) per image: x, y and visibility, 1 where none was given."""
+    each = []
+    for sample, given in enumerate(keypoints):
+        points = np.asarray(given, np.float64)
+        if points.ndim != 2 or points.shape[1] not in (2, 3):
+            raise PolicyError(f"keypoints of image {sample} take (k, 2) or (k, 3), got {points.shape}")
+        each.append(points if points.shape[1] == 3 else np.pad(points, ((0, 0), (0, 1)), constant_values=1.0))
+    points, owner, starts = _flat("keypoints", each, count)
+    found = warp_points(points, course.warp, owner, course.covers)
+    return [found[start:end] for start, end in pairwise(starts.tolist())]
+
+
+def _flat(name: str, each: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All rows of a batch, the image of each, and (n + 1,) where each image's begin."""
+    if len(each) != count:
+        raise PolicyError(f"{name} take one array for each image: {count} images, {len(each)} arrays")
+    sizes = [len(one) for one in each]
+    return np.concatenate(each), np.repeat(np.arange(count), sizes), np.concatenate([[0], np.cumsum(sizes)])
+
+
+def check_boxes(boxes: np.ndarray, size: Size, owner: np.ndarray, starts: np.ndarray) -> None:
+    """Refuse boxes (k, 4) that are inside out, not finite, or not in an image of `size`, by up to half a pixel."""
+    high = np.array([size[1], size[0], size[1], size[0]]) + 0.5
+    with np.errstate(invalid="ignore"):
+        good = ((boxes[:, 2:] > boxes[:, :2]).all(1) & (boxes >= -0.5).all(1)) & (boxes <= high).all(1)
+    if not good.all():
+        first = int(np.flatnonzero(~good)[0])
+        sample = int(owner[first])
+        raise PolicyError(
+            f"box {first - starts[sample]} of image {sample}, {boxes[first].tolist()}, is not x1 < x2, y1 < y2 inside "
+            f"{size[1]} x {size[0]} pixels"
+        )
+
+
+def warp_masks(masks: torch.Tensor, warp: Warp, covers: Sequence[Cover] = ()) -> torch.Tensor:
+    """(n, C, H, W) of any dtype to (n, C, h, w): the nearest pixel's label, 0 beyond the frame and where it is covered."""
+    nearest = replace(warp, interpolation="nearest", fill=0.0)
+    made = apply_warp(masks, nearest)
+    for cover in covers:
+        rows = np.flatnonzero(cover.on)
+        if len(rows):
+            height, width = sizes(warp)[cover.place]
+            seen = torch.ones(len(rows), 1, height, width, dtype=torch.bool, device=masks.device)
+            for plane, (left, top, right, bottom) in zip(seen, cover.edges[rows].astype(int).tolist(), strict=True):
+                plane[:, top:bottom, left:right] = False
+            seen = apply_warp(seen, take(nearest, rows, slice(cover.place, None)))
+            index = torch.from_numpy(rows).to(masks.device)
+            made = made.index_copy(0, index, made[index].masked_fill(~seen, 0))
+    return made
+
+
+def warp_points(points: np.ndarray, warp: Warp, sample: int | np.ndarray, covers: Sequence[Cover] = ()) -> np.ndarray:
+    """Points (k, 2) x, y or (k, 3) x, y, visibility, in pixels, an integer being a pixel's centre; `sample` of all, or (k,); float64.
+
+    The visibility of a point that is covered, or outside a frame or a crop on the way, becomes 0. A point that a roll carries
+    over the border comes in on the other side. Without visibility points are mapped all the same, in or out.
     """
     found = np.array(points, np.float64)
-    if not warp.on[sample] or not len(found):
-        return found
+    owner = np.broadcast_to(sample, len(found))
     at, inside = found[:, :2], np.ones(len(found), bool)
-    for step, frame in zip(warp.steps, sizes(warp), strict=False):
-        inside &= _within(at, *_window(step, frame, sample))
-        at = _mapped(at, step, sample)
+    for place, (step, frame) in enumerate(zip(warp.steps, sizes(warp), strict=False)):
+        inside &= ~_covered(at, covers, place, owner)
+        acts = step.acts()[owner]
+        inside &= _within(at, *_window(step, frame, owner)) | ~acts
+        at = np.where(acts[:, None], _mapped(at, step.matrix[owner]), at)
         if step.roll is not None:
             side = np.array(frame[::-1])
-            at = (at + step.roll[sample, ::-1] + 0.5) % side - 0.5
-    inside &= _within(at, *_frame(warp.size))
+            rolled = (at + step.roll[owner, ::-1] + 0.5) % side - 0.5
+            at = np.where(acts[:, None], rolled, at)
+    inside &= _within(at, *_frame(warp.size)) & ~_covered(at, covers, len(warp.steps), owner)
     found[:, :2] = at
     if found.shape[1] == 3:
         found[:, 2] = np.where(inside, found[:, 2], 0)
     return found
 
 
-def warp_boxes(boxes: np.ndarray, warp: Warp, sample: int, min_visible: float = 0.5, min_side: float = 1.0) -> Visible:
-    """Boxes (k, 4) x1, y1, x2, y2 in pixel edges of one sample, to those that are left, their places and visible fractions.
+def warp_boxes(
+    boxes: np.ndarray,
+    warp: Warp,
+    sample: int | np.ndarray,
+    min_visible: float = 0.5,
+    min_side: float = 1.0,
+    covers: Sequence[Cover] = (),
+) -> Visible:
+    """Boxes (k, 4) x1, y1, x2, y2 in pixel edges, to those that are left, their places and visible fractions.
 
-    Returns boxes (m, 4) float64, index (m,) int64 into the boxes given, visible (m,). In the order of Gen2Det's box rules:
-    transform (hull of the four corners under the composed matrix), clip to the frame, drop what is visible by less than
-    `min_visible` or has a side under `min_side` pixels. Visible is the area of the clipped box over that of the hull.
-    A frame or crop on the way cuts, too: what it cut off does not come back when a later step shrinks. Areas are the caller's
-    to recompute from the boxes. Raises `PolicyError` where a roll would cut boxes in two.
+    Returns boxes (m, 4) float64, index (m,) int64 into the boxes given, visible (m,); `sample` is the image of all of them, or
+    (k,). In the order of Gen2Det's box rules: transform (hull of the four corners under the composed matrix), clip to the
+    frame, drop what is visible by less than `min_visible` or has a side under `min_side` pixels. Visible is the area of the
+    clipped box over that of the hull, less the share of the box that was covered. These rules hold where nothing moves,
+    too. A frame or crop on the way cuts as well: what it cut off does not come back when a later step shrinks. Areas are the
+    caller's to recompute from the boxes. Raises `PolicyError` where a roll would cut boxes in two.
     """
     if any(step.roll is not None for step in warp.steps):
         raise PolicyError("a roll cuts boxes in two: leave roll out of a policy for boxes")
     given = np.asarray(boxes, np.float64).reshape(-1, 4)
-    clipped, visible = given.copy(), np.ones(len(given))
-    if warp.on[sample] and len(given):
-        clipped, visible = _clipped(given - 0.5, warp, sample)
+    owner = np.broadcast_to(sample, len(given))
+    clipped, visible = _clipped(given, warp, owner, covers)
     sides = clipped[:, 2:] - clipped[:, :2]
     kept = np.flatnonzero((visible >= min_visible - _SLACK) & (sides >= min_side).all(1) & (sides > 0).all(1))
     return clipped[kept], kept, visible[kept]
 
 
-def _clipped(boxes: np.ndarray, warp: Warp, sample: int) -> tuple[np.ndarray, np.ndarray]:
-    """(k, 4) boxes in pixel centres to clipped boxes in edges and their visible fractions.
+def _clipped(
+    given: np.ndarray, warp: Warp, owner: np.ndarray, covers: Sequence[Cover]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(k, 4) boxes in edges to clipped boxes in edges and their visible fractions.
 
     Once all that follows is axis-aligned, a window is a rectangle of the output and cuts the hull; before that it cuts the
     box's own outline, which is only carried along where a window did cut it.
     """
+    count = len(given)
+    boxes = given - 0.5
     corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]
-    low, high = np.full((len(boxes), 2), -np.inf), np.full((len(boxes), 2), np.inf)
-    outlines: dict[int, np.ndarray] = {}
-    straight = [_straight(step, sample) for step in warp.steps]
+    low, high = np.full((count, 2), -np.inf), np.full((count, 2), np.inf)
+    outlines, hidden = Outlines(), np.zeros(count)
+    tails = _straight_tails(warp)
+    moved = np.zeros(count, bool)
     for place, (step, frame) in enumerate(zip(warp.steps, sizes(warp), strict=False)):
-        start, end = _window(step, frame, sample)
-        if all(straight[place:]):
-            low, high = np.maximum(low, start), np.minimum(high, end)
-        else:
-            _cut(corners, outlines, start, end)
-        corners = _mapped(corners, step, sample)
-        outlines = {box: _mapped(outline, step, sample) for box, outline in outlines.items()}
-        if all(straight[place:]):
-            low, high = _mapped(low, step, sample), _mapped(high, step, sample)
-            low, high = np.minimum(low, high), np.maximum(low, high)
+        hidden += _hidden(corners, frame, covers, place, owner)
+        acts, tail = step.acts()[owner], tails[place][owner]
+        if not acts.any():
+            continue
+        start, end = _window(step, frame, owner)
+        straight, cut = (acts & tail)[:, None], acts & ~tail
+        low, high = np.where(straight, np.maximum(low, start), low), np.where(straight, np.minimum(high, end), high)
+        if cut.any():
+            outside = ~_within(corners, start[:, None], end[:, None]).all(1)
+            outlines.cut(corners, np.flatnonzero(cut & outside), np.flatnonzero(cut), start, end)
+        matrix = step.matrix[owner]
+        corners = np.where(acts[:, None, None], _mapped(corners, matrix), corners)
+        outlines.points = np.where(
+            acts[outlines.owner][:, None, None], _mapped(outlines.points, matrix[outlines.owner]), outlines.points
+        )
+        with np.errstate(invalid="ignore"):
+            ends = np.stack([_mapped(low, matrix), _mapped(high, matrix)])
+        low, high = np.where(straight, ends.min(0), low), np.where(straight, ends.max(0), high)
+        moved |= acts
+    hidden += _hidden(corners, warp.size, covers, len(warp.steps), owner)
     hull_low, hull_high = corners.min(1), corners.max(1)
     found_low, found_high = hull_low.copy(), hull_high.copy()
-    for box, outline in outlines.items():
-        found_low[box], found_high[box] = (outline.min(0), outline.max(0)) if len(outline) else (np.inf, np.inf)
+    found_low[outlines.owner], found_high[outlines.owner] = outlines.hulls()
     start, end = _frame(warp.size)
     low, high = np.maximum(low, start), np.minimum(high, end)
     found_low, found_high = np.clip(found_low, low, high), np.clip(found_high, low, high)
     with np.errstate(divide="ignore", invalid="ignore"):
         visible = (found_high - found_low).clip(0).prod(1) / (hull_high - hull_low).prod(1)
-    return np.concatenate([found_low, found_high], 1) + 0.5, np.nan_to_num(visible, nan=0.0)
+    visible = np.nan_to_num(visible, nan=0.0) * (1 - hidden.clip(0, 1))
+    found = np.concatenate([found_low, found_high], 1) + 0.5
+    still = np.clip(given, 0, np.tile(warp.size[::-1], 2))
+    return np.where(moved[:, None], found, still), visible
 
 
-def _frame(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _straight_tails(warp: Warp) -> list[np.ndarray]:
+    """For each step (n,) bool: it and all that follow are axis-aligned."""
+    found: list[np.ndarray] = []
+    tail = np.ones(len(warp.on), bool)
+    for step in reversed(warp.steps):
+        tail = tail & axis_aligned([step])
+        found.append(tail)
+    return found[::-1]
+
+
+def _frame(size: Size) -> tuple[np.ndarray, np.ndarray]:
     """Edges of a frame in pixel centres: x, y of its beginning and its end."""
     return np.array([-0.5, -0.5]), np.array([size[1] - 0.5, size[0] - 0.5])
 
 
-def _window(step: WarpStep, size: tuple[int, int], sample: int) -> tuple[np.ndarray, np.ndarray]:
-    """Edges of what a step reads: its frame, or the part of it that is cut out."""
+def _window(step: WarpStep, size: Size, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Edges (k, 2) of what a step reads: its frame, or the part of it that is cut out."""
     start, end = _frame(size)
     if step.clamp is None:
-        return start, end
-    return np.maximum(start, step.clamp[sample, :2] - 0.5), np.minimum(end, step.clamp[sample, 2:] + 0.5)
+        return np.broadcast_to(start, (len(owner), 2)), np.broadcast_to(end, (len(owner), 2))
+    clamp = step.clamp[owner]
+    return np.maximum(start, clamp[:, :2] - 0.5), np.minimum(end, clamp[:, 2:] + 0.5)
 
 
 def _within(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     return np.all((points >= start) & (points <= end), axis=-1)
 
 
-def _straight(step: WarpStep, sample: int) -> bool:
-    return not step.matrix[sample][[0, 1, 2, 2], [1, 0, 0, 1]].any()
+def _covered(points: np.ndarray, covers: Sequence[Cover], place: int, owner: np.ndarray) -> np.ndarray:
+    """(k,) bool: points (k, 2) that a rectangle covers before a step."""
+    found = np.zeros(len(points), bool)
+    for cover in covers:
+        if cover.place == place:
+            edges = cover.edges[owner] - 0.5
+            found |= cover.on[owner] & ((points >= edges[:, :2]) & (points < edges[:, 2:])).all(1)
+    return found
 
 
-def _mapped(points: np.ndarray, step: WarpStep, sample: int) -> np.ndarray:
-    """Points (..., 2) after a step; not a number where they lie behind the viewer."""
-    matrix = step.matrix[sample]
-    if _straight(step, sample):  # no product of infinity and zero
-        return (points * np.diag(matrix)[:2] + matrix[:2, 2]) / matrix[2, 2]
-    moved = points @ matrix[:, :2].T + matrix[:, 2]
-    depth = moved[..., 2:]
-    return moved[..., :2] / np.where(depth > 1e-9, depth, np.nan)
+def _hidden(corners: np.ndarray, frame: Size, covers: Sequence[Cover], place: int, owner: np.ndarray) -> np.ndarray:
+    """(k,) share of each box, as it lies in its frame before a step, that rectangles cover."""
+    found = np.zeros(len(corners))
+    for cover in covers:
+        if cover.place == place and cover.on.any():
+            start, end = _frame(frame)
+            low, high = np.clip(corners.min(1), start, end), np.clip(corners.max(1), start, end)
+            edges = cover.edges[owner] - 0.5
+            shared = np.minimum(high, edges[:, 2:]) - np.maximum(low, edges[:, :2])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                share = shared.clip(0).prod(1) / (high - low).prod(1)
+            found += np.where(cover.on[owner], np.nan_to_num(share, nan=0.0, posinf=0.0), 0.0)
+    return found
 
 
-def _cut(corners: np.ndarray, outlines: dict[int, np.ndarray], start: np.ndarray, end: np.ndarray) -> None:
-    """Clip the outlines that stick out of a window; the others are the boxes' corners still."""
-    for box in np.flatnonzero(~_within(corners, start, end).all(1) | np.isin(np.arange(len(corners)), list(outlines))):
-        outline = outlines.get(int(box), corners[box])
-        for axis in (0, 1):
-            for sign, bound in ((1, start[axis]), (-1, end[axis])):
-                outline = _half(outline, sign * (outline[:, axis] - bound))
-        outlines[int(box)] = outline
+def _mapped(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Points (k, ..., 2) under (k, 3, 3); not a number where they lie behind the viewer. Sums leave out what is times zero."""
+    m = matrix.reshape(len(matrix), 9, *(1,) * (points.ndim - 2))
+    x, y = points[..., 0], points[..., 1]
 
+    def row(first: int) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            terms = (
+                np.where(m[:, first + place] == 0, 0.0, m[:, first + place] * axis) for place, axis in enumerate((x, y))
+            )
+            return sum(terms) + m[:, first + 2]
 
-def _half(outline: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """The part of a convex outline (m, 2) where `depth` (m,) is not negative (Sutherland and Hodgman 1974)."""
-    found = []
-    for here in range(len(outline)):
-        after = (here + 1) % len(outline)
-        if depth[here] >= 0:
-            found.append(outline[here])
-        if (depth[here] >= 0) != (depth[after] >= 0):
-            share = depth[here] / (depth[here] - depth[after])
-            found.append(outline[here] + share * (outline[after] - outline[here]))
-    return np.array(found).reshape(-1, 2)
+    moved = np.stack([row(0), row(3)], -1)
+    if (matrix[:, 2] == [0, 0, 1]).all():
+        return moved
+    depth = row(6)
+    return moved / np.where(depth > 1e-9, depth, np.nan)[..., None]

@@ -28,9 +28,26 @@ def apply_warp(images: torch.Tensor, warp: Warp) -> torch.Tensor:
     axis-aligned steps taken together; of a warp that also turns, the axis-aligned steps up to the last change of size are
     carried out first if they shrink, at the price of a second resampling. Other warps are not filtered, as they are not in Kornia.
     """
-    for part in _between_rolls(warp):
-        images = _one_roll(images, part)
-    return images
+    if not warp.steps:
+        return images
+    rolls = [step.acts() for step in warp.steps if step.roll is not None]
+    if all(acts.all() for acts in rolls):
+        for part in _between_rolls(warp):
+            images = _one_roll(images, part)
+        return images
+    made = images.new_empty(len(images), images.shape[1], *warp.size).contiguous(memory_format=layout_of(images))
+    kinds, kind = np.unique(np.stack(rolls, 1), axis=0, return_inverse=True)
+    for place in range(len(kinds)):  # a roll parts the steps round it, but not those of a sample that is not rolled
+        where = np.flatnonzero(kind.reshape(-1) == place)
+        index = torch.from_numpy(where).to(images.device)
+        made = made.index_copy_(0, index, apply_warp(images.index_select(0, index), _rolled(take(warp, where))))
+    return made
+
+
+def _rolled(warp: Warp) -> Warp:
+    """Without the rolls that are off."""
+    steps = tuple(step for step in warp.steps if step.roll is None or step.acts().all())
+    return replace(warp, steps=steps)
 
 
 def _between_rolls(warp: Warp) -> list[Warp]:

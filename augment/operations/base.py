@@ -77,6 +77,14 @@ class Operation:
         share = self.range_of("p", progress)
         return uniform < share.high
 
+    @property
+    def ever(self) -> bool:
+        """Whether it can be on at all."""
+        return max(share.high for share in ((self.p,) if isinstance(self.p, Range) else (self.p.start, self.p.end))) > 0
+
+    def check_size(self, size: Size) -> None:
+        """Refuse images of a size that the operation cannot take, whatever is drawn for them."""
+
     def size_after(self, size: Size) -> Size:
         """Height and width after the operation."""
         return size

@@ -36,6 +36,10 @@ class GaussianBlur(Local):
     def draw(self, uniform: np.ndarray, size: Size, progress: float) -> Values:
         return {"sigma": self.range_of("sigma", progress).draw(uniform[:, 0])}
 
+    def check_size(self, size: Size) -> None:
+        if self.ever:
+            self.constants(size)
+
     def constants(self, size: Size) -> dict[str, Any]:
         kernel = self.kernel if isinstance(self.kernel, int) else max(int(self.kernel * min(size)) // 2 * 2 + 1, 3)
         if kernel // 2 >= min(size):

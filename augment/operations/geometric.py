@@ -119,10 +119,15 @@ class RandomCrop(Geometric):
     def size_after(self, size: Size) -> Size:
         return self.size
 
-    def draw(self, uniform: np.ndarray, size: Size, progress: float) -> Values:
-        room = [side + 2 * self.padding - wanted for side, wanted in zip(size, self.size, strict=True)]
-        if min(room) < 0:
+    def _room(self, size: Size) -> list[int]:
+        return [side + 2 * self.padding - wanted for side, wanted in zip(size, self.size, strict=True)]
+
+    def check_size(self, size: Size) -> None:
+        if min(self._room(size)) < 0:
             raise PolicyError(f"random_crop of {self.size} does not fit an image of {size} padded by {self.padding}")
+
+    def draw(self, uniform: np.ndarray, size: Size, progress: float) -> Values:
+        room = self._room(size)
         top, left = (np.floor(uniform[:, axis] * (room[axis] + 1)) - self.padding for axis in (0, 1))
         return {"top": top.astype(np.int32), "left": left.astype(np.int32)}
 
@@ -187,10 +192,12 @@ class CenterCrop(Geometric):
     def size_after(self, size: Size) -> Size:
         return self.size
 
+    def check_size(self, size: Size) -> None:
+        if size[0] < self.size[0] or size[1] < self.size[1]:
+            raise PolicyError(f"center_crop of {self.size} does not fit an image of {size}")
+
     def step(self, values: Values, on: np.ndarray, size: Size) -> WarpStep:
         top, left = (size[0] - self.size[0]) // 2, (size[1] - self.size[1]) // 2
-        if min(top, left) < 0:
-            raise PolicyError(f"center_crop of {self.size} does not fit an image of {size}")
         return WarpStep(_scale_shift(1, 1, -left, -top, len(on)), self.size)
 
 

@@ -10,11 +10,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: limbeck[distill]")
 pytest.importorskip("kornia", reason="kornia is not installed")
 
-from augment.augmenter import run_torch  # noqa: E402
 from augment.colour import apply_colour  # noqa: E402
 from augment.kornia_chain import run_kornia  # noqa: E402
 from augment.program import Colour, ColourStep, Filter  # noqa: E402
 from augment.rounds import plan_rounds  # noqa: E402
+from augment.torch_chain import run_torch  # noqa: E402
 
 Draw = Callable[[np.random.Generator, int], dict[str, np.ndarray]]
 

@@ -144,7 +144,8 @@ def test_a_roll_is_refused_for_boxes() -> None:
 
 
 def test_samples_that_are_off_keep_their_targets() -> None:
-    warp = replace(warp_of([{"shift": {"share": 0.3}}], (20, 20), count=2), on=np.array([True, False]))
+    warp = warp_of([{"shift": {"share": 0.3}}], (20, 20), count=2)
+    warp = replace(warp, steps=tuple(replace(step, on=np.array([True, False])) for step in warp.steps))
     boxes, index, visible = warp_boxes(np.array([[1.0, 2, 3, 4]]), warp, 1)
     assert (boxes.tolist(), index.tolist(), visible.tolist()) == ([[1, 2, 3, 4]], [0], [1])
     assert warp_points(np.array([[1.0, 2, 1]]), warp, 1).tolist() == [[1, 2, 1]]
