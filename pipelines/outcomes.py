@@ -38,3 +38,18 @@ def dropped(reason: str, detail: str = "") -> Outcome:
 def failed(reason: str, error_class: ErrorClass = "permanent", detail: str = "") -> Outcome:
     """A sample that could not be used."""
     return Outcome("failed", reason, error_class, detail)
+
+
+def internal_error(error: Exception) -> Outcome:
+    """A bug of ours met one sample: a failed row in its place, so that it stops no other; the breaker counts it.
+
+    The detail names the innermost function of ours and nothing of the data or the machine, so that it is the same for
+    every run and every sample that meets the bug.
+    """
+    place, trace = "an unknown place", error.__traceback__
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__", ""))
+        if module.partition(".")[0] == "pipelines":
+            place = f"{module}.{trace.tb_frame.f_code.co_name}"
+        trace = trace.tb_next
+    return failed("internal_error", detail=f"{type(error).__name__} in {place}: a bug of Limbeck's, please report it")

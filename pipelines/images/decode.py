@@ -4,10 +4,16 @@
 | --- | --- | --- |
 | JPEG grey, YCbCr, RGB, 8 bits | simplejpeg | libjpeg's warnings are errors; scaled by 1/2, 1/4 or 1/8 when asked |
 | JPEG CMYK or YCCK | simplejpeg | stored inverted, as Adobe does; then by profile or plainly to RGB |
-| JPEG that simplejpeg cannot take (odd sampling, 12 bits) | OpenCV, then Pillow | |
+| JPEG of odd sampling factors | OpenCV, then Pillow | only after `entropy` found the data whole |
 | PNG grey or RGB of 8 bits; WebP; PGM and PPM up to 255 | OpenCV | only where there is no alpha, profile or animation |
 | PNG of 16 bits | OpenCV | value / 257, rounded |
 | anything else known: palette, 1 bit, alpha, profiles, GIF, BMP, TIFF, AVIF, odd PNM | Pillow | first frame or page |
+
+A refusal by a decoder that knows the format is final: no other decoder is asked whether it would show the picture all the
+same. What decoders overlook is checked before (`formats`): checksums of PNG, unfinished data of WebP, AVIF and TIFF,
+components of a JPEG that no scan shows. Rows of plain values (BMP, PNM, uncompressed TIFF) hold nothing that could tell
+damage, nor can anything in WebP, AVIF and CCITT fax data but where it ends. What is wrong beside the pixels is noted; the
+decoders then get the picture without it.
 
 Deep Pillow modes: `I;16` and a PNM's `I` are divided by 257; other 16-bit channels are cut to their high byte by
 Pillow; 32-bit integers and floats have no known range and are `failed("unsupported_mode")`, as are Lab images.
@@ -17,15 +23,18 @@ No process-wide switch of Pillow or OpenCV is touched.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+import struct
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-import simplejpeg
 from PIL import Image
 
-from pipelines.images.colour import Pixels, array_to_srgb, composite, deep_to_8_bit, to_srgb
-from pipelines.images.probe import Probe
+from pipelines.images.colour import Pixels, array_to_srgb, bands, composite, deep_to_8_bit, profiled, to_srgb
+from pipelines.images.decode_jpeg import decode_jpeg
+from pipelines.images.formats import avif, png, tiff, webp
+from pipelines.images.formats.base import BAD_PROFILE, Damage, Probe, Sound
+from pipelines.images.words import words
 from pipelines.outcomes import Outcome, failed
 
 _COLOUR_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -34,11 +43,14 @@ _COLOUR_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """`pixels` uint8 (H, W, 3) RGB in sRGB, not yet turned. `plain` is false when more than decoding was done to them
-    (profile, transparency, CMYK, 16 bits), so that the original bytes no longer say the same."""
+    (profile, transparency, CMYK, 16 bits), so that the original bytes no longer say the same. `notes` say what is wrong
+    beside the pixels; `repaired` are the bytes to keep in place of the original's where readers may refuse those."""
 
     pixels: Pixels
     decoder: str
     plain: bool = True
+    notes: tuple[str, ...] = ()
+    repaired: bytes | None = None
 
 
 def decode(
@@ -54,20 +66,21 @@ def decode(
     """
     try:
         if header.format == "jpeg":
-            return _jpeg(raw, header, background, floor, max_pixels)
-        plain = not (header.alpha or header.animated) and header.icc is None
-        if header.format == "png" and header.bits == 16:
-            return _deep_png(raw, header, background)
-        if (
-            plain
-            and header.bits == 8
-            and header.colour in ("grey", "rgb")
-            and (header.format in ("png", "webp", "pnm"))
-        ):
-            pixels = _opencv(raw)
-            if pixels is not None:
-                return Decoded(pixels, "opencv")
-        return _pillow(raw, header, background, max_pixels)
+            return _jpeg(raw, header, floor)
+        if header.end is not None and header.end > len(raw):
+            return failed(
+                "truncated", detail=f"the file has {len(raw)} bytes of the {header.end} that its header needs"
+            )
+        sound = _checked(raw, header)
+        decoded = _by_format(sound, header, background, max_pixels)
+        if isinstance(decoded, Outcome):
+            return decoded
+        notes = {*header.notes, *sound.notes, *decoded.notes}
+        return replace(decoded, notes=tuple(sorted(notes)), repaired=sound.data if sound.repaired else None)
+    except Damage as damage:
+        return failed(damage.reason, detail=damage.detail)
+    except (struct.error, IndexError):
+        return failed("corrupt", detail=f"the structure of the {header.format.upper()} makes no sense")
     except MemoryError:
         return failed("out_of_memory", "transient", f"no memory for {header.width}x{header.height} pixels")
 
@@ -82,125 +95,152 @@ def scale_for(header: Probe, floor: tuple[int, int] | None) -> int:
     return 1
 
 
-def _jpeg(
-    raw: bytes,
-    header: Probe,
-    background: tuple[int, int, int],
-    floor: tuple[int, int] | None,
-    max_pixels: int,
-) -> Decoded | Outcome:
-    if header.bits != 8 or header.colour == "other":
-        return _pillow(raw, header, background, max_pixels)
-    factor = scale_for(header, floor)
-    size = (-(-header.height // factor), -(-header.width // factor))
-    space = "CMYK" if header.colour == "cmyk" else "RGB"
-    try:
-        pixels = simplejpeg.decode_jpeg(
-            raw,
-            colorspace=space,
-            min_factor=factor,
-            min_height=size[0],
-            min_width=size[1],
-        )
-    except ValueError as error:
-        text = str(error)
-        if "Premature end of JPEG" in text:
-            return failed("truncated", detail=text)
-        if "Corrupt JPEG" in text:
-            return failed("corrupt", detail=text)
-        # Not damage but something simplejpeg does not do; the other decoders have the last word.
-        slow = _opencv(raw) if space == "RGB" else None
-        if slow is None:
-            return _pillow(raw, header, background, max_pixels)
-        return _with_profile(slow, header, "opencv")
-    if space == "CMYK":
-        image, _ = to_srgb(Image.fromarray(255 - pixels, "CMYK"), header.icc)
-        return Decoded(np.array(image), "simplejpeg", plain=False)
-    return _with_profile(pixels, header, "simplejpeg")
+def by_opencv(header: Probe) -> bool:
+    """Whether OpenCV, and not Pillow, decodes what is no JPEG."""
+    if header.format == "png" and header.bits == 16:
+        return True
+    plain = not (header.alpha or header.animated) and header.icc is None
+    known = header.format in ("png", "webp", "pnm") and header.colour in ("grey", "rgb")
+    return plain and known and header.bits == 8
 
 
-def _with_profile(pixels: Pixels, header: Probe, decoder: str) -> Decoded:
-    pixels, changed = array_to_srgb(pixels, header.icc, header.colour == "grey")
-    return Decoded(pixels, decoder, plain=not changed)
+def _jpeg(raw: bytes, header: Probe, floor: tuple[int, int] | None) -> Decoded | Outcome:
+    found = decode_jpeg(raw, header, scale_for(header, floor), _opencv)
+    if isinstance(found, Outcome):
+        return found
+    pixels, grey, notes = found.pixels, header.colour == "grey", set(found.notes)
+    if pixels.shape[2] == 4:
+        wanted = profiled(header.icc, "CMYK")
+        shown = np.empty((*pixels.shape[:2], 3), np.uint8)
+        for rows in bands(*shown.shape[:2]):
+            shown[rows] = np.asarray(to_srgb(Image.fromarray(255 - pixels[rows], "CMYK"), wanted.transform))
+        pixels, plain = shown, False
+    else:
+        wanted = profiled(header.icc, "L" if grey else "RGB")
+        pixels, plain = array_to_srgb(pixels, wanted, grey), wanted.transform is None
+    if wanted.damaged:
+        notes.add(BAD_PROFILE)
+    return Decoded(pixels, found.decoder, plain, tuple(sorted(notes)), found.repaired)
+
+
+def _checked(raw: bytes, header: Probe) -> Sound:
+    """What the decoders do not look at themselves; raises `Damage`."""
+    if header.format == "png":
+        return png.check(raw, inflate=not by_opencv(header))
+    if header.format == "webp":
+        shorter = webp.check(raw, header)
+        if shorter is not None and _opencv(shorter) is not None:
+            raise Damage("truncated", "the data of the WebP ends in zeros that its picture does not need")
+    elif header.format == "tiff":
+        tiff.check(raw)
+    elif header.format == "avif":
+        avif.check(raw)
+    return Sound(raw)
+
+
+def _by_format(sound: Sound, header: Probe, background: tuple[int, int, int], max_pixels: int) -> Decoded | Outcome:
+    if header.format == "png" and header.bits == 16:
+        return _deep_png(sound, header, background)
+    if by_opencv(header):
+        pixels = _opencv(sound.data)
+        if pixels is not None:
+            return Decoded(pixels, "opencv")
+        if header.format != "pnm":  # a PNM that is long enough cannot be damaged: OpenCV only knows fewer headers
+            return failed("corrupt", detail=f"OpenCV cannot decode this {header.format.upper()}")
+    return _pillow(sound, header, background, max_pixels)
 
 
 def _opencv(raw: bytes) -> Pixels | None:
     """OpenCV's decode to RGB, ignoring EXIF; None when it refuses."""
     try:
         pixels = cv2.imdecode(np.frombuffer(raw, np.uint8), _COLOUR_FLAGS)
-    except cv2.error:
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from None
         return None
     return None if pixels is None else np.asarray(pixels, np.uint8)
 
 
-def _deep_png(raw: bytes, header: Probe, background: tuple[int, int, int]) -> Decoded | Outcome:
+def _deep_png(sound: Sound, header: Probe, background: tuple[int, int, int]) -> Decoded | Outcome:
     """16-bit PNG through OpenCV, because Pillow would cut colour to its high byte."""
     try:
-        deep = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
+        deep = cv2.imdecode(np.frombuffer(sound.data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        return failed("corrupt", detail=str(error))
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from None
+        return failed("corrupt", detail=f"OpenCV: {words(error)}")
     if deep is None or deep.dtype != np.uint16:
-        return failed(_damage(raw, header, ""), detail="OpenCV cannot decode this 16-bit PNG")
+        return failed("corrupt", detail="OpenCV cannot decode this 16-bit PNG")
     values = deep_to_8_bit(deep)
+    key = png.grey_key(sound.data)
+    hidden = None if key is None else (deep if deep.ndim == 2 else deep[:, :, 0]) == key
+    del deep
     if values.ndim == 2:
         values = values[:, :, None]
     grey, alpha = values.shape[2] <= 2, values.shape[2] in (2, 4)
     colours = np.repeat(values[:, :, :1], 3, axis=2) if grey else np.ascontiguousarray(values[:, :, 2::-1])
-    if header.icc is not None:
-        with Image.open(io.BytesIO(raw), formats=("PNG",)) as image:
-            profile = image.info.get("icc_profile")
-        colours, _ = array_to_srgb(colours, profile, header.colour == "grey")
+    only_grey = header.colour == "grey"
+    wanted = profiled(sound.icc, "L" if only_grey else "RGB")
+    colours = array_to_srgb(colours, wanted, only_grey)
     if alpha:
-        colours = composite(colours, values[:, :, -1], background)
-    return Decoded(colours, "opencv", plain=False)
+        colours = composite(colours, values[:, :, -1], background, into=colours)
+    elif hidden is not None:
+        colours[hidden] = background
+    return Decoded(colours, "opencv", False, (BAD_PROFILE,) if wanted.damaged else ())
 
 
-def _pillow(raw: bytes, header: Probe, background: tuple[int, int, int], max_pixels: int) -> Decoded | Outcome:
+def _pillow(sound: Sound, header: Probe, background: tuple[int, int, int], max_pixels: int) -> Decoded | Outcome:
     """Pillow, held to the one format the header named. Its parsers raise nearly anything on hostile bytes."""
     name = {"pnm": "PPM"}.get(header.format, header.format.upper())
     try:
-        with Image.open(io.BytesIO(raw), formats=(name,)) as image:
+        with Image.open(io.BytesIO(sound.data), formats=(name,)) as image:
             if image.width * image.height > max_pixels:
                 return failed("too_many_pixels", "policy", f"the first frame has {image.width}x{image.height} pixels")
             image.load()
-            return _from_pillow(image, header, background)
-    except Image.DecompressionBombError as error:
-        return failed("too_many_pixels", "policy", str(error))
+            profile = sound.icc if header.format == "png" else image.info.get("icc_profile")
+            return _from_pillow(image, header, profile, background)
+    except Image.DecompressionBombError:
+        return failed("too_many_pixels", "policy", "the first frame has more pixels than Pillow opens")
     except MemoryError:
         raise
     except Exception as error:  # the one boundary to foreign parsers; what they say becomes the outcome's detail
-        return failed(_damage(raw, header, str(error)), detail=f"Pillow: {error}")
+        said = words(error)
+        return failed(_damage(sound.data, header, said), detail=f"Pillow: {said}")
 
 
-def _from_pillow(image: Image.Image, header: Probe, background: tuple[int, int, int]) -> Decoded | Outcome:
-    """A loaded Pillow image to RGB by the rules of the module docstring."""
-    profile = image.info.get("icc_profile")
+def _from_pillow(
+    image: Image.Image, header: Probe, profile: bytes | None, background: tuple[int, int, int]
+) -> Decoded | Outcome:
+    """A loaded Pillow image to RGB by the rules of the module docstring, a band of rows at a time."""
     mode = image.mode
-    if mode.startswith("I;16") or (mode == "I" and header.format == "pnm"):
-        grey = Image.fromarray(deep_to_8_bit(np.asarray(image)))
-        return Decoded(np.array(to_srgb(grey, profile)[0]), "pillow", plain=False)
-    if mode in ("I", "F", "LAB"):
+    if mode in ("F", "LAB") or (mode == "I" and header.format != "pnm"):
         return failed("unsupported_mode", detail=f"pixels of mode {mode} have no stated range; convert them first")
-    if "transparency" in image.info or mode in ("LA", "La", "PA", "RGBA", "RGBa"):
-        full = image.convert("RGBA")
-        alpha = np.asarray(full.getchannel("A"))
-        colours, changed = to_srgb(full.convert("RGB"), profile)
-        if alpha.min() == 255:
-            return Decoded(np.array(colours), "pillow", plain=not changed)
-        return Decoded(composite(np.asarray(colours), alpha, background), "pillow", plain=False)
-    if mode == "CMYK":
-        return Decoded(np.array(to_srgb(image, profile)[0]), "pillow", plain=False)
-    colours, changed = to_srgb(image if mode in ("L", "RGB") else image.convert("RGB"), profile)
-    return Decoded(np.array(colours), "pillow", plain=not changed and header.bits <= 8)
+    deep = mode == "I" or mode.startswith("I;16")
+    clear = not deep and ("transparency" in image.info or mode in ("LA", "La", "PA", "RGBA", "RGBa"))
+    kept = "L" if deep else mode if mode in ("L", "RGB", "CMYK") and not clear else "RGB"
+    wanted = profiled(profile, kept)
+    shown = np.empty((image.height, image.width, 3), np.uint8)
+    opaque = True
+    for rows in bands(image.height, image.width):
+        part = image.crop((0, rows.start, image.width, rows.stop))
+        if clear:
+            full = part.convert("RGBA")
+            alpha = np.asarray(full.getchannel("A"))
+            opaque &= bool(alpha.min() == 255)
+            colours = np.asarray(to_srgb(full.convert("RGB"), wanted.transform))
+            composite(colours, alpha, background, into=shown[rows])
+            continue
+        if deep:
+            part = Image.fromarray(deep_to_8_bit(np.asarray(part)))
+        elif part.mode != kept:
+            part = part.convert(kept)
+        shown[rows] = np.asarray(to_srgb(part, wanted.transform))
+    plain = wanted.transform is None and opaque and not deep and mode != "CMYK" and (clear or header.bits <= 8)
+    return Decoded(shown, "pillow", plain, (BAD_PROFILE,) if wanted.damaged else ())
 
 
 def _damage(raw: bytes, header: Probe, message: str) -> str:
     """`truncated` when the file visibly stops early, else `corrupt`."""
-    ended = {
-        "png": b"IEND" in raw[-64:],
-        "jpeg": b"\xff\xd9" in raw[-64:],
-        "gif": raw[-1:] == b";",
-        "webp": len(raw) >= 8 + int.from_bytes(raw[4:8], "little"),
-    }.get(header.format, True)
+    ended = raw[-1:] == b";" if header.format == "gif" else True
     said = any(word in message.lower() for word in ("truncat", "unexpected end", "premature end"))
     return "truncated" if said or not ended else "corrupt"

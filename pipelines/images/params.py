@@ -14,21 +14,29 @@ ResizeMode = Literal["none", "shorter", "longer", "exact", "center_crop", "pad"]
 
 
 class ImageLimits(Section):
-    """What is refused before (or, for time, soon after) it can do harm. All are read from the header first.
+    """What is refused before it can do harm. All but time are read from the header, before anything is decoded.
 
-    `max_bytes` of the encoded file; `max_pixels` = width x height; `max_scan_pixels` = pixels x progressive JPEG
-    scans, which bounds the work of a small file that repeats its scans; `max_aspect` = longer / shorter side;
-    `min_side` in pixels; `max_seconds` of wall time for one image. The last one cannot stop a running decoder: it is
-    looked at between the steps, and a slow image ends as `failed("too_slow", "transient")`. With the other limits in
-    force it is only met on an overloaded machine, so results do not depend on speed. Formats that Pillow decodes (see
-    `decode`) are also held to Pillow's own ceiling of about 179 million pixels.
+    - `max_bytes` of the encoded file; `max_pixels` = width x height; `max_aspect` = longer / shorter side; `min_side` in
+      pixels.
+    - `max_scan_pixels` = pixels x scans of a JPEG, which bounds the work of a small file that repeats its scans; more
+      than 100 scans are refused whatever their size.
+    - `max_memory` in bytes, for all images that one worker has in hand at a time: an image whose format, size and
+      resizing take more is refused, and others wait for one another. What a decoder takes beyond what its header said
+      ends it, where decoding is in a process of its own (`ingest`).
+    - `max_seconds` of CPU time for one image; a machine that is busy, stopped or slow for other reasons loses none. `ingest`
+      ends a decoder that takes longer. Elsewhere it is looked at between the steps.
+
+    An image over a limit is `failed` and `policy`: how much it takes is a property of the file, and trying it again would
+    take as much. Formats that Pillow decodes (see `decode`) are also held to Pillow's own ceiling of about 179 million
+    pixels.
     """
 
     max_bytes: int = Field(default=64 * 2**20, ge=1)
     max_pixels: int = Field(default=80_000_000, ge=1)
-    max_scan_pixels: int = Field(default=2_000_000_000, ge=1)
+    max_scan_pixels: int = Field(default=1_000_000_000, ge=1)
     max_aspect: float = Field(default=20.0, ge=1.0)
     min_side: int = Field(default=8, ge=1)
+    max_memory: int = Field(default=2**30, ge=2**20)
     max_seconds: float = Field(default=60.0, gt=0)
 
 
@@ -47,7 +55,8 @@ class ImageParams(Section):
     `interpolation` is the kernel when shrinking, both antialiased: `area` (the mean of what a pixel covers, fast) or
     `lanczos` (Pillow, sharper, several times slower). Growing uses OpenCV's bicubic with `area`, else Lanczos.
 
-    `format` `keep` stores the original bytes (with whatever metadata they carry) if nothing had to be changed, else
+    `format` `keep` stores the original bytes (with whatever metadata they carry) if nothing had to be changed, the same
+    picture without the damaged part where readers may stumble over what is wrong beside the pixels (see `notes`), else
     encodes in the source's format where that is JPEG, PNG or WebP, else as PNG. `quality` (1-100) is for JPEG and WebP,
     `subsampling` for JPEG. `animated` images give their first frame or are dropped. Transparent parts show
     `alpha_background`.

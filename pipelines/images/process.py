@@ -5,19 +5,26 @@ The stated rules, in the order in which they act:
 | what | rule | outcome when it bites |
 | --- | --- | --- |
 | no bytes; too many bytes | `limits.max_bytes` | failed `empty`; failed `too_many_bytes` (policy) |
-| format | by its first bytes, not its name: JPEG, PNG, WebP, GIF, BMP, PNM, TIFF, AVIF | failed `unsupported_format` |
+| format | by its first bytes, not its name: JPEG, PNG, WebP, GIF, BMP, PNM, TIFF, AVIF; others are named | failed `unsupported_format` |
 | header | must be whole and make sense | failed `truncated` / `bad_header` |
 | pixels | `limits.max_pixels`, from the header and of what is to be stored | failed `too_many_pixels` (policy) |
-| scans | `limits.max_scan_pixels`, for progressive JPEG | failed `too_many_scans` (policy) |
+| scans | `limits.max_scan_pixels`, of a JPEG | failed `too_many_scans` (policy) |
+| memory | `limits.max_memory`, from the header, for decoding, resizing and encoding | failed `too_much_memory` (policy) |
 | aspect, side | `limits.max_aspect`, `limits.min_side` | dropped `extreme_aspect` / `too_small` |
 | animation | first frame, or dropped; of several TIFF pages the first | dropped `animated` |
 | pixels | strict decode, see `decode` | failed `truncated` / `corrupt` / `unsupported_mode` / `out_of_memory` |
-| profile | ICC to sRGB (relative colorimetric) unless it is sRGB; a broken one is ignored | |
+| beside the pixels | damage there is noted, see below | |
+| profile | ICC to sRGB (relative colorimetric) unless it is sRGB; a broken one is ignored and noted | |
 | CMYK, palette, 1 bit, grey, 16 bits | to 8-bit RGB | |
 | transparency | over `alpha_background` | |
-| EXIF orientation | applied; the stored image is upright and carries no EXIF | |
+| EXIF orientation | the first that is stated is applied; the stored image is upright and carries no EXIF | |
 | size | resize modes of `ImageParams`, antialiased, no growing unless `upscale` | dropped `too_small` |
-| time | `limits.max_seconds` | failed `too_slow` (transient) |
+| time | `limits.max_seconds` of CPU time | failed `too_slow` (policy) |
+| a bug of ours | is the row of one image | failed `internal_error` |
+
+Notes, of pictures that are sound: `bytes_after_end` (other files glued on, padding), `extra_bytes_before_end` (of a JPEG,
+as some cameras leave them), `junk_between_segments` (a JPEG's application data is longer or shorter than it says),
+`bad_profile` (cannot be read, or is for other pixels), `bad_exif`, `bad_chunk` (a PNG's text or time has a wrong checksum).
 """
 
 from __future__ import annotations
@@ -25,16 +32,19 @@ from __future__ import annotations
 import hashlib
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipelines.images.budget import decoding, processing
 from pipelines.images.colour import Pixels
 from pipelines.images.decode import Decoded, decode
 from pipelines.images.encode import EXTENSIONS, LONGEST_SIDE, encode, stored_format
+from pipelines.images.formats.jpeg import MOST_SCANS
 from pipelines.images.geometry import Plan, fit, plan, resize, turn
 from pipelines.images.params import ImageLimits, ImageParams
 from pipelines.images.phash import phash
 from pipelines.images.probe import Probe, probe
-from pipelines.outcomes import Outcome, dropped, failed
+from pipelines.outcomes import Outcome, dropped, failed, internal_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +54,8 @@ class Processed:
     `data` with file ending `ext` shows `width` x `height`; the upright source had `src_width` x `src_height`.
     `pixel_sha256` (hex) is over the stored shape and uint8 RGB pixels as given to the encoder; `phash` (16 hex digits)
     is of the whole upright picture before it is cropped or padded, so that it finds the same photograph under other
-    parameters. `orientation` is the EXIF value that was applied, `decoder` who decoded.
+    parameters. `orientation` is the EXIF value that was applied, `decoder` who decoded. `notes` say what is wrong beside
+    the pixels, separated by commas; None where nothing is.
     """
 
     data: bytes
@@ -58,11 +69,25 @@ class Processed:
     pixel_sha256: str
     phash: str
     decoder: str
+    notes: str | None = None
 
 
-def process(raw: bytes, params: ImageParams) -> Processed | Outcome:
+#: Called with the bytes of memory that an image will take, before it is decoded; may wait.
+Reserve = Callable[[int], None]
+
+
+def process(raw: bytes, params: ImageParams, reserve: Reserve | None = None) -> Processed | Outcome:
     """Take one encoded image through the rules above. Never raises on bad data, whatever the bytes."""
-    deadline = time.monotonic() + params.limits.max_seconds
+    try:
+        return _process(raw, params, reserve)
+    except MemoryError:
+        return failed("out_of_memory", "transient", "there was no memory for it")
+    except Exception as error:
+        return internal_error(error)
+
+
+def _process(raw: bytes, params: ImageParams, reserve: Reserve | None) -> Processed | Outcome:
+    deadline = time.thread_time() + params.limits.max_seconds
     header = admit(raw, params.limits)
     if isinstance(header, Outcome):
         return header
@@ -76,10 +101,15 @@ def process(raw: bytes, params: ImageParams) -> Processed | Outcome:
     if max(sizes.final) > LONGEST_SIDE[name] or sizes.resized[0] * sizes.resized[1] > params.limits.max_pixels:
         return failed("too_many_pixels", "policy", f"{sizes.final[1]}x{sizes.final[0]} cannot be stored as {name}")
     floor = sizes.resized if header.orientation < 5 else (sizes.resized[1], sizes.resized[0])
+    need = processing(header, floor, sizes.resized, sizes.final) + 2 * len(raw)
+    if need > params.limits.max_memory:
+        return _too_much_memory(header, need, params.limits)
+    if reserve is not None:
+        reserve(need)
     decoded = decode(raw, header, params.alpha_background, floor, params.limits.max_pixels)
     if isinstance(decoded, Outcome):
         return decoded
-    if time.monotonic() > deadline:
+    if time.thread_time() > deadline:
         return _too_slow(params.limits)
     pixels = turn(decoded.pixels, header.orientation)
     if header.format != "jpeg" and pixels.shape[:2] != upright:
@@ -90,8 +120,8 @@ def process(raw: bytes, params: ImageParams) -> Processed | Outcome:
     whole = resize(pixels, sizes.resized, params.interpolation)
     look = phash(whole if whole.size < pixels.size else pixels)
     pixels = fit(whole, sizes.final, params.pad_value)
-    data = raw if untouched else encode(pixels, name, params)
-    if time.monotonic() > deadline:
+    data = (decoded.repaired or raw) if untouched else encode(pixels, name, params)
+    if time.thread_time() > deadline:
         return _too_slow(params.limits)
     height, width = sizes.final
     return Processed(
@@ -106,17 +136,26 @@ def process(raw: bytes, params: ImageParams) -> Processed | Outcome:
         pixel_sha256=pixel_sha256(pixels),
         phash=look,
         decoder=decoded.decoder,
+        notes=",".join(decoded.notes) or None,
     )
 
 
 def decode_rgb(raw: bytes, limits: ImageLimits | None = None) -> Pixels | Outcome:
     """Upright uint8 (H, W, 3) sRGB pixels of one image, transparency over white; an outcome when that cannot be had."""
     limits = limits or ImageLimits()
-    header = admit(raw, limits)
-    if isinstance(header, Outcome):
-        return header
-    decoded = decode(raw, header, (255, 255, 255), None, limits.max_pixels)
-    return decoded if isinstance(decoded, Outcome) else turn(decoded.pixels, header.orientation)
+    try:
+        header = admit(raw, limits)
+        if isinstance(header, Outcome):
+            return header
+        need = decoding(header, None) + len(raw)
+        if need > limits.max_memory:
+            return _too_much_memory(header, need, limits)
+        decoded = decode(raw, header, (255, 255, 255), None, limits.max_pixels)
+        return decoded if isinstance(decoded, Outcome) else turn(decoded.pixels, header.orientation)
+    except MemoryError:
+        return failed("out_of_memory", "transient", "there was no memory for it")
+    except Exception as error:
+        return internal_error(error)
 
 
 def admit(raw: bytes, limits: ImageLimits) -> Probe | Outcome:
@@ -130,8 +169,8 @@ def admit(raw: bytes, limits: ImageLimits) -> Probe | Outcome:
     pixels = header.width * header.height
     if pixels > limits.max_pixels:
         return failed("too_many_pixels", "policy", f"{size} is {pixels} pixels, the limit is {limits.max_pixels}")
-    if pixels * header.scans > limits.max_scan_pixels:
-        return failed("too_many_scans", "policy", f"{size} in {header.scans} progressive scans is too much work")
+    if pixels * header.scans > limits.max_scan_pixels or header.scans > MOST_SCANS:
+        return failed("too_many_scans", "policy", f"{size} in {header.scans} scans or more is too much work")
     if min(header.width, header.height) < limits.min_side:
         return dropped("too_small", f"{size}, the least side is {limits.min_side}")
     if max(header.width, header.height) > limits.max_aspect * min(header.width, header.height):
@@ -157,4 +196,9 @@ def _says_the_same(header: Probe, decoded: Decoded, sizes: Plan, upright: tuple[
 
 
 def _too_slow(limits: ImageLimits) -> Outcome:
-    return failed("too_slow", "transient", f"it took more than {limits.max_seconds:g} s")
+    return failed("too_slow", "policy", f"it took more than {limits.max_seconds:g} s of CPU time")
+
+
+def _too_much_memory(header: Probe, need: int, limits: ImageLimits) -> Outcome:
+    size, most = f"{header.width}x{header.height}", limits.max_memory >> 20
+    return failed("too_much_memory", "policy", f"{size} {header.format} takes {need >> 20} MiB, the limit is {most}")

@@ -223,7 +223,7 @@ def test_limits_on_bytes_side_aspect_and_time() -> None:
     assert outcome(max_bytes=10) == ("failed", "too_many_bytes", "policy")
     assert outcome(min_side=41) == ("dropped", "too_small", "policy")
     assert outcome(max_aspect=4.9) == ("dropped", "extreme_aspect", "policy")
-    assert outcome(max_seconds=1e-9) == ("failed", "too_slow", "transient")
+    assert outcome(max_seconds=1e-9) == ("failed", "too_slow", "policy")
 
 
 @pytest.mark.parametrize(
