@@ -183,5 +183,6 @@ def _sample(row: dict[str, Any], made: Processed, sidecar_row: dict[str, Any], i
         "phash": made.phash,
         "decoder": made.decoder,
         "orientation": made.orientation,
+        "notes": made.notes,
     }
     return Sample(key, tuple(members), sidecar_row)

@@ -34,7 +34,7 @@ GOLDEN = {
     "ingest": (
         2,
         "a17c2fd93f34fb145f901c971f263bc1ef4f7e00638bafad2724b14cc0cb2747",
-        "446688595cc03c3540968a571fae9b3585362a4fecc1b5d2297d7d18abeeb2d5",
+        "02c9e749dc51029c19fb9636d8768620029517618da28c4c5a255f7901c50dbb",
     ),
     "augment": (
         2,
