@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pipelines import sample
@@ -33,7 +33,7 @@ _LASTING = frozenset(
 
 
 #: A file or member beside an image that is larger is no description of one image.
-MAX_SIDE_BYTES = 8 << 20
+MAX_SIDE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +95,27 @@ class Source(Protocol):
 
 
 def resolve(path: str) -> str:
-    """The URL behind a parameter's `path`: `sample:NAME` is a data set inside this package."""
+    """The URL behind a parameter's `path`: `sample:NAME` is a data set inside this package, `~` the home folder."""
     if not path.startswith(SAMPLE_PREFIX):
-        return path
+        return str(Path(path).expanduser()) if path.startswith("~") else path
     name = path.removeprefix(SAMPLE_PREFIX)
     if name not in sample.names():
         raise UserError(f"no embedded sample {name!r}; there is {', '.join(sample.names())}")
     return str(sample.folder(name))
+
+
+#: What operating systems and their tools leave in folders, in lower case.
+_LITTER = frozenset(
+    {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "#snapshot", "lost+found"}
+    | {"$recycle.bin", "system volume information", "__pycache__"}
+)
+
+
+def litter(name: str) -> str | None:
+    """Why a file or folder of this name (no path) is passed over unseen: `hidden`, `system_file`, or not at all."""
+    if name.startswith("."):
+        return "hidden"
+    return "system_file" if name.lower() in _LITTER else None
 
 
 def is_hidden(path: str) -> bool:
@@ -110,9 +124,12 @@ def is_hidden(path: str) -> bool:
 
 
 def escapes(path: str) -> bool:
-    """Whether a path that came from data points out of the folder it is relative to, or is no plain path."""
+    """Whether a path that came from data points out of the folder it is relative to, or is no plain path.
+
+    A colon is a character like any other here: cameras and logs put times into names, and nothing is ever unpacked.
+    """
     parts = PurePosixPath(path.replace("\\", "/")).parts
-    return not parts or parts[0] == "/" or ".." in parts or ":" in parts[0] or "\0" in path
+    return not parts or parts[0] == "/" or ".." in parts or "\0" in path or "://" in path
 
 
 def read_object(raw: bytes, where: str) -> dict[str, Any] | Outcome:
@@ -134,9 +151,11 @@ def read_object(raw: bytes, where: str) -> dict[str, Any] | Outcome:
 
 def caption_from(value: object) -> str | Outcome | None:
     """The caption that a value of a table, a member's bytes or a JSON value says; `bad_caption` for what is no text."""
+    if isinstance(value, bytes | str) and len(value) > MAX_SIDE_BYTES:
+        return failed("bad_caption", "policy", f"the caption has {len(value)} bytes, the limit is {MAX_SIDE_BYTES}")
     if isinstance(value, bytes):
         try:
-            return value.decode()
+            return value.decode("utf-8-sig")  # Windows writes a mark first
         except UnicodeDecodeError as error:
             return failed(
                 "bad_caption", detail=f"the caption is no text in UTF-8: {error.reason} at byte {error.start}"

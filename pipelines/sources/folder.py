@@ -1,171 +1,146 @@
-"""Image files in a folder, labelled by the folders they lie in."""
+"""Image files in a folder, labelled by the folders they lie in or by a table beside them."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
-from pipelines.errors import UserError
 from pipelines.outcomes import Outcome
-from pipelines.shards.members import IMAGE_ENDINGS
 from pipelines.sources.base import (
+    MAX_SIDE_BYTES,
     Record,
+    bad_record,
+    caption_from,
     digest,
     handed_over,
     hash_in_order,
-    is_hidden,
     read_object,
     resolve,
     too_many_bytes,
     unreadable,
 )
+from pipelines.sources.folder_contents import Contents, Look, place, stem_of
+from pipelines.sources.folder_tables import document_of
+from pipelines.sources.folder_walk import native_name, open_regular, readable, stored_name
+from pipelines.sources.labels import Label, StatedNames, label_from
 from pipelines.sources.params import FolderParams
 from pipelines.storage import Storage
 
-log = logging.getLogger(__name__)
-
-_LABELLED_DEPTH = {"flat": 1, "class": 2, "split_class": 3}
-
 
 class FolderSource:
-    """See `FolderParams`. Links out of the folder and links to folders are not followed; a warning counts them."""
+    """See `FolderParams`."""
 
     def __init__(self, params: FolderParams) -> None:
         self._params = params
         self._storage = Storage(resolve(params.path))
+        self._stated = StatedNames(self._storage, params.classes)
+        self._found: Contents | None = None
 
     def scan(self, max_bytes: int | None = None) -> Iterator[Record]:
-        """Files sorted by their relative path."""
-        files = self._files()
-        label_of = {name: label for label, name in enumerate(self._class_names(files))}
-        beside = _beside(files)
-        images = [file for file in self._chosen(files) if beside.get(_stem(file)) != file]
-        for file, length, sha256, unread in hash_in_order(images, lambda file: self._hash(file, max_bytes)):
-            split, name = self._place(file)
-            label = None if name is None else label_of[name]
-            document = self._document(beside.get(_stem(file)))
-            problem = unread or (document if isinstance(document, Outcome) else None)
-            said = None if isinstance(document, Outcome) else document
-            yield Record(file, file, 0, length, -1, label, name, split, None, sha256, said, problem=problem)
+        """Images sorted by their relative path, then what could not be looked at."""
+        contents = self._found = Look(self._storage, self._params, self._stated).contents()
+        label_of = {name: label for label, name in enumerate(contents.classes)}
+        for file, length, sha256, unread in hash_in_order(contents.images, lambda file: self._hash(file, max_bytes)):
+            split, name = place(self._params, file)
+            label = Label() if name is None else Label(label_of.get(name), name)
+            label, caption, document, problem = self._described(file, label, contents)
+            where = (readable(file), stored_name(file), 0, length, -1)
+            problem = unread or problem
+            yield Record(*where, label.index, label.name, split, caption, sha256, document, problem=problem)
+        for name, problem in contents.problems.items():
+            yield bad_record(readable(name), problem, self._params.split)
 
     def read(self, record: Record) -> bytes:
-        return self._storage.read_bytes(record.file)
+        return self._read(native_name(record.file), record.length + 1)  # a file that grew is told by its hash
+
+    def classes(self) -> list[str]:
+        """Of all splits, so that a class keeps its label whichever split is picked."""
+        return list((self._found or Look(self._storage, self._params, self._stated).contents()).classes)
+
+    def passed_over(self) -> Counter[str]:
+        return Counter() if self._found is None else self._found.passed.copy()
+
+    def _described(
+        self, file: str, label: Label, contents: Contents
+    ) -> tuple[Label, str | None, str | None, Outcome | None]:
+        """(label, caption, document, problem) of an image, from its folder, the table, and the files beside it."""
+        entry = contents.tables.entries.get(file)
+        names = self._stated.of(file)
+        if entry is not None and self._params.label_column in entry.values:
+            label = label_from(entry.values[self._params.label_column], names)
+        caption: str | Outcome | None = None
+        document: str | Outcome | None = None
+        if entry is not None:
+            caption = caption_from(entry.values.get(self._params.caption_column))
+            document = document_of(entry, names)
+        if caption is None:
+            caption = self._caption(_beside(file, contents.captions), contents)
+        if document is None:
+            document = self._document(_beside(file, contents.documents))
+        problem = next((said for said in (document, label.problem, caption) if isinstance(said, Outcome)), None)
+        if isinstance(caption, Outcome) or isinstance(document, Outcome):
+            return label, None, None, problem
+        return label, caption, document, problem
+
+    def _caption(self, file: str | None, contents: Contents) -> str | Outcome | None:
+        if file is None:
+            return None
+        try:
+            raw = self._read(file, MAX_SIDE_BYTES + 1)
+        except OSError as error:
+            return unreadable(error)
+        if _holds_boxes(raw):
+            contents.passed["box_text"] += 1
+            return None
+        said = caption_from(raw)
+        return (said.strip() or None) if isinstance(said, str) else said
 
     def _document(self, file: str | None) -> str | Outcome | None:
         if file is None:
             return None
         try:
-            found = read_object(self._storage.read_bytes(file), "the json beside it")
+            found = read_object(self._read(file, MAX_SIDE_BYTES + 1), "the json beside it")
         except OSError as error:
             return unreadable(error)
         return found if isinstance(found, Outcome) else handed_over(found)
 
-    def passed_over(self) -> Counter[str]:
-        return Counter()
-
-    def classes(self) -> list[str]:
-        """Of all splits, so that a class keeps its label whichever split is picked."""
-        return [] if self._params.layout == "flat" else self._class_names(self._files())
-
-    def _class_names(self, files: list[str]) -> list[str]:
-        found = sorted({name for file in files if (name := self._place(file)[1]) is not None})
-        if self._params.classes is None:
-            return found
-        unknown = [name for name in found if name not in self._params.classes]
-        if unknown:
-            raise UserError(
-                f"{self._params.path} has a folder {unknown[0]!r} that `classes` does not name; add it or move it away"
-            )
-        return list(self._params.classes)
-
-    def _place(self, file: str) -> tuple[str | None, str | None]:
-        """(split, class name) of a file by its folders."""
-        parts = file.split("/")
-        if self._params.layout == "flat":
-            return self._params.split, None
-        if self._params.layout == "class":
-            return self._params.split, parts[0]
-        return parts[0], parts[1]
-
-    def _files(self) -> list[str]:
-        if not self._storage.exists():
-            raise UserError(f"no folder at {self._params.path}; check the path of this source")
-        names = self._local_files() if self._storage.is_local else self._storage.list()
-        layout = self._params.layout
-        seen = [name for name in sorted(names) if not is_hidden(name)]
-        depth = _LABELLED_DEPTH[layout]
-        files = [name for name in seen if name.count("/") + 1 >= depth]
-        if len(files) < len(seen):
-            above = len(seen) - len(files)
-            log.warning("%s: %d files lie above the %s folders: passed over", self._params.path, above, layout)
-        if seen and not files:
-            raise UserError(
-                f"{self._params.path} has files but none at the depth of layout {layout}; use layout: flat, or sort "
-                "them into one folder per class"
-            )
-        return files
-
-    def _chosen(self, files: list[str]) -> list[str]:
-        """The files of the wanted split."""
-        split = self._params.split
-        if self._params.layout != "split_class" or split is None:
-            return files
-        chosen = [name for name in files if name.startswith(split + "/")]
-        if files and not chosen:
-            there = sorted({name.split("/")[0] for name in files})
-            raise UserError(f"{self._params.path} has no split {split!r}; there is {', '.join(there)}")
-        return chosen
-
-    def _local_files(self) -> list[str]:
-        """Relative paths of all regular files, not leaving the folder through links."""
-        root = self._storage.root
-        inside = str(root.resolve()) + os.sep
-        found: list[str] = []
-        refused = 0
-        pending = [""]
-        while pending:
-            folder = pending.pop()
-            try:
-                entries = list(os.scandir(root / folder))
-            except NotADirectoryError:
-                raise UserError(f"{self._params.path} is a file, not a folder; for a tar use type: tar") from None
-            except PermissionError:
-                raise UserError(f"may not read the folder {root / folder}; change its permissions") from None
-            for entry in entries:
-                name = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(name)
-                elif entry.is_file() and (not entry.is_symlink() or str(Path(entry.path).resolve()).startswith(inside)):
-                    found.append(name)
-                elif entry.is_symlink():
-                    refused += 1
-        if refused:
-            log.warning("%s: %d links lead elsewhere or to folders: not followed", self._params.path, refused)
-        return found
+    def _read(self, file: str, most: int = -1) -> bytes:
+        path = self._storage.local_path(file)
+        if path is None:
+            return self._storage.read_bytes(file)
+        with open_regular(path) as handle:
+            return handle.read(most)
 
     def _hash(self, file: str, limit: int | None) -> tuple[int, bytes] | Outcome:
         path = self._storage.local_path(file)
-        size = self._storage.size(file) if path is None else path.stat().st_size
-        if limit is not None and size > limit:
-            return too_many_bytes(size, limit)
         if path is None:
-            return digest(self._storage.read_bytes(file))
-        with path.open("rb") as handle:
+            size = self._storage.size(file)
+            too_many = limit is not None and size > limit
+            return too_many_bytes(size, limit or 0) if too_many else digest(self._storage.read_bytes(file))
+        with open_regular(path) as handle:
+            size = os.fstat(handle.fileno()).st_size
+            if limit is not None and size > limit:
+                return too_many_bytes(size, limit)
             sha256 = hashlib.file_digest(handle, "sha256").digest()
             return handle.tell(), sha256
 
 
-def _stem(file: str) -> str:
-    folder, slash, name = file.rpartition("/")
-    return folder + slash + name.rpartition(".")[0]
+def _beside(file: str, sides: dict[str, str]) -> str | None:
+    """The side file of an image: `a.jpg.txt`, else `a.txt`."""
+    return sides.get(file) or sides.get(stem_of(file))
 
 
-def _beside(files: list[str]) -> dict[str, str]:
-    """The .json files that have an image beside them, by the name they share."""
-    sides = {_stem(file): file for file in files if file.lower().endswith(".json")}
-    images = {_stem(file) for file in files if file.rpartition(".")[2].lower() in IMAGE_ENDINGS} if sides else set()
-    return {stem: file for stem, file in sides.items() if stem in images}
+def _holds_boxes(raw: bytes) -> bool:
+    """Whether a text beside an image is YOLO's: on every line a class and at least four numbers."""
+    lines = [line for line in raw.splitlines() if line.strip()]
+    return bool(lines) and all(len(words := line.split()) >= 5 and all(map(_is_number, words)) for line in lines)
+
+
+def _is_number(word: bytes) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

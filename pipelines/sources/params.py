@@ -26,15 +26,32 @@ class _Common(Section):
 
 
 class FolderParams(_Common):
-    """A folder of image files. Hidden files are passed over; every other file is an attempted image.
+    """A folder of image files.
 
-    `layout`: `class` is CLASS/.../FILE, `split_class` is SPLIT/CLASS/.../FILE (`split` then picks one of the splits),
-    `flat` is any depth without labels. Classes are the folders' names, sorted, unless `classes` gives their order.
-    A .json file beside an image of the same name is no image: what it says is kept when it has COCO `annotations`.
+    `layout`: `class` is CLASS/.../FILE, `split_class` is SPLIT/CLASS/.../FILE (`split` then picks one of the splits;
+    training, validation, valid, dev and testing are read as train, val and test), `flat` is any depth without labels.
+    Classes are the folders' names, always text, sorted, unless `classes` gives their order; a folder without a single
+    image is no class.
+
+    An image is any file but those whose ending says text, table, archive or code: what cannot be decoded is a row.
+    Beside `a.jpg`, `a.txt` is its caption (unless it holds the numbers of boxes) and `a.json` is kept when it has COCO
+    `annotations`. `metadata.jsonl` and `metadata.csv` say more of files by `file_column`, relative to the table: a
+    label in `label_column` (it counts before the folder's name), a caption in `caption_column`, boxes in `objects`;
+    `table` names another one. A label there is an index where it is a number (in a CSV: where all are), else a name.
+
+    Hidden files, what systems leave (Thumbs.db, @eaDir, __MACOSX) and links that lead out of the folder or to folders
+    are passed over and counted; `follow_links` follows those too.
     """
 
     type: Literal["folder"] = "folder"
     layout: Literal["class", "split_class", "flat"] = "class"
+    follow_links: bool = Field(False, description="follow links that lead out of the folder, and links to folders")
+    table: str | None = Field(
+        None, description="a .jsonl, .csv or .tsv in the folder; else metadata.jsonl, metadata.csv"
+    )
+    file_column: str = Field("file_name", description="column of the table with the file, relative to the table")
+    label_column: str = "label"
+    caption_column: str = "text"
 
 
 class TarParams(_Common):

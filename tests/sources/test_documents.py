@@ -205,6 +205,7 @@ def test_json_that_cannot_be_kept_is_the_problem_of_one_record(tmp_path: Path, t
 
 def test_json_with_no_image_beside_it_describes_none(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(16, 16))
-    (tmp_path / "a.json").write_text("{}")
-    (tmp_path / "a.png").rename(tmp_path / "b.png")
-    assert len(list(open_source(FolderParams(path=str(tmp_path), layout="flat")).scan())) == 2  # no image beside it
+    (tmp_path / "b.json").write_text("{")
+    source = open_source(FolderParams(path=str(tmp_path), layout="flat"))
+    assert [record.problem for record in source.scan()] == [None]
+    assert source.passed_over() == {"no_image_ending": 1}

@@ -61,19 +61,38 @@ def test_an_explicit_list_decides_the_labels_and_must_name_every_folder(tmp_path
         facts(tmp_path, classes=["a"])
 
 
-def test_hidden_files_and_files_above_the_classes_are_passed_over(tmp_path: Path, caplog) -> None:
-    lay(tmp_path, "a/1.jpg", "a/.DS_Store", ".git/config", "README.md")
+def passed(root: Path, **params: object) -> dict[str, int]:
+    source = open_source(FolderParams(path=str(root), **params))
+    list(source.scan())
+    return dict(source.passed_over())
+
+
+def test_what_is_passed_over_is_counted_by_reason(tmp_path: Path, caplog) -> None:
+    lay(tmp_path, "a/1.jpg", "a/.DS_Store", ".git/config", "README.md", "loose.jpg", "a/Thumbs.db", "@eaDir/a/1.jpg")
+    lay(tmp_path, "a/notes.xml", "__MACOSX/a/1.jpg", "lost+found/x")
     with caplog.at_level(logging.WARNING):
         assert [fact[0] for fact in facts(tmp_path)] == ["a/1.jpg"]
-    assert "1 files lie above the class folders" in caplog.text
+    assert passed(tmp_path) == {"hidden": 2, "system_file": 4, "no_image_ending": 2, "above_layout": 1}
+    assert f"{tmp_path}: passed over 1 above_layout, 2 no_image_ending, 4 system_file" in caplog.text
+    assert passed(tmp_path, layout="flat")["hidden"] == 2
 
 
-def test_every_other_file_is_an_attempted_image(tmp_path: Path) -> None:
-    lay(tmp_path, "a/notes.txt", "a/noending")
-    assert len(facts(tmp_path)) == 2
+def test_other_splits_are_counted_too(tmp_path: Path) -> None:
+    lay(tmp_path, "training/a/1.jpg", "validation/a/2.jpg", "validation/b/3.jpg")
+    assert [fact[:2] for fact in facts(tmp_path, layout="split_class", split="val")] == [
+        ("validation/a/2.jpg", "val"),
+        ("validation/b/3.jpg", "val"),
+    ]
+    assert passed(tmp_path, layout="split_class", split="validation") == {"other_split": 1}
 
 
-def test_links_are_not_followed_out_of_the_folder(tmp_path: Path, caplog) -> None:
+def test_every_file_that_may_be_an_image_is_tried(tmp_path: Path) -> None:
+    lay(tmp_path, "a/noending", "a/photo.what", "a/movie.mp4", "a/1.txt", "a/.1.jpg", "b/only.csv")
+    assert [fact[0] for fact in facts(tmp_path)] == ["a/movie.mp4", "a/noending", "a/photo.what"]
+    assert open_source(FolderParams(path=str(tmp_path))).classes() == ["a"]
+
+
+def test_links_are_not_followed_out_of_the_folder_unless_wanted(tmp_path: Path, caplog) -> None:
     lay(tmp_path, "outside/secret.jpg", "in/a/1.jpg")
     (tmp_path / "in/a/out.jpg").symlink_to(tmp_path / "outside/secret.jpg")
     (tmp_path / "in/a/inside.jpg").symlink_to(tmp_path / "in/a/1.jpg")
@@ -82,7 +101,11 @@ def test_links_are_not_followed_out_of_the_folder(tmp_path: Path, caplog) -> Non
     (tmp_path / "in/a/gone.jpg").symlink_to(tmp_path / "nowhere")
     with caplog.at_level(logging.WARNING):
         assert [fact[0] for fact in facts(tmp_path / "in")] == ["a/1.jpg", "a/inside.jpg"]
-    assert "4 links lead elsewhere" in caplog.text
+    assert "passed over 4 link_not_followed; follow_links: true follows" in caplog.text
+    followed = facts(tmp_path / "in", follow_links=True)
+    assert [fact[0] for fact in followed] == ["a/1.jpg", "a/inside.jpg", "a/out.jpg", "b/secret.jpg", "a/gone.jpg"]
+    assert [fact[3] for fact in followed] == ["a", "a", "a", "b", None]
+    assert passed(tmp_path / "in", follow_links=True) == {"link_loop": 1}
 
 
 def test_records_are_hashes_and_lengths_of_what_another_process_reads(tmp_path: Path) -> None:
