@@ -18,8 +18,12 @@ from augment.crops import Box, apply_matrices, axis_matrices, draw_resized_crop
 from augment.values import require_spread
 from distill.config import RecoverConfig
 from distill.errors import DivergedError
+from distill.graphs import Replayed
 from distill.soundness import fault_of
 from distill.statistics import BatchNormMatcher, cross_entropy_by_group
+
+#: With fewer steps on a CUDA device it does not pay to record one.
+RECORD_FROM = 10
 
 
 @dataclass(frozen=True)
@@ -83,15 +87,21 @@ def draw(step: int, size: int, config: RecoverConfig, torch_rng: torch.Generator
 
 def augment(images: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
     """Crop, stretch back, mirror and roll images (G, B, C, S, S): one draw per group, or G * B, one per image."""
+    return augment_by(images, draw_table(draws).to(images.device))
+
+
+def draw_table(draws: Sequence[Draw]) -> torch.Tensor:
+    """Draws as a table (n, 7) int64: top, left, height and width of the box, flip, roll down, roll right."""
+    return torch.tensor([(*one.box, one.flip, *one.roll) for one in draws])
+
+
+def augment_by(images: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """`augment` by a `draw_table` on the images' device."""
     size = images.shape[-1]
-    table = torch.tensor([(*one.box, one.flip, *one.roll) for one in draws])
-    if images.is_cuda:
-        # From pinned memory the copy is queued; from ordinary memory it would wait for the device at every step.
-        table = table.pin_memory().to(images.device, non_blocking=True)
     top, left, height, width, flip, down, right = table.unbind(1)
     rows = axis_matrices(top, height, size, roll=down).to(images.dtype)
     columns = axis_matrices(left, width, size, flip.bool(), right).to(images.dtype)
-    if len(draws) == len(images):
+    if len(table) == len(images):
         return apply_matrices(images, rows, columns)
     return apply_matrices(images.flatten(0, 1), rows, columns).view_as(images)
 
@@ -127,22 +137,16 @@ def recover(
     low, high = (bound.to(targets.device, dtype).view(-1, 1, 1) for bound in pixel_bounds(mean, std))
     images, start = _start(targets, torch_rngs, init, mean, std, image_size, dtype)
     flat_targets = targets.repeat(groups)
-    optimizer = _adam(images, config)
+    recorded = images.is_cuda and not reference and config.iterations >= RECORD_FROM
+    optimizer = _adam(images, config, recorded)
+    views_drawn = len(targets) if config.view_per_image else 1
+    table = torch.zeros(groups * views_drawn, 7, dtype=torch.int64, device=images.device)
     losses: list[tuple[int, float]] = []
     with BatchNormMatcher(teacher, groups, config.first_multiplier, closed_form=not reference) as matcher:
-        for step in range(config.iterations):
-            if config.residual_every and step and step % config.residual_every == 0 and start is not None:
-                with torch.no_grad():
-                    images.lerp_(start, 1 - config.residual_alpha)
-                optimizer = _adam(images, config)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, config)
-            draws = [
-                draw(step, image_size, config, torch_rng, roll_rng)
-                for torch_rng, roll_rng in zip(torch_rngs, roll_rngs, strict=True)
-                for _ in range(len(targets) if config.view_per_image else 1)
-            ]
-            views = augment(images, draws).flatten(0, 1)
+
+        def one_step() -> torch.Tensor:
+            """Views by `table`, one step of the optimiser; the loss (groups,) before it."""
+            views = augment_by(images, table).flatten(0, 1)
             if not reference:
                 views = views.contiguous(memory_format=torch.channels_last)
             with torch.autocast(views.device.type, torch.bfloat16, enabled=half and dtype == torch.float32):
@@ -153,14 +157,32 @@ def recover(
             optimizer.step()
             with torch.no_grad():
                 torch.clamp(images, low, high, out=images)
+            return loss.detach()
+
+        take_step = Replayed(one_step, images.device) if recorded else one_step
+        for step in range(config.iterations):
+            if config.residual_every and step and step % config.residual_every == 0 and start is not None:
+                with torch.no_grad():
+                    images.lerp_(start, 1 - config.residual_alpha)
+                _forget(optimizer)
+            _set_rate(optimizer, learning_rate(step, config))
+            draws = [
+                draw(step, image_size, config, torch_rng, roll_rng)
+                for torch_rng, roll_rng in zip(torch_rngs, roll_rngs, strict=True)
+                for _ in range(views_drawn)
+            ]
+            drawn = draw_table(draws)
+            # From pinned memory the copy is queued; from ordinary memory it would wait for the device at every step.
+            table.copy_(drawn.pin_memory() if table.is_cuda else drawn, non_blocking=True)
+            loss = take_step()
             logged = (step + 1) % config.log_every == 0 or step + 1 == config.iterations
-            if step == 0 and not bool(loss.detach().isfinite().all()):  # nothing has been changed yet
+            if step == 0 and not bool(loss.isfinite().all()):  # nothing has been changed yet
                 raise DivergedError(
                     "the teacher's answers to the images that recovery starts from are not finite numbers: the teacher is at fault; "
                     "train it again with a lower learning rate"
                 )
             if logged:
-                losses.append((step + 1, float(loss.detach().mean())))
+                losses.append((step + 1, float(loss.mean())))
                 if not (math.isfinite(losses[-1][1]) and bool(images.detach().isfinite().all())):
                     raise DivergedError(
                         f"the images diverged by step {step + 1} of {config.iterations}: lower learning_rate (now "
@@ -169,7 +191,7 @@ def recover(
             if on_progress is not None:
                 on_progress(step + 1, losses[-1][1] if logged else None)
             if on_step is not None:
-                on_step(step, images.detach(), loss.detach())
+                on_step(step, images.detach(), loss.clone())
     return Recovered(to_uint8(images.detach(), mean, std, floor=reference), losses)
 
 
@@ -194,6 +216,23 @@ def _start(
     return real.clone().requires_grad_(True), real
 
 
-def _adam(images: torch.Tensor, config: RecoverConfig) -> torch.optim.Optimizer:
+def _adam(images: torch.Tensor, config: RecoverConfig, recorded: bool) -> torch.optim.Optimizer:
+    """Adam as published; for a recorded step its learning rate and its count of steps are tensors on the device."""
+    rate = torch.tensor(config.learning_rate, device=images.device) if recorded else config.learning_rate
     fused = config.mode != "reference"
-    return torch.optim.Adam([images], lr=config.learning_rate, betas=config.betas, eps=1e-8, fused=fused)
+    return torch.optim.Adam([images], lr=rate, betas=config.betas, eps=1e-8, fused=fused, capturable=recorded)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def _forget(optimizer: torch.optim.Optimizer) -> None:
+    """Start the optimiser anew where it is: its moments and its count of steps become zero."""
+    for state in optimizer.state.values():
+        for value in state.values():
+            value.zero_()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill.cda import augment, draw, recover
+from distill.cda import augment, draw, learning_rate, recover
 from distill.config import RecoverConfig
 from distill.statistics import BatchNormMatcher, batch_statistics, plain_distance
 from tests.fidelity.test_cda import IMAGENET, recovered, tiny_network, wave
@@ -64,6 +64,28 @@ def test_recovery_in_bfloat16_follows_float32() -> None:
     exact, half = run("float32"), run("bfloat16")
     assert half != exact
     assert max(abs(one - other) / other for one, other in zip(half, exact, strict=True)) < 0.02
+
+
+def test_adam_starts_anew_where_the_start_is_mixed_in() -> None:
+    """Adam's first step has the length of the learning rate in every pixel; no later one has."""
+    states: list[torch.Tensor] = []
+    start = torch.randint(100, 156, (1, 5, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(6))
+    config = RecoverConfig(iterations=8, residual_every=5, residual_alpha=0.75, learning_rate=0.01, crop=False)
+    where = {"mean": IMAGENET[0], "std": IMAGENET[1], "image_size": 8, "dtype": torch.float64}
+    recover(
+        tiny_network(), torch.arange(5), config, seeds=[0], init=start, **where,  # type: ignore[arg-type]
+        on_step=lambda _step, images, _loss: states.append(images.clone()),
+    )  # fmt: skip
+    real = (start.double() / 255 - torch.tensor(IMAGENET[0]).double().view(-1, 1, 1)) / torch.tensor(
+        IMAGENET[1]
+    ).double().view(-1, 1, 1)
+    after = (states[5] - (0.75 * states[4] + 0.25 * real)).abs(), (states[6] - states[5]).abs()
+    first, second = (
+        float((moved / learning_rate(step, config) - 1).abs().lt(0.01).double().mean())
+        for step, moved in zip((5, 6), after, strict=True)
+    )
+    assert first > 0.95  # all but pixels whose gradient is as small as Adam's epsilon
+    assert second < 0.5
 
 
 def test_a_broken_teacher_stops_recovery() -> None:
