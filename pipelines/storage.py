@@ -1,29 +1,33 @@
-"""Where bytes live: a folder at an fsspec URL, with atomic writes and ranged reads.
+"""Where bytes live: a folder at a path or an fsspec URL, with atomic writes and ranged reads.
 
 Local paths are the default and get temp name, fsync, rename and a directory fsync, so that a file under its final name
 is always whole. Object stores commit a put atomically themselves. The two JSON forms live here because every file that
-is hashed or compared passes through them.
+is hashed or compared passes through them. How places are written is in `locations`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.errors import UserError
+from pipelines.locations import is_url, local_path, redacted
+from pipelines.workspace import workspace
 
 #: Marks files that are not committed; `list` never shows them and `sweep_temporary` removes them.
 TEMPORARY_PREFIX = ".tmp-"
+#: The whole form of such a name: nobody else's file has it by accident.
+_TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}-")
 
 
 def canonical_json(value: Any) -> bytes:
@@ -36,22 +40,38 @@ def pretty_json(value: Any) -> bytes:
     return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def is_temporary(path: str) -> bool:
+    """Whether a path is that of a file under construction."""
+    return bool(_TEMPORARY.match(path.rsplit("/", 1)[-1]))
+
+
 class Storage:
-    """A folder at `url`. Paths given to the methods are relative, with forward slashes."""
+    """A folder at `url`, which is a path of this machine unless it begins with `scheme://`.
+
+    Paths given to the methods are relative, with forward slashes. `url` is for people and records and holds no credentials;
+    `location` is what opens the same storage elsewhere.
+    """
 
     def __init__(self, url: str | Path) -> None:
-        self.url = str(url).rstrip("/") or "/"
-        try:
-            self._fs, self._base = fsspec.core.url_to_fs(self.url)
-        except (ValueError, ImportError) as error:
-            raise UserError(f"cannot open storage {self.url!r}: {error}") from error
-        self._base = self._base.rstrip("/") or "/"
+        self.location = str(url)
+        if is_url(self.location):
+            self.location = self.location.rstrip("/")
+            self.url = redacted(self.location)
+            try:
+                self._fs, base = fsspec.core.url_to_fs(self.location)
+            except (ValueError, ImportError) as error:
+                raise UserError(f"cannot open storage {self.url!r}: {redacted(str(error))}") from None
+            self._base = base.rstrip("/") or "/"
+        else:
+            # Not through fsspec's parser, which reads `::` as a chain and a colon as a protocol.
+            self._fs, self._base = LocalFileSystem(), str(local_path(self.location)).rstrip("/") or "/"
+            self.url = self.location.rstrip("/") or "/"
 
     def __repr__(self) -> str:
         return f"Storage({self.url!r})"
 
     def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
-        return Storage, (self.url,)
+        return Storage, (self.location,)
 
     @cached_property
     def is_local(self) -> bool:
@@ -64,7 +84,7 @@ class Storage:
         return Path(self._base)
 
     def child(self, relative: str) -> Storage:
-        return Storage(f"{self.url}/{relative}") if relative else self
+        return Storage(f"{self.location.rstrip('/')}/{relative}") if relative else self
 
     def local_path(self, path: str) -> Path | None:
         """The file as a local path for memory maps, or None when the storage is remote."""
@@ -83,25 +103,46 @@ class Storage:
         return int(self._fs.size(self._full(path)))
 
     def remove(self, path: str) -> None:
-        """Remove a file or a folder with all it holds."""
+        """Remove a file."""
+        if not self.is_local:
+            self._fs.rm_file(self._full(path))
+            return
+        target = Path(self._full(path))
+        target.unlink()
+        sync(target.parent)  # gone for good before anything is built on its absence
+
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder of our own with all it holds."""
         self._fs.rm(self._full(path), recursive=True)
         if self.is_local:
-            sync(Path(self._full(path)).parent)  # gone for good before anything is built on its absence
+            sync(Path(self._full(path)).parent)
+
+    def subfolders(self) -> list[str]:
+        """The names of the folders in this one, sorted."""
+        if not self.exists():
+            return []
+        if self.is_local:
+            return sorted(path.name for path in self.root.iterdir() if path.is_dir())
+        found = self._fs.ls(self._base, detail=True)
+        return sorted(info["name"].rstrip("/").rsplit("/", 1)[-1] for info in found if info["type"] == "directory")
 
     def list(self, folder: str = "") -> list[str]:
         """Relative paths of all committed files below `folder`, sorted."""
         return sorted(self.sizes(folder))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Sizes in bytes of all committed files below `folder`, by relative path."""
+        """Sizes in bytes of all committed files below `folder`, by relative path. Links to folders are not followed."""
         start = self._full(folder)
-        if not self._fs.exists(start):
-            return {}
-        self._fs.invalidate_cache()
         prefix = len(self._base.rstrip("/")) + 1
-        found = self._fs.find(start, detail=True).items()
-        below = ((name[prefix:], info["size"]) for name, info in found)
-        return {name: int(size) for name, size in below if TEMPORARY_PREFIX not in name}
+        if self.is_local:
+            found = dict(_local_sizes(start))
+        else:
+            if not self._fs.exists(start):
+                return {}
+            self._fs.invalidate_cache()
+            found = {name: int(info["size"] or 0) for name, info in self._fs.find(start, detail=True).items()}
+        below = ((name[prefix:], size) for name, size in found.items())
+        return {name: size for name, size in below if name and not name.endswith("/") and not is_temporary(name)}
 
     def open(self, path: str) -> BinaryIO:
         return cast(BinaryIO, self._fs.open(self._full(path), "rb"))
@@ -128,7 +169,7 @@ class Storage:
         """A local path to build `path` under, on the same filesystem when the storage is local."""
         name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.rsplit('/', 1)[-1]}"
         if not self.is_local:
-            return Path(tempfile.gettempdir()) / name
+            return workspace() / name
         target = Path(self._full(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         return target.with_name(name)
@@ -145,23 +186,39 @@ class Storage:
         local_file.replace(target)
         sync(target.parent)
 
-    def sweep_temporary(self) -> int:
-        """Remove what killed writers left behind; call only when no writer is at work. Returns the count."""
-        if not self.is_local or not self.root.is_dir():
-            return 0
-        stale = list(self.root.rglob(f"{TEMPORARY_PREFIX}*"))
-        for path in stale:
-            path.unlink(missing_ok=True)
-        return len(stale)
+    def sweep_temporary(self, mine: Callable[[str], bool] = lambda path: True) -> set[str]:
+        """Remove what killed writers left behind; call only when no writer is at work. Returns the folders it lay in.
 
-    def remove_empty_folders(self) -> None:
-        """Folders hold no data; ones left empty would make two equal outputs look different."""
+        With `mine`, of a folder that several write to: takes the relative path a file would have had.
+        """
+        if not self.is_local or not self.root.is_dir():
+            return set()
+        folders = set()
+        for path in list(self.root.rglob(f"{TEMPORARY_PREFIX}*")):
+            relative = path.relative_to(self.root).as_posix()
+            folder, slash, name = relative.rpartition("/")
+            if is_temporary(name) and not path.is_dir() and mine(folder + slash + _TEMPORARY.sub("", name)):
+                path.unlink(missing_ok=True)
+                folders.add(folder)
+        return folders
+
+    def folders(self, folder: str) -> set[str]:
+        """The folders below `folder` and itself, by relative path; object stores have none."""
+        top = Path(self._full(folder))
+        if not self.is_local or not top.is_dir():
+            return set()
+        below = [path for path in top.rglob("*") if path.is_dir() and not path.is_symlink()]
+        return {path.relative_to(self.root).as_posix() for path in [top, *below]}
+
+    def remove_empty_folders(self, folders: Iterable[str]) -> None:
+        """Remove those of `folders` and of what they lie in that hold nothing: no file says that they were there."""
         if not self.is_local or not self.root.is_dir():
             return
-        folders = [path for path in self.root.rglob("*") if path.is_dir() and not path.is_symlink()]
-        for folder in sorted(folders, reverse=True):
-            if not any(folder.iterdir()):
-                folder.rmdir()
+        lie_in = {str(above) for folder in folders for above in (PurePosixPath(folder), *PurePosixPath(folder).parents)}
+        for folder in sorted(lie_in - {"."}, reverse=True):
+            path = self.root / folder
+            if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+                path.rmdir()
 
     @contextmanager
     def replacing(self, path: str) -> Iterator[Path]:
@@ -183,9 +240,31 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def _local_sizes(start: str) -> Iterator[tuple[str, int]]:
+    """Every file below a local folder, or the one file; a folder that may not be read is an error, not an empty one."""
+    if not Path(start).is_dir():
+        if os.path.lexists(start):
+            yield start, os.lstat(start).st_size
+        return
+    pending = [start]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                    continue
+                try:
+                    yield entry.path, entry.stat().st_size
+                except OSError:  # gone meanwhile, or a link to nothing
+                    if os.path.lexists(entry.path):
+                        yield entry.path, 0
+
+
 def open_url(url: str) -> BinaryIO:
-    """Open one file at any fsspec URL for reading."""
+    """Open one file at a path or any fsspec URL for reading."""
     try:
+        if not is_url(url):
+            return cast(BinaryIO, local_path(url).open("rb"))
         return cast(BinaryIO, fsspec.open(url, "rb").open())
-    except FileNotFoundError as error:
-        raise UserError(f"no file at {url}") from error
+    except FileNotFoundError:
+        raise UserError(f"no file at {redacted(url)}") from None

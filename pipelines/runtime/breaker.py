@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from pipelines.config import BreakerParams
 from pipelines.errors import StageStopped
+from pipelines.runtime.account import Account
 from pipelines.runtime.units import Marker
 
 
@@ -17,45 +16,49 @@ class Breaker:
 
     def __init__(self, stage: str, params: BreakerParams) -> None:
         self._stage, self._params = stage, params
-        self._counts: Counter[str] = Counter()
-        self._reasons: Counter[str] = Counter()
+        self.account = Account()
         self._consecutive = 0
         self.unit_errors: dict[str, str] = {}
 
     def known(self, marker: Marker) -> None:
         """Count a unit that was finished before this run."""
-        self._counts.update(marker.counts)
-        self._reasons.update(marker.reasons)
+        self.account.add(marker)
 
     def finished(self, marker: Marker) -> None:
         """Count a unit's outcomes; judge when enough samples were seen."""
         self._consecutive = 0
         self.known(marker)
-        if sum(self._counts.values()) >= self._params.min_attempted:
+        if self.account.attempted >= self._params.min_attempted:
             self._judge(f", last in {marker.name}")
 
     def conclude(self) -> None:
         """All units are in: no unit may have raised, and now the limits hold however few the samples are."""
         self._raise_if_any()
         self._judge("")
+        kept, wanted = self.account.counts["kept"], self._params.min_kept
+        if self.account.attempted and kept < wanted:
+            raise StageStopped(
+                f"{self._stage} stopped: {kept or 'none'} of {self.account.attempted} samples were kept (at least {wanted} "
+                f"wanted); most often: {self.account.commonest}. Look at them with: limbeck info --failed {self._stage}. Mend "
+                f"the source or the parameters, or accept it with --set run.breaker.min_kept={kept}: finished units are kept"
+            )
 
     def _judge(self, where: str) -> None:
-        attempted = max(sum(self._counts.values()), 1)
-        transient = sum(n for reason, n in self._reasons.items() if reason.startswith("failed:transient"))
+        attempted = max(self.account.attempted, 1)
+        transient = self.account.transient
         # Transient first: its cure is another than that of bad data.
-        cure = f"Try those again with: limbeck retry {self._stage} --class transient; or"
+        cure = f"limbeck run {self._stage} tries those again; or"
         self._limit("transient", "failed for a time", transient / attempted, attempted, where, cure)
-        failed = self._counts["failed"] / attempted
+        failed = self.account.counts["failed"] / attempted
         self._limit("failed", "failed", failed, attempted, where, "Mend the source, or")
 
     def _limit(self, name: str, what: str, rate: float, attempted: int, where: str, cure: str) -> None:
         limit = getattr(self._params, f"max_{name}")
         if rate <= limit:
             return
-        top = ", ".join(f"{reason} {count}" for reason, count in self._reasons.most_common(3))
         raise StageStopped(
             f"{self._stage} stopped: {rate:.0%} of {attempted} samples {what} (limit {limit:.0%}){where}; most often: "
-            f"{top}. Look at them with: limbeck info --failed {self._stage}. {cure} raise run.breaker.max_{name}, and "
+            f"{self.account.commonest}. Look at them with: limbeck info --failed {self._stage}. {cure} raise run.breaker.max_{name}, and "
             f"run the stage again: finished units are kept"
         )
 

@@ -5,20 +5,26 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from pipelines import __version__
 from pipelines.errors import UserError
+from pipelines.locations import redacted
 from pipelines.runtime import folder
+from pipelines.runtime.account import Account, transient_of
 from pipelines.runtime.breaker import Breaker
 from pipelines.runtime.folder import Prepared, plan_digest
 from pipelines.runtime.guard import no_units, only_run
+from pipelines.runtime.inputs import inputs_of, require_pinned
 from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.ledger import STAGE_FILE, Ledger
 from pipelines.runtime.machine import machine_errors
+from pipelines.runtime.ownership import require_ours
+from pipelines.runtime.places import require_place
 from pipelines.runtime.progress import ProgressView
 from pipelines.runtime.units import LEDGER, Marker, Unit
 from pipelines.storage import Storage, pretty_json
@@ -47,13 +53,20 @@ class Runner(Protocol):
 
 
 def prepare(stage: Stage[Any], job: Job[Any], verify: bool = False) -> Prepared:
-    """Plan a job and look at what its output already holds. Reads only."""
+    """Plan a job and look at what its output already holds. Reads only.
+
+    A unit with transient failures is not done: it is planned again, and what it did stays until then.
+    """
+    require_place(stage, job)
+    require_ours(job.name, job.output, job.output.list())
     plan = stage.plan(job)
     params = stage.identity_params(job)
     identities = {unit.name: unit.identity(stage.name, stage.version, params) for unit in plan.units}
     assert len(identities) == len(plan.units), f"{stage.name} planned two units of one name"
-    done = Ledger(job.output, verify).done(identities, plan.units)
-    return Prepared(plan, identities, done, plan_digest(plan, identities))
+    found = Ledger(job.output, verify).done(identities, plan.units)
+    again = {name: count for name, marker in found.items() if (count := transient_of(marker.reasons))}
+    done = {name: marker for name, marker in found.items() if name not in again}
+    return Prepared(plan, identities, done, plan_digest(plan, identities), again)
 
 
 def execute(
@@ -62,42 +75,69 @@ def execute(
     runner: Callable[[], Runner],
     verify: bool = False,
     again: Collection[str] = (),
+    told: Callable[[Account], None] = lambda account: None,
 ) -> dict[str, Any]:
     """Bring the output of a stage up to date. Returns the content of stage.json, with `ran` = units run now.
 
     `runner` is called only if there is work. `verify` hashes finished files instead of trusting their sizes. Units
-    named in `again` run even if they are done; until they have, what they did before stays. Raises `StageStopped` when
-    the breaker trips or the machine fails, `UserError` when the request cannot be carried out.
+    named in `again` run even if they are done; until they have, what they did before stays. `told` is given what became
+    of the samples, once, also when the breaker stops the run. Raises `StageStopped` when it does or the machine fails,
+    `UserError` when the request cannot be carried out.
     """
-    with machine_errors(job.name, "its output folder", job.output.url), only_run(job) as job:
+    require_place(stage, job)
+    with (
+        machine_errors(job.name, "its output folder", job.output.url),
+        only_run(job, inputs_of(stage, job)) as job,
+    ):
         started = time.time()
         job.output.sweep_temporary()
+        job.logs.sweep_temporary(partial(_is_log_of, job))
         prepared = prepare(stage, job, verify)
         for name in again:
             prepared.done.pop(name, None)
         if not prepared.pending and (form := folder.sealed(stage, job, prepared, verify)) is not None:
+            told(_account(prepared.done))
             return {**form, "ran": 0}
         if prepared.pending:
             stage.check(job)
-        folder.begin(stage, job, prepared)
-        markers = _run_pending(stage, job, prepared, runner)
+        names = folder.begin(stage, job, prepared)
+        breaker = Breaker(job.name, job.run.breaker)
+        try:
+            markers = _run_pending(stage, job, prepared, runner, breaker)
+        finally:
+            told(breaker.account)
         no_units(job)
-        form = folder.finish(stage, job, prepared, [markers[unit.name] for unit in prepared.plan.units])
+        require_pinned(job)
+        in_order = [markers[unit.name] for unit in prepared.plan.units]
+        form = folder.finish(stage, job, prepared, names, in_order, partial(require_pinned, job))
         _log(stage, job, prepared, started)
         return {**form, "ran": len(prepared.pending)}
 
 
+def _is_log_of(job: Job[Any], path: str) -> bool:
+    """Whether a file among the logs is written by runs of this job alone."""
+    return path in (f"{job.name}.json", f"{job.name}.run") or path.startswith(
+        (f"errors/{job.name}/", f"ticks/{job.name}/")
+    )
+
+
+def _account(markers: Mapping[str, Marker]) -> Account:
+    account = Account()
+    for marker in markers.values():
+        account.add(marker)
+    return account
+
+
 def _run_pending(
-    stage: Stage[Any], job: Job[Any], prepared: Prepared, runner: Callable[[], Runner]
+    stage: Stage[Any], job: Job[Any], prepared: Prepared, runner: Callable[[], Runner], breaker: Breaker
 ) -> dict[str, Marker]:
     """Run what is not done; the markers of all units by name. Raises if the breaker finds a reason to."""
     markers = dict(prepared.done)
-    breaker = Breaker(job.name, job.run.breaker)
     for marker in markers.values():
         breaker.known(marker)
     errors = f"errors/{job.name}"
     if job.logs.exists(errors):
-        job.logs.remove(errors)
+        job.logs.remove_folder(errors)
     if prepared.pending:
         run = runner().run
         with ProgressView(job.name, len(prepared.plan.units), len(markers)) as view:
@@ -109,7 +149,8 @@ def _run_pending(
                 with closing(run(stage, job, units, view.tick)) as results:
                     for result in results:
                         if isinstance(result, UnitError):
-                            job.logs.write_bytes(f"{errors}/{result.unit}.txt", (result.trace or result.error).encode())
+                            trace = redacted(result.trace or result.error)
+                            job.logs.write_bytes(f"{errors}/{result.unit}.txt", trace.encode(errors="backslashreplace"))
                             breaker.unit_error(result.unit, result.error)
                             continue
                         markers[result.name] = result

@@ -7,31 +7,43 @@ parameters, what `Stage.finish` wrote, and `stage.json`, which is written last a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.errors import StageStopped
+from pipelines.locations import redacted_values
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import CONFIG_FILE, PLAN_FOLDER, STAGE_FILE, sha256_of
-from pipelines.runtime.units import SCRATCH, FileEntry, Marker, Unit
+from pipelines.runtime.ownership import (
+    NAMES_FILE,
+    UNITS_FILE,
+    NamedStorage,
+    Names,
+    described,
+    is_litter,
+    is_scratch,
+    read_claims,
+    require_ours,
+)
+from pipelines.runtime.units import LEDGER, SCRATCH, FileEntry, Marker, Unit, implied_files, marker_path
 from pipelines.shards.checksum import read_signed, signed_bytes
 from pipelines.shards.index import INDEX
 from pipelines.storage import Storage, canonical_json, pretty_json
 
-UNITS_FILE = f"{PLAN_FOLDER}/units.json"
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A plan with identities and what is already done."""
+    """A plan with identities and what is already done. `again` counts the transient failures of units that are to be tried again."""
 
     plan: Plan
     identities: dict[str, str]
     done: dict[str, Marker]
     digest: str
+    again: dict[str, int]
 
     @property
     def pending(self) -> list[tuple[Unit, str]]:
@@ -52,21 +64,32 @@ def _table_digest(groups: Sequence[pa.Table]) -> str:
     return digest.hexdigest()
 
 
-def begin(stage: Stage[Any], job: Job[Any], prepared: Prepared) -> None:
-    """Mark the output unfinished, then write the plan. Readers look for the index, so it goes first."""
-    output = job.output
+def begin(stage: Stage[Any], job: Job[Any], prepared: Prepared) -> Names:
+    """Name what is there and what is planned, mark the output unfinished, then write the plan.
+
+    Readers look for the index, so it goes first.
+    """
+    output, units = job.output, prepared.plan.units
+    present = output.list()
+    require_ours(job.name, output, present)
+    tables = [_table_path(name) for name in prepared.plan.tables]
+    implied = [path for unit in units for path in (marker_path(unit.name), *implied_files(unit.name))]
+    ours = [path for path in present if not is_litter(path) and not is_scratch(path)]
+    names = Names(output, [*ours, UNITS_FILE, CONFIG_FILE, STAGE_FILE, *tables, *implied])
+    names.write()
     of_units = _unit_files(prepared.done.values())
-    for path in output.list():
+    for path in present:
         is_seal = path.rsplit("/", 1)[-1] in (STAGE_FILE, INDEX)
-        if is_seal and path not in of_units and not path.startswith(f"{SCRATCH}/"):
+        if is_seal and path not in of_units and path in names:
             output.remove(path)
-    units = [{"name": u.name, "id": prepared.identities[u.name], "payload": u.payload} for u in prepared.plan.units]
-    form = {"stage": stage.name, "version": stage.version, "facts": dict(prepared.plan.facts), "units": units}
+    listed = [{"name": u.name, "id": prepared.identities[u.name], "payload": u.payload} for u in units]
+    form = {"stage": stage.name, "version": stage.version, "facts": dict(prepared.plan.facts), "units": listed}
     output.write_bytes(UNITS_FILE, pretty_json(form))
     for name, groups in prepared.plan.tables.items():
         with output.replacing(_table_path(name)) as temporary:
             _write_table(str(temporary), groups)
     output.write_bytes(CONFIG_FILE, config_bytes(stage, job))
+    return names
 
 
 def _unit_files(markers: Any) -> set[str]:
@@ -86,8 +109,8 @@ def _write_table(path: str, groups: Sequence[pa.Table]) -> None:
 
 
 def resolved_config(stage: Stage[Any], job: Job[Any]) -> dict[str, Any]:
-    """Every parameter a stage ran with, defaults included."""
-    own = job.params.model_dump(mode="json")
+    """Every parameter a stage ran with, defaults included; without what URLs and options keep secret."""
+    own = redacted_values(job.params.model_dump(mode="json"))
     return {"stage": stage.name, "version": stage.version, stage.name: own, "run": job.run.model_dump(mode="json")}
 
 
@@ -95,36 +118,101 @@ def config_bytes(stage: Stage[Any], job: Job[Any]) -> bytes:
     return pretty_json(resolved_config(stage, job))
 
 
-def finish(stage: Stage[Any], job: Job[Any], prepared: Prepared, markers: Sequence[Marker]) -> dict[str, Any]:
-    """Remove what the plan does not name, let the stage reduce, seal. Returns the content of stage.json."""
+def finish(
+    stage: Stage[Any],
+    job: Job[Any],
+    prepared: Prepared,
+    names: Names,
+    markers: Sequence[Marker],
+    still_true: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Remove what of ours the plan does not name, let the stage reduce, seal. Returns the content of stage.json.
+
+    Raises `StageStopped` when a unit's files are not there any more, when somebody else's are, or when `still_true` does:
+    then nothing is sealed and no reader finds an index.
+    """
     output = job.output
     of_units = _unit_files(markers)
     assert len(of_units) == sum(len(marker.files) for marker in markers), "two units wrote one file"
-    of_units |= {marker.path for marker in markers}
-    named = of_units | {CONFIG_FILE, UNITS_FILE} | {_table_path(name) for name in prepared.plan.tables}
-    for path in output.list():
-        if path not in named:
-            output.remove(path)  # what an earlier plan left: the folder must equal a clean run's
-    output.sweep_temporary()
-    output.remove_empty_folders()
-    facts = stage.finish(job, prepared.plan, markers)
-    form = {
-        "stage": stage.name,
-        "version": stage.version,
-        "plan": prepared.digest,
-        "units": len(markers),
-        "facts": facts,
-        # Not the parameters: later stages name this one by the hash of this file, and some parameters decide no byte.
-        "files": _entries(output, of_units | {CONFIG_FILE}),
-    }
-    output.write_bytes(STAGE_FILE, signed_bytes(form))
+    planned = of_units | {marker.path for marker in markers} | {CONFIG_FILE, UNITS_FILE, NAMES_FILE}
+    planned |= {_table_path(name) for name in prepared.plan.tables}
+    _clear(job, names, planned, markers)
+    job = replace(job, opened=lambda url: NamedStorage(url, names))
+    try:
+        facts = stage.finish(job, prepared.plan, markers)
+        still_true()
+        present = _require_whole(job, markers)
+        if foreign := [path for path in present if path not in names and not is_litter(path)]:
+            raise _visited(job, foreign)
+        names.settle([*(path for path in present if not is_litter(path)), STAGE_FILE])
+        form = {
+            "stage": stage.name,
+            "version": stage.version,
+            "plan": prepared.digest,
+            "units": len(markers),
+            # Not the parameters: later stages name this one by the hash of this file, and some parameters decide no byte.
+            "content": _content(markers),
+            "facts": facts,
+            "files": _entries(output, [path for path in present if path not in of_units | {CONFIG_FILE}]),
+        }
+        output.write_bytes(STAGE_FILE, signed_bytes(form))
+    except BaseException:
+        unseal(output, names)
+        raise
     return form
 
 
-def _entries(output: Storage, leave_out: set[str]) -> list[dict[str, Any]]:
+def unseal(output: Storage, names: Names) -> None:
+    """Take away the indexes that `Stage.finish` wrote."""
+    for path in output.list():
+        if path.rsplit("/", 1)[-1] == INDEX and path in names:
+            output.remove(path)
+
+
+def _clear(job: Job[Any], names: Names, planned: set[str], markers: Sequence[Marker]) -> None:
+    """Remove what an earlier plan left: the folder must equal a clean run's."""
+    output = job.output
+    present = _require_whole(job, markers)
+    names.add(planned | (read_claims(output, present) or set()))
+    foreign = [p for p in present if p not in names and p not in planned and not is_litter(p) and not is_scratch(p)]
+    if foreign:
+        raise _visited(job, foreign)
+    stray = [path for path in present if path not in planned and (path in names or is_scratch(path))]
+    for path in stray:
+        output.remove(path)
+    folders = output.sweep_temporary() | {path.rpartition("/")[0] for path in stray} | output.folders(SCRATCH)
+    output.remove_empty_folders(folders)
+
+
+def _require_whole(job: Job[Any], markers: Sequence[Marker]) -> dict[str, int]:
+    """Look again at what is to be published; returns the sizes of all files in the output."""
+    sizes = job.output.sizes()
+    lost = [entry.path for marker in markers for entry in marker.files if sizes.get(entry.path) != entry.bytes]
+    if lost:
+        raise StageStopped(
+            f"{job.name}: {described(lost)} of finished units are gone or have another size, changed by somebody while the "
+            f"stage ran; nothing was published. limbeck run {job.name} makes them again"
+        )
+    return sizes
+
+
+def _visited(job: Job[Any], foreign: Sequence[str]) -> StageStopped:
+    return StageStopped(
+        f"{job.name}: {described(foreign)} appeared in {job.output.url} that no record of Limbeck names; nothing was removed "
+        f"or published. Move them away, then: limbeck run {job.name}"
+    )
+
+
+def _content(markers: Sequence[Marker]) -> str:
+    """32 hex characters over the files of all units: with `files`, every byte of the output hangs on the seal."""
+    form = sorted([entry.path, entry.bytes, entry.sha256] for marker in markers for entry in marker.files)
+    return hashlib.sha256(canonical_json(form)).hexdigest()[:32]
+
+
+def _entries(output: Storage, paths: Iterable[str]) -> list[dict[str, Any]]:
     sizes = output.sizes()
-    names = sorted(path for path in sizes if path not in leave_out)
-    return [asdict(FileEntry(path, sizes[path], sha256_of(output, path))) for path in names]
+    named = sorted(path for path in paths if not is_litter(path) and not path.startswith(f"{LEDGER}/"))
+    return [asdict(FileEntry(path, sizes[path], sha256_of(output, path))) for path in named]
 
 
 def sealed(stage: Stage[Any], job: Job[Any], prepared: Prepared, verify: bool) -> dict[str, Any] | None:
@@ -133,11 +221,14 @@ def sealed(stage: Stage[Any], job: Job[Any], prepared: Prepared, verify: bool) -
     try:
         form = read_signed(output.read_bytes(STAGE_FILE))
         config = output.read_bytes(CONFIG_FILE)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     try:
         entries = [FileEntry(**entry) for entry in form["files"]]
+        content = _content([prepared.done[unit.name] for unit in prepared.plan.units])
         if form["plan"] != prepared.digest or form["version"] != stage.version or config != config_bytes(stage, job):
+            return None
+        if form.get("content") != content:
             return None
     except (KeyError, TypeError):
         return None
@@ -145,4 +236,6 @@ def sealed(stage: Stage[Any], job: Job[Any], prepared: Prepared, verify: bool) -
     for entry in entries:
         if sizes.get(entry.path) != entry.bytes or (verify and sha256_of(output, entry.path) != entry.sha256):
             return None
+    if any(path.startswith(f"{SCRATCH}/") for path in sizes):
+        return None
     return dict(form)

@@ -11,33 +11,35 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from pipelines.config import Section
 from pipelines.errors import StageStopped, UserError
+from pipelines.runtime.inputs import pins_of, reading
 from pipelines.runtime.job import Job
+from pipelines.runtime.locks import PATIENCE, UNITS_LOCK, owner, readers_of, sign, take
+from pipelines.storage import Storage
 
 ParamsT = TypeVar("ParamsT", bound=Section)
 
-#: Seconds to wait for a driver that is just dying.
-PATIENCE = 2.0
 #: Seconds to wait for units of a run that was killed; their processes notice within a few.
 GRACE = 60.0
 
 
 @contextmanager
-def only_run(job: Job[ParamsT]) -> Iterator[Job[ParamsT]]:
-    """Hold a stage's output for the time of the block; yields the job with the token of this run."""
+def only_run(job: Job[ParamsT], inputs: Mapping[str, Storage] = MappingProxyType({})) -> Iterator[Job[ParamsT]]:
+    """Hold a stage's output, and its inputs for reading, for the time of the block; yields the job with its run's token."""
     job = replace(job, token=uuid.uuid4().hex)
     if not job.logs.is_local:
         admit_units(job, job.token)
-        yield job
+        with reading(job, inputs):
+            yield replace(job, pins=pins_of(inputs))
         return
     folder = job.logs.root
     try:
@@ -46,17 +48,26 @@ def only_run(job: Job[ParamsT]) -> Iterator[Job[ParamsT]]:
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --data") from None
     try:
-        if not _lock(handle, fcntl.LOCK_EX, PATIENCE):
-            owner = os.pread(handle, 32, 0).decode(errors="replace") or "unknown"
-            raise UserError(
-                f"another run of {job.name} (process {owner}) is writing {job.output.url}; wait for it or stop it"
-            )
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        if not take(handle, fcntl.LOCK_EX, PATIENCE):
+            raise _taken(job, handle)
+        sign(handle, inputs)
         admit_units(job, job.token)
-        yield job
+        with reading(job, inputs):
+            yield replace(job, pins=pins_of(inputs))
     finally:
         os.close(handle)
+
+
+def _taken(job: Job[ParamsT], handle: int) -> UserError:
+    """Who has the output: a run that writes it, or runs that read it."""
+    if not take(handle, fcntl.LOCK_SH, 0):
+        return UserError(
+            f"another run of {job.name} (process {owner(handle)}) is writing {job.output.url}; wait for it or stop it"
+        )
+    readers = ", ".join(readers_of(job.logs.root, job.name)) or "a stage of another data folder"
+    return UserError(
+        f"{readers} is reading {job.output.url}, so {job.name} cannot rebuild it now; wait for it or stop it"
+    )
 
 
 def admit_units(job: Job[ParamsT], token: str) -> None:
@@ -103,23 +114,8 @@ def _units_lock(job: Job[ParamsT], kind: int) -> Iterator[bool]:
     if not job.token or not job.logs.is_local:
         yield True
         return
-    handle = os.open(Path(job.logs.root) / f"{job.name}.units.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(Path(job.logs.root) / f"{job.name}{UNITS_LOCK}", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        yield _lock(handle, kind, GRACE)
+        yield take(handle, kind, GRACE)
     finally:
         os.close(handle)
-
-
-def _lock(handle: int, kind: int, wait: float) -> bool:
-    """Whether the lock was had within `wait` seconds; a filesystem without locks counts as had."""
-    deadline = time.monotonic() + wait
-    while True:
-        try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.05)
-        except OSError:
-            return True

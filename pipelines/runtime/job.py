@@ -7,7 +7,7 @@ models; `run` does one unit; `finish` is the one deterministic reduce at the end
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -32,8 +32,12 @@ class Job(Generic[ParamsT]):
     inputs: Mapping[str, str] = field(default_factory=dict)
     #: names one run of this job (see `guard`); given by `execute`, empty outside of a run
     token: str = ""
+    #: (name, location, SHA-256 of the seal) of the inputs when the run began; given by `execute` (see `inputs`)
+    pins: tuple[tuple[str, str, str], ...] = ()
     #: which of a stage's items this is (see `Stage.items`); empty for a stage that has none
     item: str = ""
+    #: how the output is opened; a run that seals it names its files first (see `ownership`)
+    opened: Callable[[str], Storage] = Storage
 
     @property
     def name(self) -> str:
@@ -42,7 +46,7 @@ class Job(Generic[ParamsT]):
 
     @property
     def output(self) -> Storage:
-        return Storage(f"{self.data}/{self.stage}/{self.item}" if self.item else f"{self.data}/{self.stage}")
+        return self.opened(f"{self.data}/{self.stage}/{self.item}" if self.item else f"{self.data}/{self.stage}")
 
     def input(self, stage: str, item: str = "") -> Storage:
         """The output folder of an earlier stage, or of one of its items."""
@@ -84,6 +88,14 @@ class Stage(ABC, Generic[ParamsT]):
     def items(self, params: ParamsT) -> tuple[str, ...]:
         """Variants of the stage that are run, and kept, apart: DVC's matrix. Each has an output folder of its own."""
         return ()
+
+    def inputs(self, job: Job[ParamsT]) -> Sequence[str]:
+        """The outputs of other stages that may be read, as STAGE or STAGE@ITEM."""
+        return self.upstream
+
+    def reads(self, params: ParamsT) -> dict[str, str]:
+        """The user's own files and folders that the stage reads, by the parameter that names them: paths or URLs."""
+        return {}
 
     @abstractmethod
     def plan(self, job: Job[ParamsT]) -> Plan:

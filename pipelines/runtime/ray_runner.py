@@ -214,4 +214,4 @@ def _relay_ticks(job: Job[Any], units: Sequence[str], tick: TickOf) -> None:
 
 def _remove_ticks(job: Job[Any]) -> None:
     if job.logs.exists(f"ticks/{job.name}"):
-        job.logs.remove(f"ticks/{job.name}")
+        job.logs.remove_folder(f"ticks/{job.name}")

@@ -9,6 +9,7 @@ from typing import Any
 from pipelines.errors import LimbeckError
 from pipelines.runtime.execute import TickOf, UnitError
 from pipelines.runtime.guard import require_current, unit_at_work
+from pipelines.runtime.inputs import require_pinned
 from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.machine import machine_errors
 from pipelines.runtime.units import Marker, Tick, Unit, UnitOutput, no_tick
@@ -21,6 +22,7 @@ def run_unit(stage: Stage[Any], job: Job[Any], worker: Any, unit: Unit, identity
         try:
             stage.run(unit, worker, output, job)
             require_current(job)
+            require_pinned(job)
             return output.commit()
         finally:
             output.abandon()

@@ -25,6 +25,8 @@ from pipelines.storage import Storage, canonical_json
 LEDGER = "ledger"
 #: Folder of the units' own resumable state; there while the stage is unfinished only.
 SCRATCH = ".partial"
+#: Names of files that units are about to publish; see `ownership`.
+CLAIMS = f"{SCRATCH}/claims"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,12 @@ class Marker:
 
 def marker_path(unit_name: str) -> str:
     return f"{LEDGER}/{unit_name}.json"
+
+
+def implied_files(unit_name: str) -> tuple[str, str]:
+    """The shard and the sidecar that a unit's name stands for, when it writes them."""
+    part, slash, stem = unit_name.rpartition("/")
+    return f"{part}{slash}shards/{stem}.tar", f"{part}{slash}meta/{stem}.parquet"
 
 
 #: Called as `tick(done, total, note)` by long units; cheap and safe to call often.
@@ -170,6 +178,7 @@ class UnitOutput:
         An older marker goes first: it must not vouch for a mixture of its files and ours if we are killed in between.
         """
         files = []
+        claim = self._claim()
         if self.storage.exists(marker_path(self.unit.name)):
             self.storage.remove(marker_path(self.unit.name))
         for temporary, path, digest, size in self._pending:
@@ -185,7 +194,18 @@ class UnitOutput:
             self.summary,
         )
         self.storage.write_bytes(marker.path, marker.to_json())
+        if claim:
+            self.storage.remove(claim)  # the marker names them now
         return marker
+
+    def _claim(self) -> str:
+        """Name the files that no plan implies before they appear, so that a kill leaves none that nobody owns."""
+        names = [path for _, path, *_ in self._pending if path not in implied_files(self.unit.name)]
+        if not names:
+            return ""
+        claim = f"{CLAIMS}/{self.unit.name}.txt"
+        self.storage.write_bytes(claim, "\n".join([*names, ""]).encode())
+        return claim
 
     def abandon(self) -> None:
         """Remove what was built but not committed."""

@@ -61,14 +61,54 @@ def test_what_a_smaller_plan_does_not_name_is_removed(done: Workplace, workplace
     assert_same(done.tree(), fresh.tree())
 
 
-def test_files_of_strangers_do_not_survive_a_run(done: Workplace, clean: dict[str, bytes]) -> None:
-    (done.output / "shards" / "toy-000099.tar").write_bytes(b"left by someone")
-    (done.output / ".hidden").mkdir()
-    (done.output / ".hidden" / "file").write_bytes(b"")
-    (done.output / "shards" / ".tmp-1-toy.tar").write_bytes(b"half a shard")
-    (done.output / "stage.json").unlink()
+STRANGERS = ("shards/toy-000099.tar", ".hidden/file", "shards/.tmp-1-toy.tar", "plan/other.parquet", ".partial/notes")
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.parametrize("state", ["finished", "unsealed", "changed"])
+def test_a_stranger_s_file_is_named_and_never_removed(
+    done: Workplace, clean: dict[str, bytes], name: str, state: str
+) -> None:
+    foreign = done.output / name
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_bytes(b"somebody's")
+    if state != "finished":
+        (done.output / "stage.json").unlink()
+    before = done.tree()
+    with pytest.raises(UserError, match=rf"holds 1 file \({name}\) that no record of Limbeck names.*move them away"):
+        done.run(no_runner, job=done.job(size=200) if state == "changed" else None)
+    assert_same(done.tree(), before)
+    foreign.unlink()
+    if foreign.parent.name in (".hidden", ".partial"):
+        foreign.parent.rmdir()
     done.run(no_runner)
     assert_same(done.tree(), clean)
+
+
+def test_what_systems_leave_in_folders_is_passed_over_and_stays(done: Workplace, clean: dict[str, bytes]) -> None:
+    litter = {
+        ".DS_Store": b"a",
+        "shards/._toy-000001.tar": b"b",
+        "Thumbs.db": b"c",
+        ".gitignore": b"/x",
+        "meta/.nfs0001": b"",
+    }
+    for name, content in litter.items():
+        (done.output / name).write_bytes(content)
+    done.run(no_runner)
+    assert done.ran() == []
+    for size in (200, 300):
+        done.run(job=done.job(size=size))
+    assert_same(done.tree(), clean | litter)
+
+
+def test_what_a_killed_writer_left_does_not_survive_a_run(done: Workplace, clean: dict[str, bytes]) -> None:
+    for folder in (done.output / "shards", done.root / ".limbeck"):
+        (folder / f".tmp-{'0' * 32}-toy.run").write_bytes(b"half")
+    (done.root / ".limbeck" / f".tmp-{'0' * 32}-ingest.run").write_bytes(b"another stage's, at work now")
+    done.run(no_runner)
+    assert_same(done.tree(), clean)
+    assert [path.name for path in (done.root / ".limbeck").glob(".tmp-*")] == [f".tmp-{'0' * 32}-ingest.run"]
 
 
 def test_what_a_worker_left_that_died_during_the_run_does_not_survive_it(

@@ -10,14 +10,31 @@ from multiprocessing.context import ForkServerContext
 
 import pytest
 
+from pipelines.runtime.ownership import strangers
 from pipelines.shards.index import INDEX
 from pipelines.shards.lint import lint
+from pipelines.storage import Storage
 from tests.contract.folders import Workplace, assert_same
 from tests.contract.limbeck_toy import run_serially
 
 UNITS = 2
 #: More changes than the folder of two units sees; the loops stop at the first run that lives through.
 MOST_CHANGES = 100
+
+
+#: A system's file in the output and a person's beside it: both outlive every death and every run.
+BESIDE = {"toy/.DS_Store": b"finder", "notes.txt": b"mine"}
+
+
+def with_neighbours(place: Workplace) -> Workplace:
+    place.output.mkdir(exist_ok=True)
+    for name, content in BESIDE.items():
+        (place.root / name).write_bytes(content)
+    return place
+
+
+def neighbours(place: Workplace) -> dict[str, bytes]:
+    return {name: (place.root / name).read_bytes() for name in BESIDE}
 
 
 def killed_before(forks: ForkServerContext, place: Workplace, change: int) -> bool:
@@ -38,7 +55,7 @@ def assert_no_lie(place: Workplace) -> None:
 
 @pytest.fixture
 def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Workplace]:
-    return lambda: Workplace(tmp_path_factory.mktemp("killed") / "data", UNITS)
+    return lambda: with_neighbours(Workplace(tmp_path_factory.mktemp("killed") / "data", UNITS))
 
 
 def test_a_first_run_may_die_before_any_change_of_the_disk(
@@ -53,6 +70,7 @@ def test_a_first_run_may_die_before_any_change_of_the_disk(
         done = len(list(place.output.glob("ledger/toy-*.json")))
         result = place.run()
         assert_same(place.tree(), reference.tree())
+        assert neighbours(place) == BESIDE
         assert not died or result["ran"] == UNITS - done
         if not died:
             assert change > 3 + 4 * UNITS + 5, "the loop has seen plan, units and publication"
@@ -83,6 +101,26 @@ def test_a_run_after_a_change_may_die_before_any_change_of_the_disk(
         reverted.edit(1, "9.3", "1.3")
         reverted.run()
         assert_same(reverted.tree(), old.tree())
+        assert neighbours(place) == neighbours(reverted) == BESIDE
+        if not died:
+            return
+    raise AssertionError("the run never ended")
+
+
+def test_a_death_in_one_run_leaves_nothing_that_the_next_plan_cannot_clear(
+    forks: ForkServerContext, small: Callable[[], Workplace]
+) -> None:
+    """Dies with both units planned; the next plan has one of them."""
+    reference = small()
+    (reference.source / "001.txt").unlink()
+    reference.run()
+    for change in range(1, MOST_CHANGES):
+        place = small()
+        died = killed_before(forks, place, change)
+        (place.source / "001.txt").unlink()
+        place.run()
+        assert_same(place.tree(), reference.tree())
+        assert neighbours(place) == BESIDE
         if not died:
             return
     raise AssertionError("the run never ended")
@@ -96,6 +134,9 @@ def test_the_marker_follows_its_files_and_the_index_follows_all(
     for change in range(1, MOST_CHANGES):
         place = small()
         died = killed_before(forks, place, change)
+        assert not strangers(Storage(place.output), Storage(place.output).list()), (
+            f"nobody owns a file at change {change}"
+        )
         for name in place.tree():
             order.setdefault(name, change)
         if not died:

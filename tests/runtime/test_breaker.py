@@ -50,9 +50,26 @@ def test_dropped_samples_are_no_failures() -> None:
     breaker.conclude()
 
 
+def test_a_set_of_which_nothing_is_kept_is_no_result() -> None:
+    breaker = Breaker("s", BreakerParams())
+    breaker.finished(marker(0, dropped=40))
+    with pytest.raises(StageStopped, match=r"none of 40 samples were kept .* --set run.breaker.min_kept=0"):
+        breaker.conclude()
+    accepting = Breaker("s", BreakerParams(min_kept=0))
+    accepting.finished(marker(0, dropped=40))
+    accepting.conclude()
+
+
+def test_almost_half_failed_is_too_much_by_default() -> None:
+    breaker = Breaker("s", BreakerParams())
+    breaker.finished(marker(53, permanent=47))
+    with pytest.raises(StageStopped, match=r"47% of 100 samples failed \(limit 25%\)"):
+        breaker.conclude()
+
+
 def test_transient_failures_trip_earlier() -> None:
     breaker = Breaker("s", BreakerParams(min_attempted=1))
-    breaker.finished(marker(70, permanent=30))
+    breaker.finished(marker(75, permanent=25))
     with pytest.raises(StageStopped, match=r"max_transient"):
         Breaker("s", BreakerParams(min_attempted=1)).finished(marker(70, transient=30))
 

@@ -1,0 +1,53 @@
+"""What became of all samples of a stage, in one line: every run says it, whether it ends well or is stopped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipelines.runtime.units import Marker
+
+TRANSIENT = "failed:transient:"
+_SHOWN = 3
+
+
+@dataclass
+class Account:
+    """Sums over markers: samples by status, and by reason where they were not kept."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, marker: Marker) -> None:
+        self.counts.update(marker.counts)
+        self.reasons.update(marker.reasons)
+
+    @property
+    def attempted(self) -> int:
+        return self.counts.total()
+
+    @property
+    def transient(self) -> int:
+        """Failures that trying again may cure."""
+        return transient_of(self.reasons)
+
+    @property
+    def commonest(self) -> str:
+        return ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.most_common(_SHOWN) if count)
+
+    def line(self, stage: str) -> str:
+        """`ingest: 62 samples: kept 56, dropped 2, failed 4 (...)`; empty for a stage without samples."""
+        if not self.attempted:
+            return ""
+        parts = ", ".join(f"{status} {self.counts[status]:,}" for status in ("kept", "dropped", "failed"))
+        reasons = f" ({self.commonest})" if self.reasons else ""
+        again = (
+            f"; {self.transient:,} failed for a time, limbeck run {stage} tries them again" if self.transient else ""
+        )
+        return f"{stage}: {self.attempted:,} samples: {parts}{reasons}{again}"
+
+
+def transient_of(reasons: Mapping[str, int]) -> int:
+    """Transient failures in a histogram of reasons."""
+    return sum(count for reason, count in reasons.items() if reason.startswith(TRANSIENT))

@@ -1,0 +1,87 @@
+"""What a stage reads, held still: each finished input is pinned by the hash of its seal and locked against being rebuilt.
+
+The lock is shared, so that many stages read one input, and lasts as long as the run. Where there are no locks (object
+stores, read-only and some network disks) the pin is the protection: units look at it before they commit, the driver before
+it seals.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import StageStopped, UserError
+from pipelines.runtime.job import Job, Stage
+from pipelines.runtime.ledger import STAGE_FILE
+from pipelines.runtime.locks import PATIENCE, owner, take
+from pipelines.storage import Storage
+
+
+def inputs_of(stage: Stage[Any], job: Job[Any]) -> dict[str, Storage]:
+    """The finished outputs that a stage may read, by STAGE or STAGE@ITEM."""
+    found = {}
+    for name in stage.inputs(job):
+        upstream, _, item = name.partition("@")
+        folder = job.input(upstream, item)
+        if folder.exists(STAGE_FILE):
+            found[name] = folder
+        elif not item:
+            items = {inner: folder.child(inner) for inner in folder.subfolders()}
+            found |= {f"{name}@{inner}": part for inner, part in items.items() if part.exists(STAGE_FILE)}
+    return found
+
+
+def pins_of(inputs: Mapping[str, Storage]) -> tuple[tuple[str, str, str], ...]:
+    """(name, location, SHA-256 of the seal) of every input."""
+    pins = ((name, folder.location, _seal(folder)) for name, folder in sorted(inputs.items()))
+    return tuple((name, location, seal) for name, location, seal in pins if seal is not None)
+
+
+def require_pinned(job: Job[Any]) -> None:
+    """Raise `StageStopped` if an input is not any more what it was when the run began."""
+    for name, location, seal in job.pins:
+        folder = Storage(location)
+        if _seal(folder) != seal:
+            raise StageStopped(
+                f"{job.name}: its input {name} ({folder.url}) was changed while the stage ran, so what was read of it may be of "
+                f"two kinds and is not used; let it finish (limbeck run {name}), then: limbeck run {job.name}"
+            )
+
+
+@contextmanager
+def reading(job: Job[Any], inputs: Mapping[str, Storage]) -> Iterator[None]:
+    """Hold every local input against a run that would rebuild it."""
+    with ExitStack() as held:
+        for name, folder in inputs.items():
+            if (handle := _open_lock(name, folder)) is None:
+                continue
+            held.callback(os.close, handle)
+            if not take(handle, fcntl.LOCK_SH, PATIENCE):
+                raise UserError(
+                    f"{name}, an input of {job.name}, is being written by another run (process {owner(handle)}); wait for it, "
+                    f"then: limbeck run {job.name}"
+                )
+        yield
+
+
+def _open_lock(name: str, folder: Storage) -> int | None:
+    """The lock of the runs that write an input; None where there is none to hold."""
+    if not folder.is_local:
+        return None
+    data = folder.root.parents[name.count("@")]
+    try:
+        return os.open(Path(data) / ".limbeck" / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:  # a folder that was copied here alone, or may not be written to
+        return None
+
+
+def _seal(folder: Storage) -> str | None:
+    try:
+        return hashlib.sha256(folder.read_bytes(STAGE_FILE)).hexdigest()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
