@@ -9,11 +9,11 @@ from typing import Any, get_args
 
 from pipelines.errors import UserError
 from pipelines.outcomes import ErrorClass
-from pipelines.runtime.account import Account
 from pipelines.runtime.execute import Runner, execute, prepare
 from pipelines.runtime.job import Job
 from pipelines.runtime.ledger import all_markers
 from pipelines.runtime.serial import SerialRunner
+from pipelines.runtime.tally import Tally
 from pipelines.stages import get_stage
 
 #: DVC names the stage whose command it runs.
@@ -52,14 +52,14 @@ def run_stage(
 ) -> str:
     """Bring a stage up to date; returns the line to print. Units named in `again` run even if they are done.
 
-    `say` is given the account of all samples, also when the run is stopped. DVC takes what it finds in an output for
+    `say` is given what became of all samples, also when the run is stopped. DVC takes what it finds in an output for
     right, so under DVC the files are always verified.
     """
     started = time.monotonic()
     verify = verify or UNDER_DVC in os.environ
 
-    def told(account: Account) -> None:
-        if line := account.line(job.name):
+    def told(tally: Tally) -> None:
+        if line := tally.line(job.name):
             say(line)
 
     done = execute(get_stage(job.stage), job, choose_runner(runner, workers, debug), verify, again, told)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipelines.config import BreakerParams
 from pipelines.errors import StageStopped
-from pipelines.runtime.account import Account
+from pipelines.runtime.tally import Tally
 from pipelines.runtime.units import Marker
 
 
@@ -14,42 +14,39 @@ class Breaker:
     Units that earlier runs finished count too: a stage that was stopped does not slip through by being run again.
     """
 
-    def __init__(self, stage: str, params: BreakerParams) -> None:
+    def __init__(self, stage: str, params: BreakerParams, known: Tally | None = None) -> None:
         self._stage, self._params = stage, params
-        self.account = Account()
+        #: what became of all samples so far; begins with what earlier runs did
+        self.tally = known or Tally()
         self._consecutive = 0
         self.unit_errors: dict[str, str] = {}
-
-    def known(self, marker: Marker) -> None:
-        """Count a unit that was finished before this run."""
-        self.account.add(marker)
 
     def finished(self, marker: Marker) -> None:
         """Count a unit's outcomes; judge when enough samples were seen."""
         self._consecutive = 0
-        self.known(marker)
-        if self.account.attempted >= self._params.min_attempted:
+        self.tally.add(marker)
+        if self.tally.attempted >= self._params.min_attempted:
             self._judge(f", last in {marker.name}")
 
     def conclude(self) -> None:
         """All units are in: no unit may have raised, and now the limits hold however few the samples are."""
         self._raise_if_any()
         self._judge("")
-        kept, wanted = self.account.counts["kept"], self._params.min_kept
-        if self.account.attempted and kept < wanted:
+        kept, wanted = self.tally.counts["kept"], self._params.min_kept
+        if self.tally.attempted and kept < wanted:
             raise StageStopped(
-                f"{self._stage} stopped: {kept or 'none'} of {self.account.attempted} samples were kept (at least {wanted} "
-                f"wanted); most often: {self.account.commonest}. Look at them with: limbeck info --failed {self._stage}. Mend "
+                f"{self._stage} stopped: {kept or 'none'} of {self.tally.attempted} samples were kept (at least {wanted} "
+                f"wanted); most often: {self.tally.commonest}. Look at them with: limbeck info --failed {self._stage}. Mend "
                 f"the source or the parameters, or accept it with --set run.breaker.min_kept={kept}: finished units are kept"
             )
 
     def _judge(self, where: str) -> None:
-        attempted = max(self.account.attempted, 1)
-        transient = self.account.transient
+        attempted = max(self.tally.attempted, 1)
+        transient = self.tally.transient
         # Transient first: its cure is another than that of bad data.
         cure = f"limbeck run {self._stage} tries those again; or"
         self._limit("transient", "failed for a time", transient / attempted, attempted, where, cure)
-        failed = self.account.counts["failed"] / attempted
+        failed = self.tally.counts["failed"] / attempted
         self._limit("failed", "failed", failed, attempted, where, "Mend the source, or")
 
     def _limit(self, name: str, what: str, rate: float, attempted: int, where: str, cure: str) -> None:
@@ -58,7 +55,7 @@ class Breaker:
             return
         raise StageStopped(
             f"{self._stage} stopped: {rate:.0%} of {attempted} samples {what} (limit {limit:.0%}){where}; most often: "
-            f"{self.account.commonest}. Look at them with: limbeck info --failed {self._stage}. {cure} raise run.breaker.max_{name}, and "
+            f"{self.tally.commonest}. Look at them with: limbeck info --failed {self._stage}. {cure} raise run.breaker.max_{name}, and "
             f"run the stage again: finished units are kept"
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,6 @@ from pipelines import __version__
 from pipelines.errors import UserError
 from pipelines.locations import redacted
 from pipelines.runtime import folder
-from pipelines.runtime.account import Account, transient_of
 from pipelines.runtime.breaker import Breaker
 from pipelines.runtime.folder import Prepared, plan_digest
 from pipelines.runtime.guard import no_units, only_run
@@ -26,6 +25,7 @@ from pipelines.runtime.machine import machine_errors
 from pipelines.runtime.ownership import require_ours
 from pipelines.runtime.places import require_place
 from pipelines.runtime.progress import ProgressView
+from pipelines.runtime.tally import Tally, transient_of
 from pipelines.runtime.units import LEDGER, Marker, Unit
 from pipelines.storage import Storage, pretty_json
 
@@ -75,7 +75,7 @@ def execute(
     runner: Callable[[], Runner],
     verify: bool = False,
     again: Collection[str] = (),
-    told: Callable[[Account], None] = lambda account: None,
+    told: Callable[[Tally], None] = lambda tally: None,
 ) -> dict[str, Any]:
     """Bring the output of a stage up to date. Returns the content of stage.json, with `ran` = units run now.
 
@@ -85,6 +85,7 @@ def execute(
     `UserError` when the request cannot be carried out.
     """
     require_place(stage, job)
+    require_ours(job.name, job.output, job.output.list())  # before a lock is laid beside it
     with (
         machine_errors(job.name, "its output folder", job.output.url),
         only_run(job, inputs_of(stage, job)) as job,
@@ -96,16 +97,16 @@ def execute(
         for name in again:
             prepared.done.pop(name, None)
         if not prepared.pending and (form := folder.sealed(stage, job, prepared, verify)) is not None:
-            told(_account(prepared.done))
+            told(_tally(prepared, prepared.done.values()))
             return {**form, "ran": 0}
         if prepared.pending:
             stage.check(job)
         names = folder.begin(stage, job, prepared)
-        breaker = Breaker(job.name, job.run.breaker)
+        breaker = Breaker(job.name, job.run.breaker, _tally(prepared, prepared.done.values()))
         try:
             markers = _run_pending(stage, job, prepared, runner, breaker)
         finally:
-            told(breaker.account)
+            told(breaker.tally)
         no_units(job)
         require_pinned(job)
         in_order = [markers[unit.name] for unit in prepared.plan.units]
@@ -121,11 +122,12 @@ def _is_log_of(job: Job[Any], path: str) -> bool:
     )
 
 
-def _account(markers: Mapping[str, Marker]) -> Account:
-    account = Account()
-    for marker in markers.values():
-        account.add(marker)
-    return account
+def _tally(prepared: Prepared, markers: Iterable[Marker]) -> Tally:
+    """What earlier runs did, and what the plan says was met and gets no row."""
+    tally = Tally(passed_over=dict(prepared.plan.facts.get("passed_over", {})))
+    for marker in markers:
+        tally.add(marker)
+    return tally
 
 
 def _run_pending(
@@ -133,8 +135,6 @@ def _run_pending(
 ) -> dict[str, Marker]:
     """Run what is not done; the markers of all units by name. Raises if the breaker finds a reason to."""
     markers = dict(prepared.done)
-    for marker in markers.values():
-        breaker.known(marker)
     errors = f"errors/{job.name}"
     if job.logs.exists(errors):
         job.logs.remove_folder(errors)

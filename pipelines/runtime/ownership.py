@@ -18,7 +18,6 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.runtime.ledger import CONFIG_FILE, PLAN_FOLDER, STAGE_FILE, read_marker
 from pipelines.runtime.units import CLAIMS, LEDGER, SCRATCH, implied_files, marker_path
-from pipelines.shards.checksum import read_signed
 from pipelines.storage import Storage
 
 UNITS_FILE = f"{PLAN_FOLDER}/units.json"
@@ -146,11 +145,15 @@ def _lines(output: Storage, path: str) -> list[str]:
 
 
 def _sealed(output: Storage) -> set[str] | None:
-    """What `stage.json` names."""
+    """What `stage.json` names. Those of earlier releases hold no checksum and are ours nevertheless."""
     try:
-        form = read_signed(output.read_bytes(STAGE_FILE))
+        form = json.loads(output.read_bytes(STAGE_FILE))
         names = {entry["path"] for entry in form["files"]}
-        return names if all(isinstance(name, str) for name in names) and {"stage", "plan"} <= form.keys() else None
+        return (
+            names
+            if all(isinstance(name, str) for name in names) and {"stage", "version", "plan", "facts"} <= form.keys()
+            else None
+        )
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

@@ -103,6 +103,9 @@ class Augment(Stage[AugmentParams]):
     workers = "actors"
     computes = True
 
+    def inputs(self, job: Job[AugmentParams]) -> tuple[str, ...]:
+        return (job.params.source.split("/")[0],)
+
     def plan(self, job: Job[AugmentParams]) -> Plan:
         params = job.params
         if not params.sets:

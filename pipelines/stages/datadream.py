@@ -106,6 +106,10 @@ class Datadream(Stage[DatadreamParams]):
     def items(self, params: DatadreamParams) -> tuple[str, ...]:
         return params.variants
 
+    def reads(self, params: DatadreamParams) -> dict[str, str]:
+        named = {"context": params.context, "captioner": params.captioner, "inception": params.inception}
+        return {f"datadream.{parameter}": path for parameter, path in named.items() if path is not None}
+
     def plan(self, job: Job[DatadreamParams]) -> Plan:
         train, params = open_part(job, "split", "train"), job.params
         if unknown := sorted(set(params.names) - set(train.classes)):
@@ -183,7 +187,8 @@ class Datadream(Stage[DatadreamParams]):
             return None
         keys = [key for label in sorted(few) for key in few[label]]
         model = job.params.captioner
-        named = folder_digest(Path(model)) if Path(model).is_dir() else model
+        folder = Path(model).expanduser()
+        named = folder_digest(folder) if folder.is_dir() else model
         payload = {
             "kind": "caption",
             "keys": keys,
@@ -294,6 +299,7 @@ def _digest(value: Any) -> str:
 
 
 def _file_digest(path: str, key: str = "context") -> str:
-    if not Path(path).is_file():
+    file = Path(path).expanduser()
+    if not file.is_file():
         raise UserError(f"datadream.{key}: no file {path}; give one that is there, or leave it out")
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -106,7 +106,7 @@ class Dreamer:
     @cached_property
     def _given(self) -> ContextBank:
         assert self.params.context is not None
-        told = yaml.safe_load(Path(self.params.context).read_text(encoding="utf-8"))
+        told = yaml.safe_load(Path(self.params.context).expanduser().read_text(encoding="utf-8"))
         try:
             return ContextBank({str(key): Context(**context) for key, context in told.items()})
         except (TypeError, AttributeError, SynthError) as error:

@@ -108,6 +108,14 @@ class GeneratorParams(Section):
         return self
 
 
+def scenes_stage(params: GeneratorParams) -> str:
+    """The stage whose output holds the scenes; empty where a folder does, or there are none."""
+    from pipelines.stages import STAGES
+
+    stage = (params.train.scenes or "").partition("/")[0]
+    return stage if stage in STAGES else ""
+
+
 class GeneratorStage(Stage[GeneratorParams]):
     """Makes, or names, the generators."""
 
@@ -118,6 +126,15 @@ class GeneratorStage(Stage[GeneratorParams]):
     upstream = ("split", "squeeze")
     workers = "actors"
     computes = True
+
+    def inputs(self, job: Job[GeneratorParams]) -> Sequence[str]:
+        stage = scenes_stage(job.params)
+        return (*self.upstream, stage) if stage else self.upstream
+
+    def reads(self, params: GeneratorParams) -> dict[str, str]:
+        named = {f"model.{role}": getattr(params.model, role) for role in ROLES}
+        named |= {"folder": params.folder, "train.scenes": None if scenes_stage(params) else params.train.scenes}
+        return {f"generator.{parameter}": path for parameter, path in named.items() if path is not None}
 
     def plan(self, job: Job[GeneratorParams]) -> Plan:
         units = {"embedded": _embedded, "train": _trained, "model": _named}[job.params.source](job)

@@ -31,7 +31,7 @@ from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.shards.account import Met
 from pipelines.shards.sample import Sample
 from pipelines.sources import Record, Source, SourceParams, open_source
-from pipelines.sources.base import unreadable
+from pipelines.sources.base import SAMPLE_PREFIX, unreadable
 from pipelines.stages.ingest_plan import content, deal, mark_duplicates, record_key, scan
 from pipelines.storage import canonical_json
 
@@ -59,6 +59,10 @@ class Ingest(Stage[IngestParams]):
     summary = "sources -> clean, keyed, byte-stable WebDataset shards"
     Params = IngestParams
     speed_only = frozenset({"threads"})
+
+    def reads(self, params: IngestParams) -> dict[str, str]:
+        named = {f"ingest.sources.{place}.path": source.path for place, source in enumerate(params.sources)}
+        return {parameter: path for parameter, path in named.items() if not path.startswith(SAMPLE_PREFIX)}
 
     def plan(self, job: Job[IngestParams]) -> Plan:
         params = job.params

@@ -60,6 +60,9 @@ class Squeeze(Stage[SqueezeParams]):
     workers = "actors"
     computes = True
 
+    def reads(self, params: SqueezeParams) -> dict[str, str]:
+        return {} if params.weights is None else {"squeeze.weights": params.weights}
+
     def plan(self, job: Job[SqueezeParams]) -> Plan:
         train = open_part(job, "split", "train")
         payload: dict[str, Any] = {"train": dataset_digest(train)}
@@ -140,7 +143,7 @@ class Squeeze(Stage[SqueezeParams]):
 
 
 def _weights_file(name: str) -> Path:
-    path = Path(name)
+    path = Path(name).expanduser()
     if not path.is_file():
         raise UserError(f"squeeze.weights: no file {path}; give a local .safetensors, .pt or .th state dict")
     return path

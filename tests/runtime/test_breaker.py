@@ -7,6 +7,7 @@ import pytest
 from pipelines.config import BreakerParams
 from pipelines.errors import StageStopped
 from pipelines.runtime.breaker import Breaker
+from pipelines.runtime.tally import Tally
 from pipelines.runtime.units import Marker
 
 
@@ -38,8 +39,9 @@ def test_it_judges_everything_at_the_end() -> None:
 
 
 def test_what_earlier_runs_did_counts() -> None:
-    breaker = Breaker("s", BreakerParams(min_attempted=10))
-    breaker.known(marker(0, permanent=90))
+    known = Tally()
+    known.add(marker(0, permanent=90))
+    breaker = Breaker("s", BreakerParams(min_attempted=10), known)
     with pytest.raises(StageStopped, match="90% of 100"):
         breaker.finished(marker(10))
 

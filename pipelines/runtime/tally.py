@@ -13,11 +13,13 @@ _SHOWN = 3
 
 
 @dataclass
-class Account:
+class Tally:
     """Sums over markers: samples by status, and by reason where they were not kept."""
 
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    #: what was met beside the samples and has no row, by reason
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
     def add(self, marker: Marker) -> None:
         self.counts.update(marker.counts)
@@ -34,7 +36,7 @@ class Account:
 
     @property
     def commonest(self) -> str:
-        return ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.most_common(_SHOWN) if count)
+        return _commonest(self.reasons)
 
     def line(self, stage: str) -> str:
         """`ingest: 62 samples: kept 56, dropped 2, failed 4 (...)`; empty for a stage without samples."""
@@ -45,7 +47,13 @@ class Account:
         again = (
             f"; {self.transient:,} failed for a time, limbeck run {stage} tries them again" if self.transient else ""
         )
-        return f"{stage}: {self.attempted:,} samples: {parts}{reasons}{again}"
+        passed = sum(self.passed_over.values())
+        beside = f"; passed over {passed:,} ({_commonest(Counter(self.passed_over))})" if passed else ""
+        return f"{stage}: {self.attempted:,} samples: {parts}{reasons}{beside}{again}"
+
+
+def _commonest(reasons: Counter[str]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(_SHOWN) if count)
 
 
 def transient_of(reasons: Mapping[str, int]) -> int:
