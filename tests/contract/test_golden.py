@@ -34,17 +34,17 @@ GOLDEN = {
     "ingest": (
         2,
         "a17c2fd93f34fb145f901c971f263bc1ef4f7e00638bafad2724b14cc0cb2747",
-        "02c9e749dc51029c19fb9636d8768620029517618da28c4c5a255f7901c50dbb",
+        "01aaa27903c8ce7effb82d2b5fdbb22562e2a0ab8f1b839b502ab187e605b9c7",
     ),
     "augment": (
         2,
         "b71450af84bd00854bad31047b107d3d45c10ab7dad95183fdcbf9d29ace8db1",
-        "029bdcbe4de791b61ea5298c398a012666200ffa0546488364171ad98a6017cd",
+        "34981c0a5da13447b0ae2162ff1b3dea2857c3f54afe06f191a98056f048ceb4",
     ),
     "split": (
         3,
         "048da1f84fd8d1b0668953f456d7c898799d60e41f8455b930be9c3d1d43a50b",
-        "a63a2551a27d7abe7d84a6d7bc14f1951be3fb40e3a4bf7d2f01ae78368cee87",
+        "bd8a597ccf3734295c41dda504cc4faf53f2ac4d264f1a568f509d8868f5592f",
     ),
 }
 PINNED_WITH = ("5.0.0", "26.0.1")
