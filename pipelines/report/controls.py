@@ -29,7 +29,8 @@ CONTROL_HEAD = (
 )
 CONTROL_NOTE = (
     "± beside an accuracy is one standard deviation over seeds; beside a difference, in percentage points, the standard error of "
-    "the mean difference of paired seeds. Real and synthetic images are trained on together. Together is what was stored: images, "
+    "the mean difference of paired seeds. Who beats whom is Student's t at 95 %, all comparisons of the report held to it together "
+    "(Holm). Real and synthetic images are trained on together. Together is what was stored: images, "
     "class numbers and adapters; the generator comes on top of it."
 )
 _KINDS = {"clip": "CLIP with LoRA", "student": "network from scratch"}
@@ -85,21 +86,28 @@ def control_headline(form: Mapping[str, Any]) -> str:
             found = [(variant, outcome) for variant, outcome in named if variant in ADAPTED] or found
         outcomes = [outcome for _, outcome in found]
         wins, losses = outcomes.count("win"), outcomes.count("loss")
+        limit = " (one choice of few-shot images)" if wins + losses and _one_choice(form, shots) else ""
         if set(outcomes) == {"unproved"}:
             parts.append(f"at {shots} shots one seed proves nothing")
         elif len(found) == 1:
-            verb = {"win": "beats", "loss": "loses to"}.get(str(outcomes[0]), "is level with")
-            parts.append(f"at {shots} shots DataDream ({VARIANTS[found[0][0]]}) {verb} real images only")
+            verb = {"win": "beats", "loss": "loses to"}.get(str(outcomes[0]), "is not told apart from")
+            parts.append(f"at {shots} shots DataDream ({VARIANTS[found[0][0]]}) {verb} real images only{limit}")
         elif found:
             text = (
                 f"at {shots} shots {wins or 'none'} of {len(found)} DataDream variants beat{'s' if wins <= 1 else ''}"
             )
-            text += " real images only"
-            parts.append(text + (f" and {losses} lose{'s' if losses == 1 else ''} to them" if losses else ""))
+            text += " real images only" + (f" and {losses} lose{'s' if losses == 1 else ''} to them" if losses else "")
+            parts.append(text + limit)
     if not parts:
         return "DataDream's images are not compared with real images only."
     text = "; ".join(parts) + "."
     return text[0].upper() + text[1:]
+
+
+def _one_choice(form: Mapping[str, Any], shots: int) -> bool:
+    """Whether several seeds stand on one choice of few-shot images, so that chance in it is in no spread."""
+    wins = [win for win in _list(form, "wins") if isinstance(win, Mapping) and win.get("shots") == shots]
+    return any(win.get("products") == 1 and (number(win.get("seeds")) or 1) > 1 for win in wins)
 
 
 def control_sentences(form: Mapping[str, Any]) -> list[str]:

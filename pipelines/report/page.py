@@ -24,7 +24,7 @@ from pipelines.report.dreams import Dreams, dreams
 from pipelines.report.facts import fact_tables
 from pipelines.report.grids import Gallery, gallery
 from pipelines.report.reading import ITEMS, OPTIONAL, Outputs, StageRecord
-from pipelines.report.results import Arm, Results, compare, headline, read_results, verdict
+from pipelines.report.results import Arm, Comparison, Results, headline, read_results, verdict
 from pipelines.report.svg import Figure, Series, line_chart
 from pipelines.report.tables import Row, Table
 from pipelines.report.words import (
@@ -201,8 +201,8 @@ def accuracy_rows(results: Results) -> list[tuple[str, list[tuple[str, Row]]]]:
     for ipc, arms in results.by_ipc.items():
         rows = []
         for arm in arms.values():
-            comparison = compare(arms, arm.labels) if arm.images_from == "distilled" else None
-            gap = signed(comparison.gap) if comparison is not None else ""
+            comparison = results.comparisons.get((ipc, arm.labels)) if arm.images_from == "distilled" else None
+            gap = _gap(comparison) if comparison is not None else ""
             rows.append((f"{arm.images_from}, {arm.labels} labels", _cells(arm, gap, full_bytes)))
         groups.append((f"IPC {ipc}", rows))
     whole: list[tuple[str, Row]] = []
@@ -214,11 +214,18 @@ def accuracy_rows(results: Results) -> list[tuple[str, list[tuple[str, Row]]]]:
     return [*groups, ("Full set", whole)] if whole else groups
 
 
+def _gap(comparison: Comparison) -> str:
+    error = number(comparison.told.get("standard_error"))
+    return signed(comparison.gap) + ("" if error is None else f" ± {error:.1f}")
+
+
 def _cells(arm: Arm, gap: str, full_bytes: float | None) -> Row:
     mean = percent(arm.mean, False)
     if arm.std is not None and (arm.seeds or 1) > 1:
         mean += f" ± {percent(arm.std, False)}"
     seeds = str(arm.seeds) if arm.seeds else UNKNOWN
+    if arm.sets is not None and (arm.seeds or 1) > 1 and arm.images_from != "all real":
+        seeds += f" on {arm.sets} set{'s' if arm.sets > 1 else ''}"
     sizes = (human_bytes(arm.image_bytes), human_bytes(arm.label_bytes), human_bytes(arm.bytes))
     return mean, gap, percent(arm.best, False), seeds, grouped(arm.images), *sizes, share(arm.bytes, full_bytes)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from pipelines.evaluation.comparing import settle
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.stages.common import METRICS_FILE, open_part, torch_device
@@ -76,12 +77,17 @@ class Evaluate(Stage[EvaluateParams]):
         students = [marker for marker in markers if not datadream.owns(marker.name)]
         metrics: dict[str, Any] = {}
         facts: dict[str, Any] = {}
+        # All comparisons of a report are judged together.
+        told = distilled.comparisons(job, students) if job.params.distillation else []
+        asked = job.params.datadream
+        dreamt = [] if asked is None else datadream.comparisons(job, asked, dreams)
+        judged = settle([*told, *dreamt])
         if job.params.distillation:
-            metrics |= distilled.metrics(job, students)
+            metrics |= distilled.metrics(job, students, judged[: len(told)])
             job.output.write_bytes(distilled.CURVES, distilled.curves(job, students))
             facts["teacher"] = metrics["teacher"]["test_top1"]
         if job.params.datadream is not None:
-            metrics["datadream"] = datadream.metrics(job, job.params.datadream, plan, dreams)
+            metrics["datadream"] = datadream.metrics(job, job.params.datadream, plan, dreams, judged[len(told) :])
             facts["datadream"] = {"classifiers": len(dreams)}
         job.output.write_bytes(METRICS_FILE, pretty_json(metrics))
         return facts

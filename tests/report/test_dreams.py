@@ -61,7 +61,7 @@ def test_each_row_stands_with_its_difference_from_both_controls() -> None:
 
 def test_the_headline_counts_wins_of_adapted_variants_over_real_images_only() -> None:
     assert control_headline(dream_metrics()) == (
-        "At 4 shots DataDream (cls) is level with real images only; "
+        "At 4 shots DataDream (cls) is not told apart from real images only; "
         "at 16 shots 1 of 2 DataDream variants beats real images only and 1 loses to them."
     )
     # Zero-shot images are a control: that they beat real ones is no success of DataDream.
@@ -266,6 +266,6 @@ def test_the_console_shows_controls_and_what_they_amount_to(folder: DataFolder) 
     assert "real + cls" in text
     assert "75.0 ± 1.0" in text
     assert "+5.0 ± 0.5" in text
-    assert "At 4 shots DataDream (cls) is level with real images only" in text
+    assert "At 4 shots DataDream (cls) is not told apart from real images only" in text
     assert NOTE in text
     assert "not made yet: limbeck run report" in text

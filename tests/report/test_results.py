@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -21,14 +22,14 @@ def at_ten(distilled: dict[str, Any], control: dict[str, Any]) -> dict[str, Any]
 
 
 def test_a_win_is_told_with_both_figures_and_the_gap() -> None:
-    text = said(at_ten(arm(0.841), arm(0.830)))
+    text = said(at_ten(arm(0.841, std=0.003), arm(0.830, std=0.003)))
     assert "At IPC 10 distilled + soft labels reaches 84.1 % against 83.0 % for random real images" in text
-    assert "distilled wins by 1.1 points" in text
+    assert "distilled wins by 1.1 points, 4.5 standard errors over 3 seeds" in text
 
 
 def test_a_loss_is_told_as_plainly_as_a_win() -> None:
     form = at_ten(arm(0.80), arm(0.83))
-    assert "distilled loses by 3.0 points" in said(form)
+    assert "distilled loses by 3.0 points, 36.7 standard errors" in said(form)
     assert headline(read_results(form)) == ("Distilled images lose to the same number of random real images at IPC 10.")
 
 
@@ -38,24 +39,58 @@ def test_a_mixed_result_names_where_it_wins_and_where_it_loses() -> None:
     )
 
 
-def test_a_gap_inside_the_spread_of_the_seeds_is_no_win() -> None:
+def test_a_gap_that_the_seeds_do_not_tell_is_no_win() -> None:
     form = at_ten(arm(0.835, std=0.01), arm(0.830, std=0.01))
-    assert "0.5 points apart, which is inside the spread of the seeds (±1.4)" in said(form)
-    assert headline(read_results(form)).startswith("Distilled images are level with")
+    assert "0.5 points apart, only 0.6 standard errors over 3 seeds where 4.3 would tell: not told apart" in said(form)
+    assert headline(read_results(form)).startswith("Distilled images are not told apart from the same number")
 
 
-def test_the_spread_is_both_deviations_in_quadrature() -> None:
+def test_without_single_accuracies_means_and_deviations_decide() -> None:
+    """5 points over 3 seeds: the error is 5 / sqrt(3), 3.5 of which are less than the 4.3 that two degrees of freedom need."""
     arms = read_results(at_ten(arm(0.90, std=0.03), arm(0.80, std=0.04))).by_ipc[10]
     comparison = compare(arms, "soft")
     assert comparison is not None
-    assert comparison.spread == pytest.approx(5.0)
-    assert (comparison.outcome, comparison.gap) == ("win", 10.0)
+    assert comparison.told["standard_error"] == pytest.approx(5.0 / math.sqrt(3))
+    assert (comparison.outcome, comparison.gap) == ("level", 10.0)
 
 
-def test_one_seed_has_no_spread_and_says_that_chance_is_not_ruled_out() -> None:
-    text = said(at_ten(arm(0.832, std=0.0, seeds=1), arm(0.830, std=0.0, seeds=1)))
-    assert "distilled wins by 0.2 points" in text
-    assert "one seed each, so chance is not ruled out" in text
+def test_accuracies_by_seed_are_compared_in_pairs() -> None:
+    """Both arms rise and fall together by ten points; their difference does not."""
+    ours, control = (arm(0.7, std=0.1) | {"last": values} for values in ([0.61, 0.71, 0.81], [0.60, 0.70, 0.80]))
+    comparison = compare(read_results(at_ten(ours, control)).by_ipc[10], "soft")
+    assert comparison is not None
+    assert comparison.outcome == "win"
+
+
+def test_students_of_one_distilled_set_are_told_as_such() -> None:
+    ours = arm(0.9, std=0.001) | {"last": [0.899, 0.9, 0.901], "sets": 1}
+    form = at_ten(ours, arm(0.8, std=0.001) | {"last": [0.8, 0.801, 0.799], "sets": 3})
+    assert headline(read_results(form)) == (
+        "These distilled images beat the same number of random real images at IPC 10 "
+        "(one distillation seed: the ± is of students only)."
+    )
+    assert "this distilled set wins by 10.0 points" in said(form)
+    assert "There is one distillation seed: the ± of distilled images is of students only" in said(form)
+    rows = dict(accuracy_rows(read_results(form)))["IPC 10"]
+    assert [dict(zip(ACCURACY_HEAD, cells, strict=True))["seeds"] for _, cells in rows] == ["3 on 1 set", "3 on 3 sets"]
+
+
+def test_what_evaluate_judged_with_other_comparisons_is_not_judged_again() -> None:
+    form = at_ten(arm(0.9), arm(0.8)) | {
+        "comparisons": [
+            {"ipc": 10, "labels": "soft", "outcome": "level", "gap": 10.0, "standard_error": 1.0, "errors": 10.0}
+            | {"needed": 14.1, "seeds": 3, "products": 1, "of": 10}
+        ]
+    }
+    assert "where 14.1 would tell among 10 comparisons: not told apart" in said(form)
+    assert "beat" not in headline(read_results(form))
+
+
+def test_one_seed_proves_nothing() -> None:
+    form = at_ten(arm(0.832, std=0.0, seeds=1), arm(0.830, std=0.0, seeds=1))
+    assert "0.2 points apart, with one seed: chance is not ruled out" in said(form)
+    assert "one seed each, so chance is not ruled out" in said(form)
+    assert headline(read_results(form)).startswith("One seed proves nothing")
 
 
 def test_two_seeds_are_called_fewer_than_a_quoted_number_needs() -> None:
@@ -71,7 +106,7 @@ def test_without_a_control_nothing_is_claimed() -> None:
 
 def test_hard_labels_full_set_teacher_and_the_toy_note_are_told() -> None:
     text = said(metrics())
-    assert "With hard labels it is 60.0 % against 66.2 %: distilled loses by 6.2 points." in text
+    assert "With hard labels it is 60.0 % against 66.2 %: distilled loses by 6.2 points, 75.9 standard errors" in text
     assert "The full real set (9 000 images) reaches 90.0 % and the teacher, resnet18_stem3, 91.2 %." in text
     assert text.endswith(NOTE)
 
@@ -106,8 +141,8 @@ def test_the_table_adds_images_and_labels_and_compares_them_with_the_full_set() 
     assert cells["label bytes"] == "1.0\u00a0MiB"
     assert cells["together"] == "1.1\u00a0MiB"
     assert cells["of full set"] == "26\u00a0%"
-    assert cells["against random"] == "+1.1"
-    assert cells["last epoch, %"] == "84.1 ± 0.4"
+    assert cells["against random"] == "+1.1 ± 0.1"
+    assert cells["last epoch, %"] == "84.1 ± 0.1"
     assert rows["Full set", "all real, hard labels"][-1] == "100\u00a0%"
     assert rows["Full set", "teacher resnet18_stem3"][0] == "91.2"
 

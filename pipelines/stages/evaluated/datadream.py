@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pipelines.evaluation.comparing import Comparison
 from pipelines.runtime.job import Job, Plan
 from pipelines.runtime.ledger import CONFIG_FILE
 from pipelines.runtime.units import Marker, Unit
@@ -19,11 +20,12 @@ from pipelines.stages.common import build_network, dataset_digest, open_part
 from pipelines.stages.evaluated.choosing import ZERO_SHOT, Choice, Chosen
 from pipelines.stages.evaluated.fitting import DreamClassifiers, require_clip, require_size
 from pipelines.stages.evaluated.params import DreamParams, EvaluateParams
+from pipelines.stages.evaluated.verdicts import comparisons as compared
 from pipelines.stages.evaluated.verdicts import control_table
 from pipelines.stages.generators import generator_digest, generator_of
 from synth.datadream.prompts import class_prompt
 
-__all__ = ["DreamClassifiers", "check", "metrics", "owns", "stored", "units"]
+__all__ = ["DreamClassifiers", "check", "comparisons", "metrics", "owns", "stored", "units"]
 
 PREFIX = "datadream-"
 
@@ -126,11 +128,19 @@ def stored(job: Job[EvaluateParams], params: DreamParams) -> dict[str, Any]:
     return {"adapters": adapters, "generator_bytes": models}
 
 
-def metrics(job: Job[EvaluateParams], params: DreamParams, plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
-    """The control table, who wins, and under which protocol."""
+def comparisons(job: Job[EvaluateParams], params: DreamParams, markers: Sequence[Marker]) -> list[Comparison]:
+    """Who is compared with whom, to be judged with the other comparisons of the report."""
+    test_images = len(open_part(job, "split", "test"))
+    return compared([marker.summary for marker in markers], params.shots, test_images)
+
+
+def metrics(
+    job: Job[EvaluateParams], params: DreamParams, plan: Plan, markers: Sequence[Marker], judged: Sequence[Comparison]
+) -> dict[str, Any]:
+    """The control table, who wins, and under which protocol; `judged` are the `comparisons`, settled."""
     classes, facts = plan.facts["classes"], plan.facts["datadream"]
     students = [marker.summary for marker in markers]
-    table = control_table(students, params.shots, facts["adapters"], len(classes))
+    table = control_table(students, params.shots, facts["adapters"], len(classes), judged)
     protocol = {
         "classifier": f"CLIP with LoRA ({generator_of(job, 'clip').family})",
         "selection": "best epoch on validation, tested once on the test split",

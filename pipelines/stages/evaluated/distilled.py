@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distill.config import TrainConfig, ViewConfig
 from pipelines.errors import UserError
+from pipelines.evaluation.comparing import Comparison, compare
 from pipelines.loaders.arrays import ImageArrays, load_arrays
 from pipelines.loaders.soft_labels import read_soft_labels
 from pipelines.runtime.job import Job
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 CURVES = "curves.csv"
 CURVE_COLUMNS = ("arm", "ipc", "seed", "epoch", "train_loss", "test_top1")
+#: The one seed that distilled images are made from: `cda` has no other.
+DISTILLED_SET = 0
 FULL = 0  # the IPC of the arm that sees everything
 
 
@@ -137,14 +140,31 @@ class DistilledStudents:
         }
 
 
-def metrics(job: Job[EvaluateParams], markers: Sequence[Marker]) -> dict[str, Any]:
-    """The teacher, the protocol, and every arm's accuracies and bytes by IPC."""
+def comparisons(job: Job[EvaluateParams], markers: Sequence[Marker]) -> list[Comparison]:
+    """Distilled against as many random real images, by IPC and labels, in pairs of seeds; to be judged with what else is compared."""
+    test_images = len(open_part(job, "split", "test"))
+    accuracies: dict[tuple[int, str], dict[int, float]] = {}
+    for one in (marker.summary for marker in markers if marker.summary["arm"] != "teacher"):
+        accuracies.setdefault((one["ipc"], one["arm"]), {})[one["seed"]] = one["last"]
+    found = []
+    for (ipc, arm), ours in sorted(accuracies.items()):
+        control = accuracies.get((ipc, arm.replace("distilled", "random")))
+        if arm.startswith("distilled") and control is not None:
+            # One distilled set for all seeds: what is compared is this set, not the method that made it.
+            told = {"ipc": ipc, "labels": arm.removeprefix("distilled_")}
+            found.append(told | compare(ours, control, dict.fromkeys(ours, DISTILLED_SET), test_images))
+    return found
+
+
+def metrics(job: Job[EvaluateParams], markers: Sequence[Marker], judged: Sequence[Comparison]) -> dict[str, Any]:
+    """The teacher, the protocol, every arm's accuracies and bytes by IPC, and `judged`: the `comparisons`, settled."""
     students = [marker.summary for marker in markers if marker.summary["arm"] != "teacher"]
     teacher = next(marker.summary for marker in markers if marker.summary["arm"] == "teacher")
     squeezed = json.loads(job.input("squeeze").read_bytes(TEACHER_FILE))
     found: dict[str, Any] = {
         "teacher": {"network": squeezed["network"], "test_top1": teacher["test_top1"]},
         "protocol": _protocol(job),
+        "comparisons": list(judged),
     }
     for ipc in sorted({one["ipc"] for one in students}):
         here = [one for one in students if one["ipc"] == ipc]
@@ -158,6 +178,11 @@ def curves(job: Job[EvaluateParams], markers: Sequence[Marker]) -> bytes:
     tables = [job.output.read_bytes(f"curves/{m.name}.csv").decode() for m in markers if m.summary["arm"] != "teacher"]
     body = "".join(table.split("\n", 1)[1] for table in tables)
     return (",".join(CURVE_COLUMNS) + "\n" + body).encode()
+
+
+def _one_set(arm: str) -> bool:
+    """Whether all seeds of an arm see the same images: the distilled set, or the whole real one."""
+    return not arm.startswith("random")
 
 
 def _needs(arm: str) -> list[str]:
@@ -238,7 +263,9 @@ def _summary(students: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "last_mean": statistics.fmean(last),
         "last_std": statistics.stdev(last) if len(last) > 1 else 0.0,
         "best_mean": statistics.fmean(best),
+        "last": [one["last"] for one in sorted(students, key=lambda one: int(one["seed"]))],
         "seeds": len(students),
+        "sets": len({DISTILLED_SET if _one_set(one["arm"]) else one["seed"] for one in students}),
         "images": students[0]["images"],
         "image_bytes": round(statistics.fmean(one["image_bytes"] for one in students)),
         "label_bytes": round(statistics.fmean(one["label_bytes"] for one in students)),
@@ -256,6 +283,7 @@ def _protocol(job: Job[EvaluateParams]) -> dict[str, Any]:
         "batch_size": labels.batch_size,
         "seeds": params.seeds,
         "temperature": params.soft.temperature,
+        "test_images": len(open_part(job, "split", "test")),
         "label_format": labels.format,
         "note": note,
     }

@@ -1,21 +1,17 @@
 """From single trainings to the control table of DataDream, and what the numbers say in words. Arithmetic only.
 
-A comparison is paired: seed s has the same reals, the same start and the same order in both arms, so that its standard error is
-that of the mean difference over seeds, std(differences) / sqrt(n).
+Who is told apart from whom is decided in `pipelines.evaluation.comparing`, in pairs of seeds: seed s has the same reals, the same
+start and the same order in both arms.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: Standard errors from which a mean of n = 2, 3, ... differences is told apart from nothing: Student's t at 95 %, two-sided.
-T95 = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-)
+from pipelines.evaluation.comparing import Comparison, compare, how_sure, settle
+
 #: Arms that see no number of shots stand beside all of them.
 REFERENCES = ("zero_shot_clip", "full")
 
@@ -30,23 +26,43 @@ def arm_name(arm: str, variant: str) -> str:
 
 
 def control_table(
-    students: Sequence[Student], shots: Sequence[int], adapters: Mapping[str, Mapping[str, int]], classes: int
+    students: Sequence[Student],
+    shots: Sequence[int],
+    adapters: Mapping[str, Mapping[str, int]],
+    classes: int,
+    settled: Sequence[Comparison] | None = None,
 ) -> dict[str, Any]:
-    """Reference lines, every arm by shots and classifier, and who wins. `adapters`: bytes by variant and few-shot set."""
+    """Reference lines, every arm by shots and classifier, and who wins. `adapters`: bytes by variant and few-shot set.
+
+    `settled` are `comparisons` of the same students, judged together with whatever else is compared in the report.
+    """
     rows = [{**one, "adapter_bytes": _adapter_bytes(one, adapters)} for one in students]
+    judged = settle(comparisons(students, shots)) if settled is None else settled
+    wins = [{**one, "sentence": sentence(one)} for one in judged]
     found: dict[str, Any] = {"reference": _arms([row for row in rows if row["arm"] in REFERENCES], classes)}
-    wins: list[dict[str, Any]] = []
     why_not: list[dict[str, Any]] = []
     for count in shots:
-        # Zero-shot images alone were made, and are trained on, without any real image: one training serves every number of shots.
-        here = [row for row in rows if row["arm"] not in REFERENCES and row["shots"] in (0, count)]
-        found[f"shots_{count}"] = _arms(here, classes)
-        for classifier in sorted({row["classifier"] for row in here}):
-            new = _wins(count, classifier, [row for row in here if row["classifier"] == classifier])
-            told = why(new, found[f"shots_{count}"][classifier])
-            wins += new
+        arms = found[f"shots_{count}"] = _arms(_at(rows, count), classes)
+        for classifier in sorted(arms):
+            here = [one for one in wins if (one["shots"], one["classifier"]) == (count, classifier)]
+            told = why(here, arms[classifier])
             why_not += [{"shots": count, "classifier": classifier, "sentence": told}] if told else []
     return found | {"wins": wins, "why_not": why_not}
+
+
+def comparisons(students: Sequence[Student], shots: Sequence[int], test_images: int | None = None) -> list[Comparison]:
+    """Every pooled variant against its controls, by shots and classifier; to be settled with the report's other comparisons."""
+    found = []
+    for count in shots:
+        here = _at(students, count)
+        for classifier in sorted({row["classifier"] for row in here}):
+            found += _compared(count, classifier, [row for row in here if row["classifier"] == classifier], test_images)
+    return found
+
+
+def _at(rows: Sequence[Student], shots: int) -> list[Student]:
+    # Zero-shot images alone were made, and are trained on, without any real image: one training serves every number of shots.
+    return [row for row in rows if row["arm"] not in REFERENCES and row["shots"] in (0, shots)]
 
 
 def why(comparisons: Sequence[Mapping[str, Any]], arms: Mapping[str, Any]) -> str | None:
@@ -112,43 +128,20 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def _wins(shots: int, classifier: str, rows: Sequence[Student]) -> list[dict[str, Any]]:
+def _compared(shots: int, classifier: str, rows: Sequence[Student], test_images: int | None) -> list[Comparison]:
     by_arm: dict[str, dict[int, float]] = {}
+    products: dict[int, Any] = {}
     for row in rows:
         by_arm.setdefault(arm_name(row["arm"], row["variant"]), {})[row["seed"]] = row["test"]
+        if row["few_shot_seed"] is not None:  # reals, and the images that were made for them
+            products[row["seed"]] = row["few_shot_seed"]
     found = []
     for name, ours in by_arm.items():
         for control in _AGAINST:
             if name.startswith("pooled_") and name != control and control in by_arm:
                 told = {"shots": shots, "classifier": classifier, "arm": name, "against": control}
-                found.append(told | compare(ours, by_arm[control]))
-    return [one | {"sentence": sentence(one)} for one in found]
-
-
-def compare(ours: Mapping[int, float], control: Mapping[int, float]) -> dict[str, Any]:
-    """Accuracies by seed -> the paired difference in percentage points, its standard error, and what that allows to say.
-
-    `outcome`: `win` or `loss` from `needed` standard errors on (Student's t at 95 %), else `level`; `unproved` with one seed.
-    """
-    seeds = sorted(set(ours) & set(control))
-    differences = [100 * (ours[seed] - control[seed]) for seed in seeds]
-    gap = statistics.fmean(differences)
-    if len(differences) < 2:
-        return {
-            "gap": gap,
-            "standard_error": None,
-            "errors": None,
-            "needed": None,
-            "seeds": len(seeds),
-            "outcome": "unproved",
-        }
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    errors = abs(gap) / error if error > 0 else None
-    needed = T95[min(len(differences), len(T95) + 1) - 2]
-    told_apart = gap != 0 and (errors is None or errors >= needed)
-    outcome = ("win" if gap > 0 else "loss") if told_apart else "level"
-    found = {"gap": gap, "standard_error": error, "errors": errors, "needed": needed}
-    return found | {"seeds": len(seeds), "outcome": outcome}
+                found.append(told | compare(ours, by_arm[control], products, test_images))
+    return found
 
 
 def sentence(found: Mapping[str, Any]) -> str:
@@ -157,15 +150,13 @@ def sentence(found: Mapping[str, Any]) -> str:
     start = f"At {found['shots']} shots ({found['classifier']}) real and {variant} images"
     against, size = _AGAINST[found["against"]], f"{abs(found['gap']):.1f} points"
     ahead = "ahead of" if found["gap"] >= 0 else "behind"
-    if found["outcome"] == "unproved":
-        return f"{start} are {size} {ahead} {against}, with one seed: chance is not ruled out."
-    errors, seeds = found["errors"], found["seeds"]
-    measured = f"over {seeds} paired seeds"
-    spread = "the same for every seed" if errors is None else f"{errors:.1f} standard errors"
-    if found["outcome"] == "level":
-        if found["gap"] == 0:
-            return f"{start} are level with {against} {measured}."
-        asked = f"where {found['needed']:.1f} would tell"
-        return f"{start} are {size} {ahead} {against}, only {spread} {measured} {asked}: not told apart."
-    verb = "beat" if found["outcome"] == "win" else "lose to"
-    return f"{start} {verb} {against} by {size}, {spread} {measured}."
+    # What was made once is one draw: chance in making it is in no standard error.
+    once = ["one choice of few-shot images"] if found["products"] == 1 and found["seeds"] > 1 else []
+    once += ["zero-shot images were made once"] if "pooled_zero_shot" in (found["arm"], found["against"]) else []
+    limits = f" ({'; '.join(once)})" if once and found["outcome"] in ("win", "loss") else ""
+    if found["outcome"] in ("win", "loss"):
+        verb = "beat" if found["outcome"] == "win" else "lose to"
+        return f"{start} {verb} {against} by {size}, {how_sure(found)}{limits}."
+    if found["gap"] == 0 and found["outcome"] == "level":
+        return f"{start} are level with {against} over {found['seeds']} paired seeds."
+    return f"{start} are {size} {ahead} {against}, {how_sure(found)}."

@@ -1,0 +1,137 @@
+"""The one rule for every sentence that says who is better.
+
+* Arms are compared in pairs: seed s has the same start and order in both, so the differences over seeds are what is tested.
+* A mean of n differences is told apart from nothing by Student's t, two-sided, at 95 %. One difference proves nothing.
+* Seeds that share a product (one distilled set, one choice of few-shot images) are averaged first: n counts products. Where there
+  is one product only, n counts its students, and whoever tells it says so: chance in making that product is not in it.
+* All comparisons of one report are held to 95 % together (Holm 1979), so that twenty of them do not find one by luck.
+* Accuracies come in steps of one test image. Differences that agree to the step are given the spread that rounding hides.
+
+`tests/bench/verdicts.py` counts how often arms of equal worth are told apart.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: Largest share of reports in which any two arms of equal worth may be told apart.
+LEVEL = 0.05
+#: Percentage points that a figure is told to, the least step of an accuracy that is believed.
+SHOWN = 0.1
+
+Comparison = dict[str, Any]
+
+
+def compare(
+    ours: Mapping[int, float],
+    control: Mapping[int, float],
+    products: Mapping[int, Any] | None = None,
+    test_images: int | None = None,
+) -> Comparison:
+    """Accuracies (fractions) by seed -> the paired difference in percentage points and what it says by itself; see `settle`.
+
+    `products` names the product that each seed's students share; without it every seed has its own. `gap` and `standard_error` are
+    in points, `errors` is the one over the other, `p` the chance of so large a gap between equals; all but `gap` are None for a
+    single difference. `products` counts them.
+    """
+    seeds = sorted(set(ours) & set(control))
+    of_product: dict[Any, list[float]] = {}
+    for seed in seeds:
+        of_product.setdefault(seed if products is None else products[seed], []).append(
+            100 * (ours[seed] - control[seed])
+        )
+    each = [statistics.fmean(values) for values in of_product.values()]
+    if len(each) == 1:
+        each = next(iter(of_product.values()))
+    step = max(SHOWN, 100 / test_images if test_images else 0.0)
+    gap, error = statistics.fmean(each), None
+    if len(each) > 1:
+        # What a step hides is uniform within it, on both sides of the difference.
+        error = max(statistics.stdev(each), step * math.sqrt(2 / 12)) / math.sqrt(len(each))
+    return settle([_measured(gap, error, len(each), len(seeds), len(of_product))])[0]
+
+
+def compare_summaries(ours: tuple[float, float, int], control: tuple[float, float, int]) -> Comparison:
+    """The same from (mean, standard deviation, seeds) of fractions, where single accuracies are not known: not in pairs.
+
+    Welch's error, with the degrees of freedom of the smaller arm, which never tells equals apart more often than asked.
+    """
+    gap, count = 100 * (ours[0] - control[0]), min(ours[2], control[2])
+    error = None
+    if count > 1:
+        spread = sum(max(100 * std, SHOWN * math.sqrt(1 / 12)) ** 2 / seeds for _, std, seeds in (ours, control))
+        error = math.sqrt(spread)
+    return settle([_measured(gap, error, count, count, None)])[0]
+
+
+def _measured(gap: float, error: float | None, count: int, seeds: int, products: int | None) -> Comparison:
+    found: Comparison = {"gap": gap, "standard_error": error, "errors": None, "p": None, "freedom": count - 1}
+    if error is not None:
+        found["errors"] = abs(gap) / error
+        found["p"] = chance(found["errors"], count - 1)
+    return found | {"seeds": seeds, "products": products}
+
+
+def settle(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """All comparisons of one report, judged together: `outcome` is `win`, `loss`, `level`, or `unproved` with a single difference.
+
+    Holm's steps: the smallest of m chances is held to 5 % / m, the next to 5 % / (m - 1), and the first that is not below ends it.
+    `needed` standard errors would have told a comparison apart; `of` is m.
+    """
+    tried = sorted((one["p"], place) for place, one in enumerate(comparisons) if one["p"] is not None)
+    told: set[int] = set()
+    for rank, (p, place) in enumerate(tried):
+        if p > LEVEL / (len(tried) - rank):
+            break
+        told.add(place)
+    left = max(1, len(tried) - len(told))
+    settled = []
+    for place, one in enumerate(comparisons):
+        outcome = "unproved" if one["p"] is None else "level"
+        if place in told:
+            outcome = "win" if one["gap"] > 0 else "loss"
+        needed = None if one["p"] is None else errors_needed(LEVEL / left, one["freedom"])
+        settled.append(one | {"needed": needed, "of": len(tried), "outcome": outcome})
+    return settled
+
+
+def chance(errors: float, freedom: int) -> float:
+    """The chance of a Student's t of `freedom` degrees beyond +-`errors`: the finite sums for whole degrees of freedom."""
+    angle = math.atan2(errors, math.sqrt(freedom))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2 == 1
+    term = cosine if odd else 1.0
+    total = term if freedom > 1 else 0.0
+    for number in range(2 if odd else 1, freedom - 1, 2):
+        term *= number / (number + 1) * cosine**2
+        total += term
+    inside = 2 / math.pi * (angle + sine * total) if odd else sine * total
+    return min(1.0, max(0.0, 1.0 - inside))
+
+
+def errors_needed(level: float, freedom: int) -> float:
+    """The standard errors beyond which a Student's t of `freedom` degrees has the chance `level`: 12.7, 4.3, 3.2, ... at 5 %."""
+    low, high = 0.0, 1.0
+    while chance(high, freedom) > level and high < 1e9:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if chance(middle, freedom) > level else (low, middle)
+    return high
+
+
+def how_sure(found: Mapping[str, Any]) -> str:
+    """The second half of a sentence about a comparison: what the gap was measured with, and what would have told."""
+    if found["outcome"] == "unproved":
+        return "with one seed: chance is not ruled out"
+    pairs = f"{found['seeds']} {'seeds' if found['products'] is None else 'paired seeds'}"
+    if found["products"] is not None and 1 < found["products"] < found["seeds"]:
+        pairs += f" on {found['products']} products"
+    errors = f"{found['errors']:.1f} standard errors over {pairs}"
+    if found["outcome"] != "level":
+        return errors
+    among = f" among {found['of']} comparisons" if found["of"] > 1 else ""
+    return f"only {errors} where {found['needed']:.1f} would tell{among}: not told apart"

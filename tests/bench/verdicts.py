@@ -1,0 +1,135 @@
+"""How often are arms of equal worth told apart? Reports are simulated at 1, 2, 3, 5 and 10 seeds, and read by the rule for verdicts.
+
+    python -m tests.bench.verdicts [--reports 4000]
+
+A report counts when any of its comparisons says `win` or `loss`. Accuracies are those of all seeds on one test set: normal, and in
+whole test images, of which few are the harder case, since differences then agree by luck.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pipelines.evaluation.comparing import compare, compare_summaries, settle
+from pipelines.report.results import read_results
+from pipelines.stages.evaluated.verdicts import comparisons as dreamt
+
+SEEDS = (1, 2, 3, 5, 10)
+Draw = Callable[[int], np.ndarray]
+
+
+def accuracies(rng: np.random.Generator, test_images: int | None, spread: float = 0.02) -> Draw:
+    """Accuracies of `count` students about 60 %, in steps of a test image."""
+
+    def draw(count: int) -> np.ndarray:
+        found = 0.6 + spread * rng.standard_normal(count)
+        return found if test_images is None else np.round(found * test_images) / test_images
+
+    return draw
+
+
+def one_pair(draw: Draw, seeds: int, test_images: int | None) -> list[dict[str, Any]]:
+    ours, control = (dict(enumerate(draw(seeds).tolist())) for _ in range(2))
+    return [compare(ours, control, test_images=test_images)]
+
+
+def one_set(draw: Draw, seeds: int, test_images: int | None) -> list[dict[str, Any]]:
+    """Students of one distilled set against random sets."""
+    ours, control = (dict(enumerate(draw(seeds).tolist())) for _ in range(2))
+    return [compare(ours, control, dict.fromkeys(ours, 0), test_images)]
+
+
+def shared_products(draw: Draw, seeds: int, test_images: int | None) -> list[dict[str, Any]]:
+    """Three products; their students share what chance made of a product, which is as large as chance in training."""
+    products = {seed: seed % 3 for seed in range(seeds)}
+    luck = [draw(3) - 0.6 for _ in range(2)]
+    ours, control = (
+        {seed: float(value + own[products[seed]]) for seed, value in enumerate(draw(seeds))} for own in luck
+    )
+    return [compare(ours, control, products, test_images)]
+
+
+def summaries(draw: Draw, seeds: int, test_images: int | None) -> list[dict[str, Any]]:
+    """Where a metrics.json has means and deviations only."""
+
+    def arm() -> tuple[float, float, int]:
+        values = draw(seeds)
+        return float(values.mean()), float(values.std(ddof=1)) if seeds > 1 else 0.0, seeds
+
+    return [compare_summaries(arm(), arm())]
+
+
+def distilled_page(draw: Draw, seeds: int, test_images: int | None) -> list[dict[str, Any]]:
+    """Three IPCs with soft and hard labels, as the page and `limbeck results` read them."""
+
+    def arm() -> dict[str, Any]:
+        last = draw(seeds)
+        deviation = float(last.std(ddof=1)) if seeds > 1 else 0.0
+        return {"last_mean": float(last.mean()), "last_std": deviation, "last": last.tolist(), "seeds": seeds}
+
+    names = ("distilled_soft", "random_soft", "distilled_hard", "random_hard")
+    form: dict[str, Any] = {f"ipc_{ipc}": {name: arm() for name in names} for ipc in (1, 10, 50)}
+    form["protocol"] = {"test_images": test_images}
+    return [{"outcome": one.outcome} for one in read_results(form).comparisons.values()]
+
+
+def whole_report(draw: Draw, seeds: int, test_images: int | None) -> list[dict[str, Any]]:
+    """Distillation and DataDream in one report: 4 and 20 comparisons, many of them against the same arm."""
+    students = [
+        {
+            "arm": arm,
+            "variant": variant,
+            "shots": shots,
+            "seed": seed,
+            "few_shot_seed": seed,
+            "classifier": kind,
+            "test": value,
+        }
+        for kind in ("clip", "student")
+        for shots in (4, 16)
+        for arm, variant in (("real", ""), *(("pooled", name) for name in ("zero_shot", "cls", "dset")))
+        for seed, value in enumerate(draw(seeds).tolist())
+    ]
+    pairs = [one for _ in range(4) for one in one_set(draw, seeds, test_images)]
+    return settle([*pairs, *dreamt(students, (4, 16), test_images)])
+
+
+KINDS = {
+    "one comparison": one_pair,
+    "one distilled set": one_set,
+    "students that share products": shared_products,
+    "means and deviations only": summaries,
+    "a page of distillation": distilled_page,
+    "a report of 24 comparisons": whole_report,
+}
+
+
+def false_positives(kind: str, seeds: int, reports: int, test_images: int | None) -> float:
+    """The share of simulated reports in which something is told apart that is equal."""
+    draw = accuracies(np.random.default_rng(seeds), test_images)
+    told = 0
+    for _ in range(reports):
+        told += any(one["outcome"] in ("win", "loss") for one in KINDS[kind](draw, seeds, test_images))
+    return told / reports
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reports", type=int, default=4000, help="simulated reports of each cell")
+    reports = parser.parse_args().reports
+    print(f"{'share of reports that tell equals apart, %':<46}" + "".join(f"{seeds:>8}" for seeds in SEEDS) + "  seeds")
+    for kind in KINDS:
+        for test_images in (None, 1000, 60):
+            cells = [
+                false_positives(kind, seeds, reports // (10 if "24" in kind else 1), test_images) for seeds in SEEDS
+            ]
+            where = "" if test_images is None else f", {test_images} test images"
+            print(f"{kind + where:<46}" + "".join(f"{100 * cell:8.1f}" for cell in cells))
+
+
+if __name__ == "__main__":
+    main()
