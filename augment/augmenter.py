@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -21,6 +22,7 @@ from augment.values import require_spread
 Backend = Literal["auto", "torch", "cv2", "kornia"]
 Output = Literal["same", "uint8", "float", "normalised"]
 Boxes = Sequence[np.ndarray]
+CV2_CHANNELS = 4
 
 
 class Augmented(NamedTuple):
@@ -44,9 +46,10 @@ class Augmenter(nn.Module):
 
     `policy` is what `augment.policy.load` takes. `output`: `same` as came in, `uint8` 0..255, `float` in [0, 1], or
     `normalised` with `mean` and `std`, in `dtype` (float32). `backend`: `torch` for any device, batched, fused and
-    differentiable; `cv2` for uint8 on the CPU; `kornia`, the reference, one operation of Kornia's after the other; `auto` takes
-    cv2 for uint8 images on the CPU and torch for all others. A box is dropped when less than `min_visible` of it is inside or a side
-    is shorter than `min_side` pixels. There are no parameters and no state but `epoch` and `progress`, set from outside.
+    differentiable; `cv2` for uint8 of up to four channels on the CPU; `kornia`, the reference, one operation of Kornia's after
+    the other; `auto` takes cv2 where it can and torch for all others. A box is clipped to its image, and dropped when less
+    than `min_visible` of it is left or a side is shorter than `min_side` pixels, whether anything moved or not. There are no
+    parameters and no state but `epoch` and `progress`, set from outside.
 
         augmenter = Augmenter({"preset": "imagenet", "size": 160}, seed=1, output="normalised", mean=MEAN, std=STD)
         for epoch in range(90):
@@ -77,6 +80,10 @@ class Augmenter(nn.Module):
             raise PolicyError("mean and std belong to output: normalised, and it to them")
         if mean is not None and std is not None:
             require_spread(mean, std, PolicyError)
+        if not (0 <= min_visible <= 1 and 0 <= min_side < math.inf):
+            raise PolicyError(
+                f"min_visible takes 0 to 1 and min_side pixels from 0 on, got {min_visible} and {min_side}"
+            )
         self.policy: Policy = load(policy)
         self.seed, self.output, self.backend, self.dtype, self.threads = seed, output, backend, dtype, threads
         self.mean, self.std = mean, std
@@ -128,6 +135,8 @@ class Augmenter(nn.Module):
         channels the policy cannot take, or boxes that do not lie in their image.
         """
         _check_images(images, self.policy)
+        if self.mean is not None and len(self.mean) not in (1, images.shape[1]):
+            raise PolicyError(f"mean has {len(self.mean)} numbers for images of {images.shape[1]} channels")
         if (len(images), tuple(images.shape[2:])) != (len(draws), draws.size):
             raise PolicyError(
                 f"these draws are for {len(draws)} images of {draws.size}, got {len(images)} of {tuple(images.shape[2:])}"
@@ -155,8 +164,13 @@ class Augmenter(nn.Module):
     def _images(self, images: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
         backend = self.backend
         if backend == "auto":
-            backend = "cv2" if images.dtype == torch.uint8 and images.device.type == "cpu" else "torch"
+            small = images.dtype == torch.uint8 and images.device.type == "cpu" and images.shape[1] <= CV2_CHANNELS
+            backend = "cv2" if small else "torch"
         if backend == "cv2":
+            if images.shape[1] > CV2_CHANNELS:
+                raise PolicyError(
+                    f"the cv2 backend takes up to {CV2_CHANNELS} channels, got {images.shape[1]}: take torch"
+                )
             if images.dtype != torch.uint8 or images.device.type != "cpu":
                 raise PolicyError(
                     f"the cv2 backend takes uint8 images on the cpu, got {images.dtype} on {images.device}"
@@ -194,8 +208,8 @@ class Augmenter(nn.Module):
 def _check_images(images: torch.Tensor, policy: Policy) -> None:
     if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
         raise PolicyError(f"images take (n, C, H, W) uint8 or float, got {tuple(images.shape)} {images.dtype}")
-    if len(images) == 0:
-        raise PolicyError("the batch is empty: there is nothing to augment")
+    if images.numel() == 0:
+        raise PolicyError(f"the batch is empty, {tuple(images.shape)}: there is nothing to augment")
     if policy.needs_colour and images.shape[1] != 3:
         raise PolicyError(f"the policy {policy.name} changes colours and takes RGB, got {images.shape[1]} channels")
 

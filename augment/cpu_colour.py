@@ -170,6 +170,9 @@ def _autocontrast(image: np.ndarray, values: Values, target: Target) -> np.ndarr
     matrix = np.zeros((3, 4), np.float32)
     for channel, plane in enumerate(cv2.split(image)):
         low, high, _, _ = cv2.minMaxLoc(plane)
+        if low == high:  # flat: it stays
+            matrix[channel, channel] = 1
+            continue
         slope = 1 / ((high - low) / 255 + 1e-6)
         matrix[channel, channel], matrix[channel, 3] = slope, -low * slope
     return cv2.transform(image, matrix, target)

@@ -15,10 +15,11 @@ from augment.errors import PolicyError
 from augment.operations import Geometric, Identity, Local, Pointwise
 from augment.policy import Leaf, Mix, Pick, Policy
 from augment.program import Blend, Colour, ColourStep, Segment, Warp, WarpStep
-from augment.seeds import Keys, operation_seeds, sample_seeds, uniforms
+from augment.seeds import Keys, key_names, operation_seeds, sample_seeds, uniforms
 
 Size = tuple[int, int]
 Row = dict[str, dict[str, Any]]
+_ROUNDING = 1e-6  # what a sum of shares of an epoch may be beyond the end of training
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,11 +59,12 @@ def draw(
     policy: Policy, keys: Keys, size: Size, *, seed: int = 0, epoch: int = 0, view: int = 0, progress: float = 1.0
 ) -> Draws:
     """Draw for images of `size` (height, width) with these keys; `progress` in [0, 1] moves schedules."""
-    if len(keys) == 0:
+    names = keys if isinstance(keys, np.ndarray) and keys.ndim == 1 else key_names(keys)
+    if len(names) == 0:
         raise PolicyError("the batch is empty: there is nothing to augment")
-    if not 0 <= progress <= 1:
+    if not -_ROUNDING <= progress <= 1 + _ROUNDING:
         raise PolicyError(f"progress takes the share of training done, 0 to 1, got {progress!r}")
-    return _Drawing(policy, keys, size, seed, epoch, view, progress).run()
+    return _Drawing(policy, names, size, seed, epoch, view, min(max(progress, 0.0), 1.0)).run()
 
 
 class _Drawing:

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from augment.filters import apply_filter
+from augment.pointwise import FLAT
 from augment.program import Blend, Colour, ColourStep, Filter, Segment, Warp, WarpStep
 
 Values = dict[str, Any]
@@ -90,7 +91,11 @@ def _colours() -> dict[str, Callable[[torch.Tensor, Values], torch.Tensor]]:
         "invert": lambda x, v: enhance.invert(x),
         "grayscale": lambda x, v: color.rgb_to_grayscale(x).expand(-1, 3, -1, -1),
         "channel_shuffle": lambda x, v: x[:, [int(source) for source in v["order"]]],
-        "autocontrast": lambda x, v: enhance.normalize_min_max(x).clamp(0, 1),
+        "autocontrast": lambda x, v: torch.where(
+            x.amax((2, 3), keepdim=True) - x.amin((2, 3), keepdim=True) < FLAT,
+            x,
+            enhance.normalize_min_max(x).clamp(0, 1),
+        ),  # Kornia makes a flat channel black
         "equalize": lambda x, v: enhance.equalize(x),
         "brightness_shift": lambda x, v: x + float(v["shift"]),
         "saturation_mean": lambda x, v: away(x, x.mean(1, keepdim=True), float(v["factor"])),

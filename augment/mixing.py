@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from augment.errors import PolicyError
-from augment.seeds import Keys, operation_seeds, sample_seeds, seed_for, uniforms
+from augment.seeds import Keys, key_names, operation_seeds, sample_seeds, seed_for, uniforms
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class MixTable:
     (n, 4) int64: x1, y1, x2, y2 of what the partner covers (cutmix; else zeros).
     """
 
-    keys: tuple[str | int, ...]
+    keys: tuple[str | int | float, ...]
     partner: np.ndarray
     share: np.ndarray
     blend: np.ndarray
@@ -75,7 +75,7 @@ class MixTable:
     @classmethod
     def from_rows(cls, keys: Keys, rows: Sequence[Mapping[str, Any]]) -> MixTable:
         """The table that `row` wrote down, for the same samples in any order."""
-        names = _names(keys)
+        names = key_names(keys)
         place = {key: index for index, key in enumerate(names)}
         missing = [row["partner"] for row in rows if row["partner"] not in place]
         if missing or len(rows) != len(names):
@@ -95,7 +95,7 @@ class MixTable:
 
 def draw_mix(mixing: Mixing, keys: Keys, size: tuple[int, int], *, seed: int = 0, epoch: int = 0) -> MixTable:
     """Draw for a batch with these keys, of images of `size` (height, width)."""
-    names = _names(keys)
+    names = key_names(keys)
     count = len(names)
     if count == 0:
         raise PolicyError("the batch is empty: there is nothing to mix")
@@ -195,7 +195,3 @@ def _betas(alpha: float, numbers: np.ndarray) -> np.ndarray:
         return numbers
     generators = (np.random.Generator(np.random.PCG64(int(number * 2.0**53))) for number in numbers)
     return np.array([generator.beta(alpha, alpha) for generator in generators])
-
-
-def _names(keys: Keys) -> tuple[str | int, ...]:
-    return tuple(keys.tolist() if isinstance(keys, np.ndarray) else keys)

@@ -15,7 +15,7 @@ import torch
 
 from augment.errors import PolicyError
 from augment.mixing import next_in_order
-from augment.seeds import Keys, operation_seeds, sample_seeds, uniforms
+from augment.seeds import Keys, key_names, operation_seeds, sample_seeds, uniforms
 
 #: Which way a tile lies from the point: left and top, right and top, left and bottom, right and bottom.
 _RIGHT, _DOWN = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
@@ -28,7 +28,7 @@ class MosaicTable:
     int64 x, y on a canvas of `size` (height, width). One of the tiles is the sample itself.
     """
 
-    keys: tuple[str | int, ...]
+    keys: tuple[str | int | float, ...]
     tiles: np.ndarray
     centre: np.ndarray
     size: tuple[int, int]
@@ -44,7 +44,7 @@ class MosaicTable:
     @classmethod
     def from_rows(cls, keys: Keys, rows: Sequence[Mapping[str, Any]]) -> MosaicTable:
         """The table that `row` wrote down, for the same samples in any order."""
-        names = tuple(keys.tolist() if isinstance(keys, np.ndarray) else keys)
+        names = key_names(keys)
         place = {key: index for index, key in enumerate(names)}
         missing = [key for row in rows for key in row["tiles"] if key not in place]
         if missing:
@@ -70,7 +70,7 @@ def draw_mosaic(keys: Keys, size: tuple[int, int], *, seed: int = 0, epoch: int 
 
     The partners are the next three in an order that the keys' hashes decide; a batch of fewer than four repeats itself.
     """
-    names = tuple(keys.tolist() if isinstance(keys, np.ndarray) else keys)
+    names = key_names(keys)
     if not names:
         raise PolicyError("the batch is empty: there is nothing to lay out")
     numbers = uniforms(operation_seeds(sample_seeds(seed, keys, epoch), ["mosaic"]), np.arange(1, 8, dtype=np.uint64))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 Value = float | Tensor
 ALONE = 96 * 96  # pixels from which an image is worth calls of its own on a CPU
+FLAT = 0.5 / 255  # what resampling may leave of a channel of one level: less than half a level from end to end
 AHEAD = (0.0, 4.0, 2.0)  # sextants from the hues of red, green and blue on to red
 
 
@@ -82,17 +83,19 @@ def posterize(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor
 
 
 def autocontrast(images: Tensor, value: Value = 0.0, out: Tensor | None = None) -> Tensor:
-    """kornia.enhance.normalize_min_max per channel, clamped as RandomAutoContrast does."""
+    """kornia.enhance.normalize_min_max per channel, clamped as RandomAutoContrast does. A flat channel stays (PIL, torchvision)."""
     del value
     flat = images.flatten(2)
     low, high = flat.amin(2), flat.amax(2)
+    still = high - low < FLAT
+    low, span = torch.where(still, 0.0, low), torch.where(still, 1.0, high - low + 1e-6)
     if out is not None and flat.shape[2] >= ALONE:  # numbers are faster than a broadcast tensor
-        for image, result, least, span in zip(images, out, low.tolist(), (high - low + 1e-6).tolist(), strict=True):
+        for image, result, least, width in zip(images, out, low.tolist(), span.tolist(), strict=True):
             for channel in range(len(image)):
-                torch.sub(image[channel], least[channel], out=result[channel]).div_(span[channel])
+                torch.sub(image[channel], least[channel], out=result[channel]).div_(width[channel])
         return out  # in [0, 1) already: the span is widened by 1e-6
     lifted = torch.sub(images, low[..., None, None], out=out)
-    return torch.div(lifted, (high - low + 1e-6)[..., None, None], out=out)
+    return torch.div(lifted, span[..., None, None], out=out)
 
 
 def equalize(images: Tensor, value: Value = 0.0, out: Tensor | None = None) -> Tensor:

@@ -18,6 +18,7 @@ not hold groups. No torch here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -234,7 +235,7 @@ class _Reader:
         if group == "augmix":
             width, depth = _whole("augmix.width", entry.get("width", 3)), _whole("augmix.depth", entry.get("depth", 3))
             alpha = entry.get("alpha", 1.0)
-            if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or alpha <= 0:
+            if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < math.inf:
                 raise PolicyError(f"augmix.alpha takes a number above 0, got {alpha!r}")
             at = self._reserve(path, 2 + width)
             chains = tuple(
@@ -308,7 +309,7 @@ def _bounds(group: str, weights: Any, count: int) -> tuple[float, ...]:
     """Upper ends of the members' shares of [0, 1)."""
     given = [1.0] * count if weights is None else weights
     numbers = isinstance(given, Sequence) and all(
-        isinstance(weight, (int, float)) and not isinstance(weight, bool) and weight >= 0 for weight in given
+        isinstance(weight, (int, float)) and not isinstance(weight, bool) and 0 <= weight < math.inf for weight in given
     )
     if not numbers or len(given) != count or sum(given) <= 0:
         raise PolicyError(f"{group}.weights takes {count} numbers from 0 on, not all 0, got {weights!r}")

@@ -78,7 +78,7 @@ def read(where: str, value: Any, low: float, high: float) -> Value:
         return value
     if isinstance(value, Mapping):
         return _read_mapping(where, dict(value), low, high)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if _is_number(value):
         bounds = (value, value)
     elif isinstance(value, (list, tuple)) and len(value) == 2 and all(_is_number(bound) for bound in value):
         bounds = (value[0], value[1])

@@ -167,7 +167,7 @@ class ChannelShuffle(Pointwise):
 
 @dataclass(frozen=True, kw_only=True)
 class Autocontrast(Pointwise):
-    """Each channel stretched to [0, 1]."""
+    """Each channel stretched to [0, 1]; a flat one, of less than half a level of 255, stays as it is (PIL, torchvision)."""
 
     name: ClassVar[str] = "autocontrast"
 

@@ -65,7 +65,9 @@ class Sharpness(Local):
 class Erase(Local):
     """A rectangle of one value (random erasing, Zhong et al. 2020; cutout with ratio 1). Values: top, left, height, width.
 
-    `scale` is its share of the image, `ratio` width over height, drawn log-uniformly; sides are cut to the image's.
+    `scale` is its share of the image, `ratio` width over height, drawn log-uniformly; sides are cut to the image's. What it
+    covers counts as cut off: masks are 0 there, points there get visibility 0, and a box that less than `min_visible` is left of is
+    dropped; the sides of the others stay. In a chain of augmix it shows through, and targets do not notice.
     """
 
     name: ClassVar[str] = "erase"

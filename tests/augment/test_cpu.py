@@ -165,6 +165,8 @@ def test_colours_and_filters_are_kornias_functions() -> None:
         settings = values | ({"kernel": 9} if name == "gaussian_blur" else {})
         ours = Augmenter([{name: settings}], backend="cv2")(images, KEYS[:6]).images.int()
         theirs = (function(images.float() / 255) * 255).round().clamp(0, 255).int()
+        if name == "autocontrast":  # Kornia makes a flat picture black; ours, like PIL, leaves it
+            theirs[0] = 77
         assert int((ours - theirs).abs().max()) <= largest, name
 
 
