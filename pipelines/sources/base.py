@@ -9,6 +9,8 @@ import errno
 import hashlib
 import json
 import os
+import posixpath
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,13 +21,15 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from pipelines import sample
 from pipelines.errors import UserError
 from pipelines.outcomes import Outcome, failed
-from pipelines.storage import canonical_json
+from pipelines.storage import Storage, canonical_json
 
 T = TypeVar("T")
 
 #: Threads that read and hash during a scan; both free the GIL.
 HASH_THREADS = 4
 SAMPLE_PREFIX = "sample:"
+#: Addresses, and paths of another system.
+_NO_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://|[A-Za-z]:[/\\]")
 #: Errors that are of the file and not of the moment.
 _LASTING = frozenset(
     {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.EINVAL}
@@ -130,6 +134,25 @@ def escapes(path: str) -> bool:
     """
     parts = PurePosixPath(path.replace("\\", "/")).parts
     return not parts or parts[0] == "/" or ".." in parts or "\0" in path or "://" in path
+
+
+def inside(storage: Storage, file: str, path: str) -> str | Outcome:
+    """A `path` that stands in `file`, relative to the storage; an outcome, and nothing is read, where it leads out of it.
+
+    Colons, backslashes and dots are parts of names here: nothing but the storage's own folder is ever joined to it.
+    """
+    if not path:
+        return failed("empty", detail="the path is empty")
+    if path.startswith("/") and storage.is_local:
+        plain = os.path.relpath(path, storage.root)
+    else:
+        plain = posixpath.normpath(posixpath.join(posixpath.dirname(file), path))
+    outside = "\0" in path or _NO_PATH.match(path) or plain.startswith("/") or plain.split("/")[0] == ".."
+    if not outside and storage.is_local:  # a link may lead out, too
+        outside = not (storage.root / plain).resolve().is_relative_to(storage.root.resolve())
+    if outside:
+        return failed("path_outside", detail=f"the path {path[:200]!r} leads out of the folder of this source")
+    return plain
 
 
 def read_object(raw: bytes, where: str) -> dict[str, Any] | Outcome:

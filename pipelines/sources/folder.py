@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator
 
@@ -13,17 +11,15 @@ from pipelines.sources.base import (
     Record,
     bad_record,
     caption_from,
-    digest,
     handed_over,
     hash_in_order,
     read_object,
     resolve,
-    too_many_bytes,
     unreadable,
 )
 from pipelines.sources.folder_contents import Contents, Look, place, stem_of
 from pipelines.sources.folder_tables import document_of
-from pipelines.sources.folder_walk import native_name, open_regular, readable, stored_name
+from pipelines.sources.folder_walk import hash_file, native_name, open_regular, readable, stored_name
 from pipelines.sources.labels import Label, StatedNames, label_from
 from pipelines.sources.params import FolderParams
 from pipelines.storage import Storage
@@ -42,7 +38,9 @@ class FolderSource:
         """Images sorted by their relative path, then what could not be looked at."""
         contents = self._found = Look(self._storage, self._params, self._stated).contents()
         label_of = {name: label for label, name in enumerate(contents.classes)}
-        for file, length, sha256, unread in hash_in_order(contents.images, lambda file: self._hash(file, max_bytes)):
+        for file, length, sha256, unread in hash_in_order(
+            contents.images, lambda file: hash_file(self._storage, file, max_bytes)
+        ):
             split, name = place(self._params, file)
             label = Label() if name is None else Label(label_of.get(name), name)
             label, caption, document, problem = self._described(file, label, contents)
@@ -112,19 +110,6 @@ class FolderSource:
             return self._storage.read_bytes(file)
         with open_regular(path) as handle:
             return handle.read(most)
-
-    def _hash(self, file: str, limit: int | None) -> tuple[int, bytes] | Outcome:
-        path = self._storage.local_path(file)
-        if path is None:
-            size = self._storage.size(file)
-            too_many = limit is not None and size > limit
-            return too_many_bytes(size, limit or 0) if too_many else digest(self._storage.read_bytes(file))
-        with open_regular(path) as handle:
-            size = os.fstat(handle.fileno()).st_size
-            if limit is not None and size > limit:
-                return too_many_bytes(size, limit)
-            sha256 = hashlib.file_digest(handle, "sha256").digest()
-            return handle.tell(), sha256
 
 
 def _beside(file: str, sides: dict[str, str]) -> str | None:

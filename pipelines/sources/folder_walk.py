@@ -1,11 +1,12 @@
 """What lies in a folder, entry by entry: files to look at, what is passed over and why, what cannot be read.
 
-No file is opened, so nothing in a folder can make this wait; names that are no UTF-8 are carried as Python's own escapes.
+Walking opens no file, so nothing in a folder can make it wait; names that are no UTF-8 are carried as Python's own escapes.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections import Counter
@@ -15,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
 from pipelines.outcomes import Outcome
-from pipelines.sources.base import litter, unreadable
+from pipelines.sources.base import digest, litter, too_many_bytes, unreadable
 from pipelines.storage import Storage
 
 #: Links to folders that one path may lead through; more is a maze.
@@ -116,6 +117,21 @@ def open_regular(path: Path) -> BufferedReader:
         return os.fdopen(handle, "rb")
     os.close(handle)
     raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+def hash_file(storage: Storage, file: str, limit: int | None) -> tuple[int, bytes] | Outcome:
+    """(length, sha256) of a file; an outcome, and nothing is read, where it has more than `limit` bytes."""
+    path = storage.local_path(file)
+    if path is None:
+        size = storage.size(file)
+        too_many = limit is not None and size > limit
+        return too_many_bytes(size, limit or 0) if too_many else digest(storage.read_bytes(file))
+    with open_regular(path) as handle:
+        size = os.fstat(handle.fileno()).st_size
+        if limit is not None and size > limit:
+            return too_many_bytes(size, limit)
+        sha256 = hashlib.file_digest(handle, "sha256").digest()
+        return handle.tell(), sha256
 
 
 def readable(name: str) -> str:

@@ -77,10 +77,12 @@ class TarParams(_Common):
 
 
 class ParquetParams(_Common):
-    """One parquet file or a folder of them, with image bytes in a column or paths to image files.
+    """One parquet file, a folder of them or a pattern, with image bytes in a column or paths to image files.
 
-    `image_column` holds bytes, or Hugging Face's struct of `bytes` and `path`; `path_column` paths relative to the
-    parquet file. Exactly one is given. Labels are numbers or names; names from Hugging Face's metadata are used.
+    `image_column` holds bytes (or lists of them, or base64), or Hugging Face's struct of `bytes` and `path`; `path_column`
+    paths relative to the parquet file, which may not lead out of this source's folder. Exactly one is given. Labels are
+    numbers or names; names from Hugging Face's metadata are used, and a folder `COLUMN=VALUE` gives its files that label.
+    Files that are no sound parquet are all named and refused; rows that a damaged row group does not give fail one by one.
     """
 
     type: Literal["parquet"] = "parquet"

@@ -1,30 +1,46 @@
 """Images in parquet tables: bytes in a column, Hugging Face's image struct, or paths to files beside the table.
 
-A parquet row can only be read with its row group. Scanning streams one group at a time; `read` keeps the last few
-groups, so records that are read in scan order (`order: source` in `ingest`) cost one pass.
+A parquet row can only be read with the rows before it in its row group. Scanning streams batches of bounded bytes; `read`
+goes on from where it stands and keeps some batches, so records that are read in scan order (`order: source` in `ingest`)
+cost one pass.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import UserError
-from pipelines.outcomes import Outcome
-from pipelines.sources.base import Record, caption_from, digest, escapes, hash_in_order
+from pipelines.outcomes import Outcome, failed
+from pipelines.sources.base import (
+    Record,
+    caption_from,
+    hash_in_order,
+    inside,
+    is_hidden,
+    too_many_bytes,
+)
+from pipelines.sources.cells import image_of, unfit, values_of
 from pipelines.sources.files import open_files
+from pipelines.sources.folder_walk import hash_file, native_name, readable, stored_name
 from pipelines.sources.labels import NO_NAMES, Names, label_from, merge
 from pipelines.sources.params import ParquetParams
-from pipelines.storage import Storage
+from pipelines.sources.row_groups import DAMAGE, Batch, RowReader, batches, column_of, open_table
 
-#: Row groups kept by `read`, per process and source.
-_GROUPS_KEPT = 4
+_ENDINGS = (".parquet", ".pq", ".parq")
+#: What hive calls the folder of rows without a value.
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+#: Rows of a damaged row group that get a row each; what a footer claims beyond is counted only.
+_MOST_LOST = 1_000_000
+#: Damaged or unfit files that are told in full.
+_SHOWN = 20
 
 
 class ParquetSource:
@@ -32,39 +48,79 @@ class ParquetSource:
 
     def __init__(self, params: ParquetParams) -> None:
         self._params = params
-        self._storage, self._files, self._beside = open_files(params.path, (".parquet",), "parquet file")
-        self._groups: OrderedDict[tuple[str, int], pa.ChunkedArray] = OrderedDict()
-        self._lock = threading.Lock()
+        self._storage, self._files, self._beside = open_files(params.path, _ENDINGS, "parquet file", _is_hidden)
+        self._rows = RowReader(self._storage, self._image_column)
+        self._passed: Counter[str] = Counter()
 
     def scan(self, max_bytes: int | None = None) -> Iterator[Record]:
-        """Files by name, rows in file order. An absent image is a record of no bytes, which the image path refuses."""
+        """Files by name, rows in file order. What a damaged row group does not give is a row each, too."""
+        self._passed = self._beside.copy()
+        stated = self._stated()
         for file in self._files:
-            with self._open(file) as table:
-                names, start = self._names(table.schema_arrow), 0
-                for index in range(table.num_row_groups):
-                    group = table.read_row_group(index, columns=self._columns())
-                    yield from self._scan_group(file, index, start, group, names)
-                    start += group.num_rows
+            with open_table(self._storage, file) as table:
+                partition = _partition(file, self._params.label_column)
+                inside = set(table.schema_arrow.names)
+                columns = [name for name in self._columns() if name in inside]
+                bases = _first_rows(table)
+                for batch in batches(table, columns):
+                    first = bases[batch.group] + batch.start
+                    if batch.rows is None:
+                        yield from self._lost(file, first, batch)
+                    else:
+                        yield from self._scan_batch(file, first, batch, stated[file], partition, max_bytes)
 
-    def _scan_group(self, file: str, index: int, start: int, group: pa.Table, names: Names) -> Iterator[Record]:
-        images = group.column(self._image_column)
+    def read(self, record: Record) -> bytes:
+        file = native_name(record.file)
+        found = image_of(self._rows.cell(file, record.offset, record.row), self._paths)
+        if isinstance(found, str):
+            path = inside(self._storage, file, found)
+            if isinstance(path, str):
+                return self._storage.read_bytes(path)
+            found = path
+        if isinstance(found, Outcome):
+            raise OSError(found.detail)
+        return bytes(found)
 
-        def load(row: int) -> tuple[int, bytes]:
-            return digest(self._bytes(images[row].as_py(), file, start + row))
+    def classes(self) -> list[str]:
+        """`classes`, else the names in Hugging Face's metadata, file by file. Text labels are names as they are met."""
+        if self._params.classes is not None or self._params.label_column is None:
+            return list(self._params.classes or ())
+        return merge(self._stated().values())
 
-        labels = self._values(group, self._params.label_column)
-        captions = self._values(group, self._params.caption_column)
-        for row, length, sha256, unread in hash_in_order(range(group.num_rows), load):
-            where = f"{file}#{start + row}"
-            said = label_from(labels[row], names)
-            caption = caption_from(captions[row])
+    def passed_over(self) -> Counter[str]:
+        return self._passed.copy()
+
+    def _scan_batch(
+        self, file: str, first: int, batch: Batch, names: Names, partition: str | None, limit: int | None
+    ) -> Iterator[Record]:
+        rows = batch.rows
+        assert rows is not None
+        images = column_of(rows, self._image_column)
+
+        def load(row: int) -> tuple[int, bytes] | Outcome:
+            found = image_of(images[row], self._paths)
+            if isinstance(found, str):
+                path = inside(self._storage, file, found)
+                return path if isinstance(path, Outcome) else hash_file(self._storage, path, limit)
+            if isinstance(found, Outcome):
+                return found
+            size = len(found)
+            if limit is not None and size > limit:
+                return too_many_bytes(size, limit)
+            return size, hashlib.sha256(found).digest()
+
+        labels = _values(rows, self._params.label_column)
+        captions = _values(rows, self._params.caption_column)
+        for row, length, sha256, unread in hash_in_order(range(rows.num_rows), load):
+            said = label_from(labels[row], names) if labels else label_from(partition or None, names, member=True)
+            caption = caption_from(captions[row] if captions else None)
             refused = caption if isinstance(caption, Outcome) else None
             yield Record(
-                source=where,
-                file=file,
-                offset=index,
+                source=f"{readable(file)}#{first + row}",
+                file=stored_name(file),
+                offset=batch.group,
                 length=length,
-                row=row,
+                row=batch.start + row,
                 label=said.index,
                 label_name=said.name,
                 split=self._params.split,
@@ -73,31 +129,52 @@ class ParquetSource:
                 problem=unread or said.problem or refused,
             )
 
-    def read(self, record: Record) -> bytes:
-        place = (record.file, record.offset)
-        with self._lock:
-            images = self._groups.get(place)
-            if images is None:
-                with self._open(record.file) as table:
-                    images = table.read_row_group(record.offset, columns=[self._image_column]).column(0)
-                self._groups[place] = images
-                while len(self._groups) > _GROUPS_KEPT:
-                    self._groups.popitem(last=False)
-            self._groups.move_to_end(place)
-        return self._bytes(images[record.row].as_py(), record.file, record.row)
+    def _lost(self, file: str, first: int, batch: Batch) -> Iterator[Record]:
+        """The rows that a damaged row group does not give."""
+        told = f"row group {batch.group} cannot be read from its row {batch.start} on: {batch.problem}"
+        problem = failed("damaged_table", detail=told)
+        for row in range(min(batch.length, _MOST_LOST)):
+            place = (f"{readable(file)}#{first + row}", stored_name(file), batch.group, 0, batch.start + row)
+            yield Record(*place, None, None, self._params.split, None, None, problem=problem)
+        if batch.length > _MOST_LOST:
+            self._passed["damaged_table"] += batch.length - _MOST_LOST
 
-    def classes(self) -> list[str]:
-        """`classes`, else the names in Hugging Face's metadata, file by file. Text labels are names as they are met."""
-        if self._params.classes is not None or self._params.label_column is None:
-            return list(self._params.classes or ())
-        told = []
+    def _stated(self) -> dict[str, Names]:
+        """The class names by index for the labels of each file; `UserError` that names every file that is unfit."""
+        found: dict[str, Names] = {}
+        wrong = []
         for file in self._files:
-            with self._open(file) as table:
-                told.append(self._names(table.schema_arrow))
-        return merge(told)
+            try:
+                with open_table(self._storage, file) as table:
+                    schema = table.schema_arrow
+            except FileNotFoundError:
+                raise
+            except DAMAGE as error:
+                wrong.append(f"{readable(file)} is not a sound parquet file ({str(error).splitlines()[0][:200]})")
+                continue
+            fault = self._fault(file, schema)
+            if fault:
+                wrong.append(f"{readable(file)}: {fault}")
+            found[file] = self._names(schema)
+        if wrong:
+            more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+            raise UserError(
+                f"{len(wrong)} of {len(self._files)} tables at {self._storage.url} cannot be used: "
+                f"{'; '.join(wrong[:_SHOWN])}{more}. Mend them or move them away"
+            )
+        return found
 
-    def passed_over(self) -> Counter[str]:
-        return Counter()
+    def _fault(self, file: str, schema: pa.Schema) -> str | None:
+        """Why a table cannot be used as the parameters say."""
+        names = schema.names
+        for column in self._columns():
+            if names.count(column) > 1:
+                return f"it has {names.count(column)} columns {column!r}; rename one"
+            if column not in names and (column != self._params.label_column or _partition(file, column) is None):
+                return f"it has no column {column!r}; it has {', '.join(names)}"
+        kind = schema.field(self._image_column).type
+        reason = unfit(kind, self._paths)
+        return f"column {self._image_column!r} of type {kind} {reason}" if reason else None
 
     def _names(self, schema: pa.Schema) -> Names:
         """The class names by index for the labels of a file with this schema."""
@@ -105,6 +182,10 @@ class ParquetSource:
             return Names(self._params.classes)
         column = self._params.label_column
         return NO_NAMES if column is None else Names(_hugging_face_names(schema.metadata, column))
+
+    @property
+    def _paths(self) -> bool:
+        return self._params.path_column is not None
 
     @property
     def _image_column(self) -> str:
@@ -116,60 +197,38 @@ class ParquetSource:
         wanted = (self._image_column, self._params.label_column, self._params.caption_column)
         return [name for name in dict.fromkeys(wanted) if name is not None]
 
-    def _open(self, file: str) -> pq.ParquetFile:
-        local = self._storage.local_path(file)
-        try:
-            table = pq.ParquetFile(local if local is not None else self._storage.open(file))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{file} in {self._storage.url} is not a sound parquet file: {error}") from error
-        names = table.schema_arrow.names
-        for column in self._columns():
-            if column not in names:
-                table.close()
-                raise UserError(f"{file} has no column {column!r}; it has {', '.join(names)}")
-        kind = table.schema_arrow.field(self._image_column).type
-        sound = _is_text(kind) if self._params.path_column else _is_image(kind)
-        if not sound:
-            table.close()
-            raise UserError(f"{file}: column {self._image_column!r} of type {kind} does not hold images; name another")
-        return table
 
-    @staticmethod
-    def _values(group: pa.Table, column: str | None) -> list[Any]:
-        return [None] * group.num_rows if column is None else group.column(column).to_pylist()
-
-    def _bytes(self, value: Any, file: str, row: int) -> bytes:
-        """Encoded bytes of one cell: bytes, a path, a struct of both, or nothing."""
-        path: str | None = None
-        if isinstance(value, dict):
-            value, path = value.get("bytes"), value.get("path")
-        if isinstance(value, bytes):
-            return value
-        path = value if isinstance(value, str) else path
-        if path is None:
-            return b""
-        if escapes(path):
-            raise UserError(f"{file}#{row}: the path {path!r} leaves the folder of the table; make it relative to it")
-        folder = file.rpartition("/")[0]
-        return _read_beside(self._storage, f"{folder}/{path}" if folder else path, f"{file}#{row}")
+def _first_rows(table: pq.ParquetFile) -> list[int]:
+    """The number in the file of each row group's first row."""
+    found, total = [], 0
+    for group in range(table.num_row_groups):
+        found.append(total)
+        total += table.metadata.row_group(group).num_rows
+    return found
 
 
-def _read_beside(storage: Storage, path: str, where: str) -> bytes:
-    try:
-        return storage.read_bytes(path)
-    except FileNotFoundError as error:
-        raise UserError(f"{where}: no file {path} in {storage.url}; check the path column") from error
+def _values(rows: pa.RecordBatch, column: str | None) -> list[Any] | None:
+    """All cells of a column; None where there is none of this name."""
+    if column is None or column not in rows.schema.names:
+        return None
+    return values_of(column_of(rows, column))
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(value) or pa.types.is_large_string(value))
+def _partition(file: str, column: str | None) -> str | None:
+    """The value of a column that hive's way of naming folders (`label=cat/part-0.parquet`) gives all rows of a file.
+
+    "" where the folder says that they have none, None where no folder says anything.
+    """
+    for part in file.split("/")[:-1]:
+        name, equals, value = part.partition("=")
+        if equals and unquote(name) == column:
+            return "" if value == _NO_VALUE else unquote(value)
+    return None
 
 
-def _is_image(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return "bytes" in [field.name for field in kind]
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+def _is_hidden(path: str) -> bool:
+    """Spark and Hadoop leave their own files under names with an underscore: `_SUCCESS`, `_metadata`, `_temporary/`."""
+    return is_hidden(path) or any(part.startswith("_") and "=" not in part for part in path.split("/"))
 
 
 def _hugging_face_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str]:

@@ -11,9 +11,10 @@ from pipelines.outcomes import Outcome, dropped, failed
 from pipelines.shards.walker import TarDamage, TarWalker
 from pipelines.sources.base import MAX_SIDE_BYTES, Record, caption_from, handed_over, read_object
 from pipelines.sources.files import open_files
+from pipelines.sources.folder_walk import native_name, readable, stored_name
 from pipelines.sources.labels import Label, Names, StatedNames, bad_label, label_from
 from pipelines.sources.params import TarParams
-from pipelines.sources.tar_samples import SamplesOfTar, TarSample, printable
+from pipelines.sources.tar_samples import SamplesOfTar, TarSample
 
 #: Files of these formats do not end in zeros unless something filled them up; so many, and this far back, are looked at.
 _NEVER_ZERO_AT_END = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "json", "txt", "cls")
@@ -57,7 +58,7 @@ class TarSource:
             raise UserError(self._refusal(damaged))
 
     def read(self, record: Record) -> bytes:
-        return self._storage.pread(record.file, record.offset, record.length)
+        return self._storage.pread(native_name(record.file), record.offset, record.length)
 
     def classes(self) -> list[str]:
         return self._names.merged(self._files)
@@ -71,16 +72,16 @@ class TarSource:
             problem = failed("damaged_archive", detail="the archive breaks off in this sample")
         first = sample.images[0]
         for image in sample.images:
-            where = f"{file}::{printable(image.name)}"
+            where = f"{readable(file)}::{readable(image.name)}"
             if sample.archive or sample.repeat:  # the name says it no more
                 where += f"@{image.offset}"
             trouble = image.problem or problem
             if image is not first and trouble is None and self._params.images == "first":
-                told = f"{printable(first.name)} is the image of this sample; images: all keeps every one"
+                told = f"{readable(first.name)} is the image of this sample; images: all keeps every one"
                 trouble = dropped("further_image", told)
             yield Record(
                 source=where,
-                file=file,
+                file=stored_name(file),
                 offset=image.offset,
                 length=image.size,
                 row=-1,
@@ -126,7 +127,8 @@ class TarSource:
     def _lost(self, file: str, damage: TarDamage) -> Record:
         """The row for all that is not to be had of a damaged tar."""
         problem = failed("damaged_archive", detail=f"from byte {damage.offset} on nothing can be read: {damage.reason}")
-        return Record(file, file, damage.offset, 0, -1, None, None, self._params.split, None, None, problem=problem)
+        place = (readable(file), stored_name(file), damage.offset, 0, -1)
+        return Record(*place, None, None, self._params.split, None, None, problem=problem)
 
     def _zeroed_tail(self, file: str, samples: SamplesOfTar) -> TarDamage | None:
         """The damage of a tar that reads to its end, but only because a copy that broke off was filled up with zeros."""
@@ -139,7 +141,7 @@ class TarSource:
         if zeros < min(last.size, _ZEROS) or end.rstrip(b"\0").endswith((b"\xff\xd9", b"IEND\xaeB`\x82", b"\x3b")):
             return None
         return TarDamage(
-            last.offset + last.size - zeros, f"zeros to the end of the file, from inside {printable(last.name)!r} on"
+            last.offset + last.size - zeros, f"zeros to the end of the file, from inside {readable(last.name)!r} on"
         )
 
     def _refusal(self, damaged: list[str]) -> str:
@@ -153,7 +155,7 @@ class TarSource:
 
 
 def _told(file: str, damage: TarDamage) -> str:
-    return f"{printable(file)} (byte {damage.offset}: {damage.reason})"
+    return f"{readable(file)} (byte {damage.offset}: {damage.reason})"
 
 
 def _damage_of(file: str, stream: Any) -> list[str]:

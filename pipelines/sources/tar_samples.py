@@ -19,6 +19,7 @@ from pipelines.outcomes import Outcome, failed
 from pipelines.shards.members import image_ending, is_litter, split_name
 from pipelines.shards.walker import TarDamage, TarMember, TarWalker
 from pipelines.sources.base import too_many_bytes
+from pipelines.sources.folder_walk import readable
 
 #: Members that describe an image.
 SIDES = ("cls", "txt", "json")
@@ -164,7 +165,7 @@ class SamplesOfTar:
             self.passed[f"{member.kind}_entry"] += 1
             return None
         if image_ending(member.name) is None and ext not in SIDES:
-            ending = f"ending_{printable(ext)[:20]}"
+            ending = f"ending_{readable(ext)[:20]}"
             if ending not in self.passed and len(self.passed) >= _MOST_ENDINGS:
                 ending = "ending_other"
             self.passed[ending] += 1
@@ -215,11 +216,6 @@ class SamplesOfTar:
             if end in found:
                 found.setdefault(name, found[end])
         return found
-
-
-def printable(name: str) -> str:
-    """A name from a tar as text that any file can hold: bytes that are no UTF-8 become `\\xNN`."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _replayed(file: BinaryIO) -> Iterator[TarSample]:
