@@ -157,7 +157,7 @@ def test_a_folder_and_a_tar_hand_over_what_stands_beside_their_images(tmp_path: 
     image = {"resize": "pad", "size": 32, "format": "png"}
     for params in (folder, tarred):
         section = IngestParams.model_validate({"sources": [params.model_dump(mode="json")], "image": image})
-        place = tmp_path / params.type
+        place = tmp_path / "out" / params.type
         execute(Ingest(), Job("ingest", section, RunParams(device="cpu"), str(place)), SerialRunner)
         dataset = Dataset.open(place / "ingest")
         rows = dataset.rows(["key", "source", "members"]).to_pylist()
@@ -177,7 +177,8 @@ def test_an_image_whose_annotations_are_of_another_size_fails_alone(tmp_path: Pa
         (tmp_path / "in" / f"{name}.json").write_text(json.dumps(coco([1, 1, 9, 9], width=width, height=48)))
     source = {"type": "folder", "path": str(tmp_path / "in"), "layout": "flat"}
     section = IngestParams.model_validate({"sources": [source]})
-    execute(Ingest(), Job("ingest", section, RunParams(device="cpu"), str(tmp_path)), SerialRunner)
+    run = RunParams.model_validate({"device": "cpu", "breaker": {"max_failed": 1}})
+    execute(Ingest(), Job("ingest", section, run, str(tmp_path)), SerialRunner)
     stats = json.loads((tmp_path / "ingest" / "stats.json").read_text())
     assert stats["outcomes"] == {"kept": 1, "dropped": 0, "failed": 1}
     assert "bad_annotations" in json.dumps(stats)
