@@ -18,9 +18,9 @@ from pipelines.runtime.job import Job
 from pipelines.runtime.ledger import PLAN_FOLDER, STAGE_FILE, all_markers
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.index import INDEX
-from pipelines.shards.lint import lint
 from pipelines.shards.sidecar import read_sidecar
 from pipelines.stages import STAGES, get_stage
+from pipelines.stages.linting import lint_all
 from pipelines.storage import Storage
 
 #: Rows a table shows before it says how many more there are.
@@ -83,7 +83,7 @@ def _status_row(output: Storage, logs: Storage, stage: str) -> tuple[str, str, s
 
 def lint_table(url: str, decode: bool) -> tuple[Table, bool]:
     """Findings of `lint` and whether the dataset is sound."""
-    report = lint(url, _decode if decode else None)
+    report = lint_all(url, _decode if decode else None)
     table = Table(title=f"{url}: {report.samples:,} samples, {human_bytes(report.bytes)}")
     for name in ("severity", "code", "where", "message"):
         table.add_column(name)

@@ -1,6 +1,7 @@
 """Opens what the stages left, finished or not, and never raises over it: what cannot be read is told in the report.
 
-A stage counts only when it is finished (`stage.json`); files of an unfinished one would mix two runs.
+A stage counts only when it is finished (`stage.json`); files of an unfinished one would mix two runs. A file that is not
+the one that the stage left counts as one that cannot be read.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipelines.errors import UserError
-from pipelines.runtime.ledger import CONFIG_FILE, PLAN_FOLDER, STAGE_FILE
+from pipelines.runtime.finished import Finished
+from pipelines.runtime.ledger import PLAN_FOLDER, STAGE_FILE
 from pipelines.runtime.units import LEDGER
 from pipelines.shards.dataset import Dataset
+from pipelines.shards.publish import STATS_FILE
 from pipelines.storage import Storage
 
 #: Stages that are kept apart by item, each item in a folder of its own.
@@ -61,6 +64,7 @@ class Outputs:
         self._folders = folders
         self._logs = logs
         self.problems: list[str] = []
+        self._made: dict[str, Finished] = {}
         self.stages = {name: self._stage(name) for name in folders}
 
     @classmethod
@@ -73,62 +77,83 @@ class Outputs:
 
     def json(self, stage: str, path: str) -> dict[str, Any]:
         """A JSON object of a finished stage (or STAGE@ITEM); empty when there is none."""
-        return self._json(self._folders[stage], path) if self.done(stage) else {}
+        return self._parsed(stage, path, self.raw(stage, path))
 
     def csv(self, stage: str, path: str) -> list[dict[str, str]]:
         """The rows of a CSV file of a finished stage."""
-        raw = self._bytes(self._folders[stage], path) if self.done(stage) else None
+        raw = self.raw(stage, path)
         if raw is None:
             return []
         try:
             return [dict(row) for row in csv.DictReader(io.StringIO(raw.decode("utf-8")))]
         except (UnicodeDecodeError, csv.Error) as error:
-            self._problem(self._folders[stage], path, error)
+            self._problem(stage, error, path)
             return []
 
     def files(self, stage: str, folder: str) -> list[str]:
         """Paths of the files below a folder of a finished stage."""
-        return self._folders[stage].list(folder) if self.done(stage) else []
+        try:
+            return self._made[stage].paths(folder) if self.done(stage) else []
+        except UserError as error:
+            self._problem(stage, error)
+            return []
 
     def raw(self, stage: str, path: str) -> bytes | None:
         """A file of a finished stage."""
-        return self._bytes(self._folders[stage], path) if self.done(stage) else None
+        if not self.done(stage):
+            return None
+        try:
+            return self._made[stage].read(path) if self._made[stage].has(path) else None
+        except (UserError, OSError) as error:
+            self._problem(stage, error)
+            return None
 
     def dataset(self, stage: str, part: str = "") -> Dataset | None:
         """A published dataset of a finished stage."""
-        if not self.done(stage) or not self._folders[stage].child(part).exists("index.json"):
-            return None
         try:
-            return Dataset.open(self._folders[stage].child(part))
+            return self._made[stage].dataset(part) if self.done(stage) else None
         except UserError as error:
-            self.problems.append(str(error))
+            self._problem(stage, error)
             return None
 
     def stats(self, stage: str, part: str = "") -> dict[str, Any]:
         """`stats.json` of a dataset of a finished stage."""
-        return self._json(self._folders[stage].child(part), "stats.json") if self.done(stage) else {}
+        dataset = self.dataset(stage, part)
+        if dataset is None:
+            return {}
+        try:
+            return self._parsed(stage, STATS_FILE, dataset.file(STATS_FILE))
+        except UserError as error:
+            self._problem(stage, error)
+            return {}
 
     def _stage(self, name: str) -> StageRecord:
         folder = self._folders[name]
-        form = self._json(folder, STAGE_FILE)
-        if not form:
-            begun = folder.exists(f"{PLAN_FOLDER}/units.json") or folder.exists(LEDGER)
-            return StageRecord(name, "unfinished" if begun else "missing")
+        begun = folder.exists(f"{PLAN_FOLDER}/units.json") or folder.exists(LEDGER)
+        state: Literal["unfinished", "missing"] = "unfinished" if begun else "missing"
+        if not folder.exists(STAGE_FILE):
+            return StageRecord(name, state)
         counts: Counter[str] = Counter()
         reasons: Counter[str] = Counter()
-        # What was generated is looked at again when it is admitted: only that counts a sample.
-        for path in folder.list(f"{LEDGER}/kept" if name.startswith("datadream@") else LEDGER):
-            marker = self._json(folder, path)
-            for total, key in ((counts, "counts"), (reasons, "reasons")):
-                part = marker.get(key)
-                total.update(
-                    {str(k): v for k, v in part.items() if isinstance(v, int)} if isinstance(part, dict) else {}
-                )
-        log = self._json(self._logs, f"{name}.json")
-        return StageRecord(name, "done", form, self._json(folder, CONFIG_FILE), counts, reasons, log)
+        try:
+            made = Finished(folder, name)
+            config = made.config()
+            for marker in made.markers:
+                # What was generated is looked at again when it is admitted: only that counts a sample.
+                if not name.startswith("datadream@") or marker.name.startswith("kept/"):
+                    counts.update(marker.counts)
+                    reasons.update(marker.reasons)
+        except UserError as error:
+            self._problem(name, error)
+            return StageRecord(name, state)
+        self._made[name] = made
+        return StageRecord(name, "done", made.form, config, counts, reasons, self._log(name))
 
-    def _json(self, folder: Storage, path: str) -> dict[str, Any]:
-        raw = self._bytes(folder, path)
+    def _log(self, name: str) -> dict[str, Any]:
+        path = f"{name}.json"
+        return self._parsed(name, path, self._logs.read_bytes(path)) if self._logs.exists(path) else {}
+
+    def _parsed(self, stage: str, path: str, raw: bytes | None) -> dict[str, Any]:
         if raw is None:
             return {}
         try:
@@ -136,22 +161,14 @@ class Outputs:
             if not isinstance(form, dict):
                 raise ValueError(f"holds {type(form).__name__}, not an object")
         except (ValueError, RecursionError) as error:
-            self._problem(folder, path, error)
+            self._problem(stage, error, path)
             return {}
         return form
 
-    def _bytes(self, folder: Storage, path: str) -> bytes | None:
-        if not folder.exists(path):
-            return None
-        try:
-            return folder.read_bytes(path)
-        except OSError as error:
-            self._problem(folder, path, error)
-            return None
-
-    def _problem(self, folder: Storage, path: str, error: Exception) -> None:
-        where = f"{folder.url.rsplit('/', 1)[-1]}/{path}"  # the page must not hold a path of the machine
-        self.problems.append(f"{where} cannot be read: {' '.join(str(error).split())}")
+    def _problem(self, stage: str, error: Exception, path: str = "") -> None:
+        # The page must not hold a path of the machine.
+        said = " ".join(str(error).split()).replace(self._folders[stage].url, folder_of(stage))
+        self.problems.append(f"{folder_of(stage)}/{path} cannot be read: {said}" if path else said)
 
 
 def content_digest(folder: Storage) -> str | None:

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, Protocol
 
 from pipelines import __version__
-from pipelines.errors import UserError
 from pipelines.locations import redacted
 from pipelines.runtime import folder
 from pipelines.runtime.breaker import Breaker
@@ -20,14 +19,14 @@ from pipelines.runtime.folder import Prepared, plan_digest
 from pipelines.runtime.guard import no_units, only_run
 from pipelines.runtime.inputs import inputs_of, require_pinned
 from pipelines.runtime.job import Job, Stage
-from pipelines.runtime.ledger import STAGE_FILE, Ledger
+from pipelines.runtime.ledger import Ledger
 from pipelines.runtime.machine import machine_errors
 from pipelines.runtime.ownership import require_ours
 from pipelines.runtime.places import require_place
 from pipelines.runtime.progress import ProgressView
 from pipelines.runtime.tally import Tally, transient_of
-from pipelines.runtime.units import LEDGER, Marker, Unit
-from pipelines.storage import Storage, pretty_json
+from pipelines.runtime.units import Marker, Unit
+from pipelines.storage import pretty_json
 
 #: Called as `tick(unit, done, total, note)` while units run.
 TickOf = Callable[[str, float, float, str], None]
@@ -172,10 +171,3 @@ def _log(stage: Stage[Any], job: Job[Any], prepared: Prepared, started: float) -
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
     job.logs.write_bytes(f"{job.name}.json", pretty_json(form))
-
-
-def require_finished(storage: Storage, stage: str) -> None:
-    """A stage reads only finished inputs."""
-    if not storage.exists(STAGE_FILE):
-        state = "is unfinished" if storage.exists(LEDGER) else "does not exist"
-        raise UserError(f"the input {storage.url} {state}; run first: limbeck run {stage}")

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pipelines.errors import StageStopped
 from pipelines.locations import redacted_values
 from pipelines.runtime.job import Job, Plan, Stage
-from pipelines.runtime.ledger import CONFIG_FILE, PLAN_FOLDER, STAGE_FILE, sha256_of
+from pipelines.runtime.ledger import CONFIG_FILE, PLAN_FOLDER, STAGE_FILE, content_of, sha256_of
 from pipelines.runtime.ownership import (
     NAMES_FILE,
     UNITS_FILE,
@@ -115,7 +115,7 @@ def resolved_config(stage: Stage[Any], job: Job[Any]) -> dict[str, Any]:
 
 
 def config_bytes(stage: Stage[Any], job: Job[Any]) -> bytes:
-    return pretty_json(resolved_config(stage, job))
+    return signed_bytes(resolved_config(stage, job))
 
 
 def finish(
@@ -151,7 +151,7 @@ def finish(
             "plan": prepared.digest,
             "units": len(markers),
             # Not the parameters: later stages name this one by the hash of this file, and some parameters decide no byte.
-            "content": _content(markers),
+            "content": content_of(markers),
             "facts": facts,
             "files": _entries(output, [path for path in present if path not in of_units | {CONFIG_FILE}]),
         }
@@ -203,12 +203,6 @@ def _visited(job: Job[Any], foreign: Sequence[str]) -> StageStopped:
     )
 
 
-def _content(markers: Sequence[Marker]) -> str:
-    """32 hex characters over the files of all units: with `files`, every byte of the output hangs on the seal."""
-    form = sorted([entry.path, entry.bytes, entry.sha256] for marker in markers for entry in marker.files)
-    return hashlib.sha256(canonical_json(form)).hexdigest()[:32]
-
-
 def _entries(output: Storage, paths: Iterable[str]) -> list[dict[str, Any]]:
     sizes = output.sizes()
     named = sorted(path for path in paths if not is_litter(path) and not path.startswith(f"{LEDGER}/"))
@@ -225,7 +219,7 @@ def sealed(stage: Stage[Any], job: Job[Any], prepared: Prepared, verify: bool) -
         return None
     try:
         entries = [FileEntry(**entry) for entry in form["files"]]
-        content = _content([prepared.done[unit.name] for unit in prepared.plan.units])
+        content = content_of([prepared.done[unit.name] for unit in prepared.plan.units])
         if form["plan"] != prepared.digest or form["version"] != stage.version or config != config_bytes(stage, job):
             return None
         if form.get("content") != content:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import UserError
+from pipelines.shards.account import Account
 from pipelines.shards.checksum import sum_of
 from pipelines.shards.index import INDEX, Index, ShardEntry, read_index
 from pipelines.shards.publish import CLASSES_FILE, publish, unpublish
@@ -66,6 +67,11 @@ class Dataset:
     def index(self) -> dict[str, Any]:
         """The document `index.json`; the attribute `shards` has its entries as typed values."""
         return self._index.to_json()
+
+    @property
+    def account(self) -> Account:
+        """What was seen on the way to this dataset, and where it went."""
+        return self._index.account
 
     @cached_property
     def classes(self) -> list[str]:

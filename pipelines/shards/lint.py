@@ -28,30 +28,40 @@ def lint(url: str, decode: Decode | None = None) -> LintReport:
     `decode` takes encoded image bytes and raises when they are unsound; without it only the first bytes of images are
     looked at. Shards are streamed; what grows with the dataset is 8 bytes a sample.
     """
+    storage, files = found_at(url)
+    checker = Checker(Findings(), decode)
+    if not check_datasets(checker, storage, files):
+        check_tars(checker, storage, files)
+    return checker.report()
+
+
+def found_at(url: str) -> tuple[Storage, list[str]]:
+    """The folder of a dataset or of one tar, and the paths in it that are meant; `UserError` when nothing is there."""
     if url.endswith(".tar"):
         folder, _, name = url.rpartition("/")
-        storage, files = Storage(folder or "."), [name]
+        storage = Storage(folder or ".")
         if not storage.exists(name):
             raise UserError(f"no file at {url}")
-    else:
-        storage = Storage(url)
-        if not storage.exists():
-            raise UserError(f"nothing at {url}")
-        files = storage.list()
-    findings = Findings()
-    checker = Checker(findings, decode)
+        return storage, [name]
+    storage = Storage(url)
+    if not storage.exists():
+        raise UserError(f"nothing at {url}")
+    return storage, storage.list()
+
+
+def check_datasets(checker: Checker, storage: Storage, files: list[str]) -> list[str]:
+    """Check every finished dataset of ours among `files`; returns their folders, with a slash at the end, or empty."""
     roots = sorted(
         path[: -len(INDEX)] for path in files if path.rsplit("/", 1)[-1] == INDEX and _is_ours(storage, path)
     )
     for root in roots:
-        findings.prefix = root
+        checker.findings.prefix = root
         checker.dataset(storage.child(root.rstrip("/")), [path[len(root) :] for path in files if path.startswith(root)])
-    if not roots:
-        _tars(checker, storage, files)
-    return LintReport(findings.all(), checker.samples, checker.bytes)
+    checker.findings.prefix = ""
+    return roots
 
 
-def _tars(checker: Checker, storage: Storage, files: list[str]) -> None:
+def check_tars(checker: Checker, storage: Storage, files: list[str]) -> None:
     """Other people's tars, or a dataset of ours that was never finished."""
     findings = checker.findings
     if any("/meta/" in f"/{path}" and path.endswith(".parquet") for path in files):

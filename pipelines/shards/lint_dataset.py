@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipelines.errors import UserError
 from pipelines.shards.checksum import sum_of
-from pipelines.shards.findings import Findings
+from pipelines.shards.findings import Findings, LintReport
 from pipelines.shards.index import INDEX, Index, ShardEntry, read_index
 from pipelines.shards.lint_keys import KeyHashes, report_repeated
 from pipelines.shards.lint_shard import Decode, SeenSample, ShardCheck, ShardFacts
@@ -32,6 +32,10 @@ class Checker:
         self._decode = decode
         self.samples = 0
         self.bytes = 0
+
+    def report(self) -> LintReport:
+        """All that was found."""
+        return LintReport(self.findings.all(), self.samples, self.bytes)
 
     def dataset(self, storage: Storage, files: list[str]) -> None:
         """A finished dataset; `files` are all paths in it."""

@@ -7,7 +7,6 @@ plan, so the bytes do not depend on the number of workers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -33,6 +32,7 @@ from pipelines.stages.common import (
     blamed,
     csv_bytes,
     dataset_digest,
+    finished,
     load_teacher,
     open_part,
     require_classes,
@@ -86,7 +86,7 @@ class Cda(Stage[CdaParams]):
     def _slots_per_unit(self, job: Job[CdaParams], group: int) -> int:
         if job.params.slots_per_unit != "auto":
             return job.params.slots_per_unit
-        size = json.loads(job.input("squeeze").read_bytes(TEACHER_FILE))["image_size"]
+        size = finished(job, "squeeze").json(TEACHER_FILE)["image_size"]
         budget = next((count for side, count in sorted(IMAGES_PER_STEP.items()) if size <= side), group)
         return max(1, budget // group)
 
@@ -94,7 +94,7 @@ class Cda(Stage[CdaParams]):
         from distill.statistics import matched_layers
 
         if not matched_layers(load_teacher(job, torch_device(job)).model):
-            network = json.loads(job.input("squeeze").read_bytes(TEACHER_FILE))["network"]
+            network = finished(job, "squeeze").json(TEACHER_FILE)["network"]
             raise UserError(
                 f"cda matches the statistics of batch norm, and the teacher {network} has none; set squeeze.network to one that has, "
                 "such as convnet3_w128 or resnet18, then: limbeck run squeeze"

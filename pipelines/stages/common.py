@@ -6,7 +6,6 @@ import csv
 import hashlib
 import importlib.util
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pydantic import Field
 
 from distill.errors import DivergedError
 from pipelines.errors import UserError
-from pipelines.runtime.execute import require_finished
+from pipelines.runtime.finished import Finished
 from pipelines.runtime.job import Job
 from pipelines.runtime.ledger import STAGE_FILE
 from pipelines.shards.dataset import Dataset
@@ -44,16 +43,19 @@ def file_digest(storage: Storage, path: str) -> str:
     return hashlib.sha256(storage.read_bytes(path)).hexdigest()
 
 
+def finished(job: Job[Any], stage: str, item: str = "") -> Finished:
+    """The output of an earlier stage, every file of it checked, or a sentence that names the command which makes it."""
+    return Finished(job.input(stage, item), f"{stage}@{item}" if item else stage)
+
+
 def open_part(job: Job[Any], stage: str, part: str = "") -> Dataset:
     """The finished dataset that an earlier stage left, or a sentence that names the command which makes it."""
-    require_finished(job.input(stage), stage)
-    storage = job.input(stage).child(part)
-    if not storage.exists(INDEX):
-        have = sorted(path.split("/")[0] for path in job.input(stage).list() if path.endswith(f"/{INDEX}"))
-        raise UserError(
-            f"{stage} made no {part} dataset (it made: {', '.join(have) or 'none'}); see {stage} in params.yaml"
-        )
-    return Dataset.open(storage)
+    made = finished(job, stage)
+    dataset = made.dataset(part)
+    if dataset is None:
+        have = ", ".join(filter(None, made.parts())) or "none"
+        raise UserError(f"{stage} made no {part} dataset (it made: {have}); see {stage} in params.yaml")
+    return dataset
 
 
 def dataset_digest(dataset: Dataset) -> str:
@@ -63,8 +65,7 @@ def dataset_digest(dataset: Dataset) -> str:
 
 def stage_digest(job: Job[Any], stage: str) -> str:
     """The identity of an earlier stage's whole output."""
-    require_finished(job.input(stage), stage)
-    return file_digest(job.input(stage), STAGE_FILE)
+    return file_digest(finished(job, stage).storage, STAGE_FILE)
 
 
 def torch_device(job: Job[Any]) -> torch.device:
@@ -124,14 +125,13 @@ def load_teacher(job: Job[Any], device: torch.device) -> Teacher:
 
     from distill.soundness import fault_of
 
-    require_finished(job.input("squeeze"), "squeeze")
-    storage = job.input("squeeze")
-    facts = json.loads(storage.read_bytes(TEACHER_FILE))
+    squeeze = finished(job, "squeeze")
+    facts = squeeze.json(TEACHER_FILE)
     model = build_network(facts["network"], len(facts["classes"]), facts["image_size"], 0, "squeeze.network")
-    model.load_state_dict(safetensors.torch.load(storage.read_bytes(TEACHER_WEIGHTS)))
+    model.load_state_dict(safetensors.torch.load(squeeze.read(TEACHER_WEIGHTS)))
     if (fault := fault_of(model)) is not None:
         raise UserError(
-            f"the teacher in {storage.url} is broken: {fault}; lower squeeze.training.learning_rate, then: limbeck run squeeze"
+            f"the teacher in {squeeze.storage.url} is broken: {fault}; lower squeeze.training.learning_rate, then: limbeck run squeeze"
         )
     model.to(device).eval().requires_grad_(False)
     mean, std = tuple(facts["mean"]), tuple(facts["std"])

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.runtime.execute import require_finished
 from pipelines.runtime.job import Job
+from pipelines.stages.common import finished
 from pipelines.stages.split import FEW_SHOT
 
 
 def load_few_shot(job: Job[Any], shots: int, seed: int) -> dict[int, list[str]]:
     """Keys of `shots` images of split/train for each class number; fewer shots are the head of more."""
-    require_finished(job.input("split"), "split")
-    manifest = json.loads(job.input("split").read_bytes(FEW_SHOT))
+    manifest = finished(job, "split").json(FEW_SHOT)
     most = max(manifest["shots"], default=0)
     if not 1 <= shots <= most:
         raise UserError(
@@ -34,5 +32,4 @@ def load_few_shot(job: Job[Any], shots: int, seed: int) -> dict[int, list[str]]:
 
 def few_shot_seeds(job: Job[Any]) -> list[int]:
     """The seeds that the manifest has."""
-    require_finished(job.input("split"), "split")
-    return [int(seed) for seed in json.loads(job.input("split").read_bytes(FEW_SHOT))["seeds"]]
+    return [int(seed) for seed in finished(job, "split").json(FEW_SHOT)["seeds"]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from pipelines.images.params import ImageParams
 from pipelines.runtime.job import Job
 from pipelines.runtime.ledger import STAGE_FILE
 from pipelines.runtime.units import Tick, UnitOutput
-from pipelines.stages.common import METRICS_FILE, TEACHER_FILE, Teacher, csv_bytes, load_teacher, torch_device
+from pipelines.stages.common import METRICS_FILE, TEACHER_FILE, Teacher, csv_bytes, finished, load_teacher, torch_device
 from pipelines.stages.generators import Role
 from synth.errors import SynthError
 
@@ -149,10 +148,9 @@ def classify(images: np.ndarray[Any, Any], teacher: Teacher) -> list[int]:
 
 def teacher_classes(job: Job[Any]) -> list[str] | None:
     """The classes of the teacher that `squeeze` left, None when it has not run."""
-    storage = job.input("squeeze")
-    if not storage.exists(STAGE_FILE):
+    if not job.input("squeeze").exists(STAGE_FILE):
         return None
-    classes: list[str] = json.loads(storage.read_bytes(TEACHER_FILE))["classes"]
+    classes: list[str] = finished(job, "squeeze").json(TEACHER_FILE)["classes"]
     return classes
 
 
@@ -165,7 +163,7 @@ def recognised(job: Job[Any], tables: Sequence[str]) -> dict[str, Any]:
         label = int(row["label"])
         asked[label] += 1
         right[label] += int(row["predicted"]) == label
-    real = json.loads(job.input("squeeze").read_bytes(METRICS_FILE))["test_top1"]
+    real = finished(job, "squeeze").json(METRICS_FILE)["test_top1"]
     top1 = sum(right) / len(rows)
     each = {
         name: {"images": asked[label], "top1": right[label] / asked[label] if asked[label] else None}

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pipelines.errors import UserError
-from pipelines.runtime.execute import require_finished
 from pipelines.runtime.job import Job
 from pipelines.runtime.units import FileEntry
+from pipelines.stages.common import finished
 from pipelines.storage import Storage
 
 Role = Literal["text", "classes", "clip"]
@@ -58,12 +58,11 @@ class Generator:
 
 def generator_of(job: Job[Any], role: Role) -> Generator:
     """What plays this role, as generator.json has it; `UserError` when nothing does."""
-    storage = job.input("generator")
-    require_finished(storage, "generator")
-    form = json.loads(storage.read_bytes(GENERATOR_FILE))[role]
+    made = finished(job, "generator")
+    form = made.json(GENERATOR_FILE)[role]
     if form is None:
         raise UserError(
-            f"{job.stage} needs a {role} model and {storage.url}/{GENERATOR_FILE} has none; set generator.model.{role} to a "
+            f"{job.stage} needs a {role} model and {made.storage.url}/{GENERATOR_FILE} has none; set generator.model.{role} to a "
             "folder or an id, then: limbeck run generator"
         )
     size = form["native_size"]
@@ -71,14 +70,25 @@ def generator_of(job: Job[Any], role: Role) -> Generator:
 
 
 def generator_model(job: Job[Any], role: Role) -> str:
-    """The folder or the id to load."""
+    """The folder or the id to load. A folder's files are hashed: they must be those that the stage left, or was given."""
     found = generator_of(job, role)
     if found.kind == "reference":
+        folder = Path(found.model).expanduser()
+        if folder.exists() and folder_digest(folder) != found.digest:
+            raise UserError(
+                f"the {role} model in {folder} is another than when the generator stage took it; restore it, or: limbeck run "
+                f"generator"
+            )
         return found.model
     storage = job.input("generator").child(found.model)
     if not storage.is_local:
         raise UserError(
             f"{storage.url} is not a local folder, and models are loaded from one; copy it beside the machine"
+        )
+    if folder_digest(storage.root) != found.digest:
+        raise UserError(
+            f"the {role} model in {storage.url} is not the one that generator left; restore it, or make it again: limbeck run "
+            f"generator --verify"
         )
     return str(storage.root)
 

@@ -20,7 +20,6 @@ from pydantic import Field, model_validator
 
 from pipelines.config import Section
 from pipelines.errors import UserError
-from pipelines.runtime.execute import require_finished
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import PLAN_FOLDER
 from pipelines.runtime.publication import publish_datasets
@@ -29,6 +28,7 @@ from pipelines.seeds import seed_for
 from pipelines.shards.account import Met
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.sample import Sample
+from pipelines.stages.common import open_part
 from pipelines.storage import pretty_json
 from synth.datadream.fewshot import disef_sample, natural_key
 
@@ -74,8 +74,7 @@ class Split(Stage[SplitParams]):
     upstream = ("ingest",)
 
     def plan(self, job: Job[SplitParams]) -> Plan:
-        require_finished(job.input("ingest"), "ingest")
-        dataset = Dataset.open(job.input("ingest"))
+        dataset = open_part(job, "ingest")
         rows = dataset.rows(["key", "split", "members", *CARRIED])
         if rows.num_rows == 0:
             raise UserError(
@@ -107,7 +106,7 @@ class Split(Stage[SplitParams]):
         return Plan(units, {"rows": groups, "decisions": [table]}, facts)
 
     def open(self, job: Job[SplitParams]) -> Dataset:
-        return Dataset.open(job.input("ingest"))
+        return open_part(job, "ingest")
 
     def run(self, unit: Unit, worker: Dataset, output: UnitOutput, job: Job[SplitParams]) -> None:
         with job.output.open(f"{PLAN_FOLDER}/rows.parquet") as handle:

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.config import RunParams
 from pipelines.errors import UserError
-from pipelines.runtime.execute import require_finished
+from pipelines.runtime.finished import Finished
 from pipelines.runtime.job import Job
 from pipelines.runtime.units import Unit, UnitOutput
 from pipelines.storage import Storage
@@ -255,12 +255,12 @@ def test_an_interrupted_detour_through_other_parameters_costs_only_the_units_it_
 
 def test_an_unfinished_output_is_no_input(workplace: Workplace) -> None:
     with pytest.raises(UserError, match="does not exist; run first: limbeck run toy"):
-        require_finished(Storage(workplace.output), "toy")
+        Finished(Storage(workplace.output), "toy")
     workplace.edit(7, "keep", "raise")
     with pytest.raises(Exception, match="no such sample"):
         workplace.run()
     with pytest.raises(UserError, match="is unfinished; run first: limbeck run toy"):
-        require_finished(Storage(workplace.output), "toy")
+        Finished(Storage(workplace.output), "toy")
 
 
 def test_the_resolved_parameters_are_in_the_folder(done: Workplace) -> None:

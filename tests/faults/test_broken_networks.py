@@ -15,6 +15,7 @@ from pipelines.doors.jobs import make_job
 from pipelines.doors.runs import run_stage
 from pipelines.errors import UserError
 from tests.contract.folders import tree
+from tests.sealing import remark
 from tests.stages.test_pipeline import params_of, write_source
 
 
@@ -96,6 +97,7 @@ def broken_teacher(folder: Path, spoil: Callable[[dict[str, torch.Tensor]], Any]
     state = load_file(path)
     spoil(state)
     save_file(state, path)
+    remark(folder / "data/squeeze", "teacher.safetensors")
 
 
 def nan_weight(state: dict[str, torch.Tensor]) -> None:

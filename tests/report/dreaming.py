@@ -15,6 +15,7 @@ from pipelines.shards.dataset import Dataset
 from pipelines.shards.keys import slot_key
 from pipelines.storage import Storage, canonical_json, pretty_json
 from tests.report.folders import CLASSES, NOTE, DataFolder, sample_of
+from tests.sealing import seal
 
 VARIANTS = ("zero_shot", "cls", "dset", "loft")
 SETS = ((4, 0), (16, 1), (16, 0))
@@ -121,6 +122,7 @@ def few_shot(folder: DataFolder) -> Mapping[str, Any]:
     keys = {str(c): [row["key"] for row in rows if row["label"] == c] for c in range(len(folder.classes))}
     form = {"order": "hash", "shots": [4, 16], "seeds": {"0": keys, "1": {c: own[::-1] for c, own in keys.items()}}}
     folder.write("split/few_shot.json", pretty_json(form))
+    seal(folder.root / "split", "split")
     return form
 
 

@@ -15,9 +15,11 @@ from PIL import Image
 from pipelines.outcomes import dropped, failed
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Unit, UnitOutput
+from pipelines.shards.checksum import signed_bytes
 from pipelines.shards.keys import content_key, derived_key, slot_key
 from pipelines.shards.sample import Sample, ordered_members
 from pipelines.storage import Storage, canonical_json, pretty_json
+from tests.sealing import seal
 
 CLASSES = ("cat", "dog", "eel")
 #: (class, number) -> RGB pixels.
@@ -169,11 +171,10 @@ class DataFolder:
     def finish(self, stage: str, units: int, params: dict[str, Any]) -> None:
         """What the driver writes last, and its log."""
         plan = hashlib.sha256(canonical_json([stage, params])).hexdigest()[:32]
-        form = {"stage": stage, "version": 1, "plan": plan, "units": units, "facts": {}}
         where, name = stage.replace("@", "/"), stage.partition("@")[0]
         self.write(f"{where}/plan/units.json", pretty_json({"stage": name, "units": []}))
-        self.write(f"{where}/config.resolved.json", pretty_json({"stage": name, name: params, "run": {"seed": 0}}))
-        self.write(f"{where}/stage.json", pretty_json(form))
+        self.write(f"{where}/config.resolved.json", signed_bytes({"stage": name, name: params, "run": {"seed": 0}}))
+        seal(Storage(self.root / where), stage, plan=plan)
         log = {"stage": stage, "started": "2026-03-01T10:00:00Z", "seconds": 83.4, "units": units, "ran": units}
         log |= {"limbeck": "0.1.0", "python": "3.11.2", "machine": "x86_64, 2 cores"}
         self.write(f".limbeck/{stage}.json", pretty_json(log))

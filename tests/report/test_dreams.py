@@ -23,6 +23,7 @@ from tests.report.dreaming import control, dream_folder, dream_metrics, dreams, 
 from tests.report.folders import CLASSES, NOTE, DataFolder, noise
 from tests.report.test_page import page, tags
 from tests.report.test_stage import printed, run
+from tests.sealing import seal
 
 
 @pytest.fixture
@@ -205,6 +206,7 @@ def test_both_parts_stand_on_one_page(tmp_path: Path) -> None:
     from tests.report.folders import metrics as distilled
 
     folder.write("evaluate/metrics.json", pretty_json(metrics | distilled()))
+    seal(tmp_path / "evaluate", "evaluate")
     html = page(folder)
     sections = [found["id"] for tag, found in tags(html) if tag == "section"]
     assert sections == ["accuracy", "datadream", "images", "views", "curves", "data", "runs"]

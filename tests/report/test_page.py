@@ -15,6 +15,7 @@ from pipelines.report.grids import BUDGET
 from pipelines.report.page import build, render
 from pipelines.report.reading import Outputs
 from tests.report.folders import CLASSES, DataFolder, metrics
+from tests.sealing import seal
 
 
 class Tags(HTMLParser):
@@ -197,6 +198,10 @@ def test_damaged_files_are_told_and_cost_only_their_own_part(whole: DataFolder) 
     whole.write("evaluate/metrics.json", b'{"ipc_10": ')
     whole.write("squeeze/metrics.json", b"[1, 2]")
     whole.write("evaluate/curves.csv", b"\xff\xfe")
+    html = page(whole)
+    assert "evaluate/metrics.json is not the file that evaluate left" in html
+    for stage in ("evaluate", "squeeze"):
+        seal(whole.root / stage, stage)
     html = page(whole)
     assert "evaluate/metrics.json cannot be read" in html
     assert "squeeze/metrics.json cannot be read: holds list, not an object" in html

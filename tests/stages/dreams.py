@@ -17,9 +17,12 @@ from pipelines.outcomes import dropped
 from pipelines.runtime.job import Job
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Unit, UnitOutput
+from pipelines.shards.checksum import signed_bytes
 from pipelines.shards.keys import slot_key
 from pipelines.shards.sample import Sample
+from pipelines.stages.generators import folder_digest
 from pipelines.storage import Storage, canonical_json, pretty_json
+from tests.sealing import seal
 
 CLASSES = ["left", "right"]
 PARAMS = """
@@ -94,11 +97,23 @@ def write_generator(data: Path) -> None:
     tokenizer().save_pretrained(folder / "clip")
     (folder / "text").mkdir()
     (folder / "text" / "weights").write_bytes(bytes(1000))
-    clip = {"kind": "folder", "model": "clip", "family": "clip", "native_size": [16, 16], "digest": "c" * 64}
-    text = {"kind": "folder", "model": "text", "family": "sd", "native_size": [24, 24], "digest": "t" * 64}
+    clip = {
+        "kind": "folder",
+        "model": "clip",
+        "family": "clip",
+        "native_size": [16, 16],
+        "digest": folder_digest(folder / "clip"),
+    }
+    text = {
+        "kind": "folder",
+        "model": "text",
+        "family": "sd",
+        "native_size": [24, 24],
+        "digest": folder_digest(folder / "text"),
+    }
     form = {"text": text, "classes": None, "clip": clip}
     (folder / "generator.json").write_bytes(pretty_json(form))
-    (folder / "stage.json").write_bytes(b"{}\n")
+    seal(folder, "generator")
 
 
 def write_dreams(
@@ -136,8 +151,8 @@ def write_dreams(
         markers.append(output.commit())
     publish_datasets(storage, markers, CLASSES, {"name": f"datadream_{variant}"}, ["kept"])
     config = {"datadream": {"names": {"left": "left side"}, "domain": "grey"}}
-    storage.write_bytes("config.resolved.json", pretty_json(config))
-    storage.write_bytes("stage.json", b"{}\n")
+    storage.write_bytes("config.resolved.json", signed_bytes(config))
+    seal(storage, "datadream")
 
 
 def manifest(data: Path) -> dict[str, Any]:

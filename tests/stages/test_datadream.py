@@ -24,7 +24,6 @@ from pipelines.doors.jobs import make_job, make_jobs
 from pipelines.doors.runs import plan_all, run_stage
 from pipelines.errors import UserError
 from pipelines.runtime.execute import execute, prepare
-from pipelines.runtime.ledger import STAGE_FILE
 from pipelines.runtime.serial import SerialRunner
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.lint import lint
@@ -32,6 +31,7 @@ from pipelines.stages import get_stage
 from pipelines.stages.generators import GENERATOR_FILE, reference
 from pipelines.storage import pretty_json
 from tests.contract.folders import tree
+from tests.sealing import seal
 from tests.stages.test_pipeline import write_source
 from tests.synth.datadream.clips import tiny_clip
 from tests.synth.datadream.vlms import save_blip
@@ -71,7 +71,7 @@ def write_models(data: Path, pipeline: Any = None) -> None:
     for role in ("text", "clip"):
         form[role] = {**reference(str(folder / role), role).to_json(), "kind": "folder", "model": role}  # type: ignore[arg-type]
     (folder / GENERATOR_FILE).write_bytes(pretty_json(form))
-    (folder / STAGE_FILE).write_bytes(pretty_json({"stage": "generator"}))
+    seal(folder, "generator")
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from pipelines.storage import pretty_json
 from synth.datadream.config import FitConfig
 from synth.datadream.evaluation import middle
 from tests.contract.folders import tree
+from tests.sealing import seal
 from tests.stages.dreams import SETS, evaluation, everything, manifest, write_dreams
 
 PARTS = ("val", "test")
@@ -118,6 +119,9 @@ def test_other_few_shot_images_of_a_seed_run_only_who_saw_them(data: Path) -> No
     before, form = planned(data), manifest(data)
     form["seeds"]["1"]["0"].reverse()
     (data / "split/few_shot.json").write_bytes(pretty_json(form))
+    with pytest.raises(UserError, match=r"few_shot.json is not the file that split left.*limbeck run split --verify"):
+        planned(data)
+    seal(data / "split", "split")
     # Their images are the generator's business: what it makes of others has other pixels.
     assert others(before, planned(data)) == {
         f"{arm}-shots{shots:02d}-seed1" for arm in ("real", "pooled-cls", "pooled-zero_shot") for shots in (2, 4)

@@ -31,6 +31,7 @@ from pipelines.stages.generators import (
     reference,
 )
 from tests.contract.folders import assert_same, tree
+from tests.sealing import seal
 from tests.stages.tiny_family import write_family
 
 QUICK = "{steps: 2, guidance: 1.5, scheduler: ddim}"
@@ -452,6 +453,7 @@ def test_a_test_image_among_the_training_images_is_refused(training: Path, tmp_p
     job = training_job(training, tmp_path)
     shutil.rmtree(tmp_path / "split/train")
     shutil.copytree(tmp_path / "split/test", tmp_path / "split/train")
+    seal(tmp_path / "split", "split")
     with pytest.raises(UserError, match="is an image of split/test: nothing may train on it"):
         run_stage(job, "serial", debug=True)
 

@@ -19,6 +19,7 @@ from pipelines.shards.keys import key_of_bytes
 from pipelines.shards.sample import Sample
 from pipelines.stages.augment import Augment, AugmentParams
 from pipelines.storage import Storage, canonical_json
+from tests.sealing import seal
 
 CLASSES = ["small", "large"]
 
@@ -63,7 +64,7 @@ def write_split(data: Path, shards: list[list[Sample]]) -> None:
                 shard.keep(one)
         markers.append(output.commit())
     publish_datasets(storage, markers, CLASSES, {"name": "split"}, ["train"])
-    storage.write_bytes("stage.json", b"{}\n")
+    seal(storage, "split")
 
 
 def shards_of(*counts: int, **changes: Any) -> list[list[Sample]]:

@@ -15,11 +15,9 @@ from functools import cached_property
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.runtime.execute import require_finished
 from pipelines.runtime.job import Job
 from pipelines.shards.dataset import Dataset
-from pipelines.shards.index import INDEX
-from pipelines.stages.common import dataset_digest, open_part
+from pipelines.stages.common import dataset_digest, finished, open_part
 from pipelines.stages.fewshot import few_shot_seeds, load_few_shot
 from pipelines.storage import canonical_json
 
@@ -116,11 +114,10 @@ class Choice:
     def kept(self, variant: str) -> Kept:
         """What `datadream` kept of this variant; `UserError` names the command that makes it."""
         if variant not in self._kept:
-            storage = self._job.input("datadream", variant)
-            require_finished(storage, f"datadream@{variant}")
-            if not storage.exists(f"{KEPT}/{INDEX}"):
-                raise UserError(f"{storage.url} has no dataset {KEPT}; run again: limbeck run datadream@{variant}")
-            dataset = Dataset.open(storage.child(KEPT))
+            made = finished(self._job, "datadream", variant)
+            dataset = made.dataset(KEPT)
+            if dataset is None:
+                raise UserError(f"{made.storage.url} has no dataset {KEPT}; run again: limbeck run datadream@{variant}")
             if dataset.classes != self.classes:
                 raise UserError(
                     f"the classes of {dataset.storage.url} are not those of split/train, or not in its order; "

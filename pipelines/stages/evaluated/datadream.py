@@ -7,22 +7,21 @@ order, so that images are all that differs. A unit's payload names its images by
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from pipelines.evaluation.comparing import Comparison
 from pipelines.runtime.job import Job, Plan
-from pipelines.runtime.ledger import CONFIG_FILE
+from pipelines.runtime.ledger import STAGE_FILE
 from pipelines.runtime.units import Marker, Unit
-from pipelines.stages.common import build_network, dataset_digest, open_part
+from pipelines.stages.common import build_network, dataset_digest, finished, open_part
 from pipelines.stages.evaluated.choosing import ZERO_SHOT, Choice, Chosen
 from pipelines.stages.evaluated.fitting import DreamClassifiers, require_clip, require_size
 from pipelines.stages.evaluated.params import DreamParams, EvaluateParams
 from pipelines.stages.evaluated.verdicts import comparisons as compared
 from pipelines.stages.evaluated.verdicts import control_table
-from pipelines.stages.generators import generator_digest, generator_of
+from pipelines.stages.generators import GENERATOR_FILE, generator_digest, generator_of
 from synth.datadream.prompts import class_prompt
 
 __all__ = ["DreamClassifiers", "check", "comparisons", "metrics", "owns", "stored", "units"]
@@ -88,9 +87,8 @@ def prompts(job: Job[EvaluateParams], params: DreamParams, classes: Sequence[str
     """A text for each class: the one that the images were generated with, unless the parameters say otherwise."""
     made: dict[str, Any] = {}
     for variant in params.variants:
-        storage = job.input("datadream", variant)
-        if storage.exists(CONFIG_FILE):
-            made = json.loads(storage.read_bytes(CONFIG_FILE)).get("datadream", {})
+        if job.input("datadream", variant).exists(STAGE_FILE):
+            made = finished(job, "datadream", variant).config().get("datadream", {})
             break
     names = made.get("names", {}) if params.names is None else params.names
     domain = made.get("domain", "") if params.domain is None else params.domain
@@ -114,15 +112,16 @@ def stored(job: Job[EvaluateParams], params: DreamParams) -> dict[str, Any]:
     adapters: dict[str, dict[str, int]] = {}
     for variant in params.variants if {"synthetic", "pooled"} & set(params.arms) else ():
         sizes: dict[str, int] = {}
-        for path, size in job.input("datadream", variant).sizes("adapters").items():
+        made = finished(job, "datadream", variant)
+        for path, size in ((path, made.size(path)) for path in made.paths("adapters")):
             shots, _, seed = path.split("/")[1].partition("-")
             name = f"{int(shots.removeprefix('shots'))}-{int(seed.removeprefix('seed'))}"
             sizes[name] = sizes.get(name, 0) + size
         adapters[variant] = dict(sorted(sizes.items()))
-    generator = json.loads(job.input("generator").read_bytes("generator.json"))
+    generator = finished(job, "generator")
     models = {
-        role: sum(job.input("generator").sizes(form["model"]).values())
-        for role, form in sorted(generator.items())
+        role: sum(generator.size(path) for path in generator.paths(form["model"]))
+        for role, form in sorted(generator.json(GENERATOR_FILE).items())
         if form is not None and form["kind"] == "folder" and role in ("text", "clip")
     }
     return {"adapters": adapters, "generator_bytes": models}

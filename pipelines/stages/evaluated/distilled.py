@@ -7,7 +7,6 @@ test set; the best epoch is shown beside it, never quoted.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -19,7 +18,6 @@ from pipelines.evaluation.comparing import Comparison, compare
 from pipelines.loaders.arrays import ImageArrays, load_arrays
 from pipelines.loaders.soft_labels import read_soft_labels
 from pipelines.runtime.job import Job
-from pipelines.runtime.ledger import CONFIG_FILE
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.seeds import seed_for
 from pipelines.stages.checkpoints import train_resumably
@@ -31,6 +29,7 @@ from pipelines.stages.common import (
     build_network,
     csv_bytes,
     dataset_digest,
+    finished,
     load_teacher,
     open_part,
     require_classes,
@@ -77,7 +76,7 @@ def units(job: Job[EvaluateParams]) -> list[Unit]:
 
 def check(job: Job[EvaluateParams]) -> None:
     """Raise `UserError` for a student that cannot be built."""
-    facts = json.loads(job.input("squeeze").read_bytes(TEACHER_FILE))
+    facts = finished(job, "squeeze").json(TEACHER_FILE)
     build_network(job.params.network, len(facts["classes"]), facts["image_size"], 0, "evaluate.network")
 
 
@@ -160,7 +159,7 @@ def metrics(job: Job[EvaluateParams], markers: Sequence[Marker], judged: Sequenc
     """The teacher, the protocol, every arm's accuracies and bytes by IPC, and `judged`: the `comparisons`, settled."""
     students = [marker.summary for marker in markers if marker.summary["arm"] != "teacher"]
     teacher = next(marker.summary for marker in markers if marker.summary["arm"] == "teacher")
-    squeezed = json.loads(job.input("squeeze").read_bytes(TEACHER_FILE))
+    squeezed = finished(job, "squeeze").json(TEACHER_FILE)
     found: dict[str, Any] = {
         "teacher": {"network": squeezed["network"], "test_top1": teacher["test_top1"]},
         "protocol": _protocol(job),
@@ -193,9 +192,7 @@ def _needs(arm: str) -> list[str]:
 
 def _subsets(job: Job[EvaluateParams]) -> list[int]:
     """Images per class to compare, each of which has labels."""
-    labelled = sorted(
-        int(name.removeprefix("ipc_")) for name in json.loads(job.input("relabel").read_bytes(METRICS_FILE))
-    )
+    labelled = sorted(int(name.removeprefix("ipc_")) for name in finished(job, "relabel").json(METRICS_FILE))
     wanted = list(job.params.ipc or labelled)
     if missing := [ipc for ipc in wanted if ipc not in labelled]:
         raise UserError(
@@ -205,8 +202,7 @@ def _subsets(job: Job[EvaluateParams]) -> list[int]:
 
 
 def _relabel_params(job: Job[Any]) -> RelabelParams:
-    resolved = json.loads(job.input("relabel").read_bytes(CONFIG_FILE))
-    return RelabelParams.model_validate(resolved["relabel"])
+    return RelabelParams.model_validate(finished(job, "relabel").config()["relabel"])
 
 
 def _section(arm: str) -> Literal["full", "hard", "soft"]:
@@ -239,9 +235,11 @@ def _labels(
         return None, 0
     params = _relabel_params(job)
     if arm == "distilled_soft":
-        paths = job.input("relabel").list(f"labels/ipc_{ipc:03d}")
-        tables = read_soft_labels(job.input("relabel"), paths, data.keys)
-        return replay(tables), sum(job.input("relabel").size(path) for path in paths)
+        made = finished(job, "relabel")
+        paths = made.paths(f"labels/ipc_{ipc:03d}")
+        for path in paths:
+            made.require(path)
+        return replay(read_soft_labels(made.storage, paths, data.keys)), sum(made.size(path) for path in paths)
     with scratch.replacing("labels.arrow") as temporary:
         size = label_epochs(temporary, range(params.epochs), data, ipc, teacher, params, job)
     tables = read_soft_labels(scratch, ["labels.arrow"], data.keys)
