@@ -122,7 +122,7 @@ class TarSource:
         name = facts.get("label_name")
         if names or label.index is None or not isinstance(name, str):
             return label
-        return Label(label.index, label_from(name, names).name)
+        return Label(label.index, name)
 
     def _lost(self, file: str, damage: TarDamage) -> Record:
         """The row for all that is not to be had of a damaged tar."""
