@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pipelines import sample
@@ -99,9 +99,9 @@ class Source(Protocol):
 
 
 def resolve(path: str) -> str:
-    """The URL behind a parameter's `path`: `sample:NAME` is a data set inside this package, `~` the home folder."""
+    """The URL behind a parameter's `path`: `sample:NAME` is a data set inside this package."""
     if not path.startswith(SAMPLE_PREFIX):
-        return str(Path(path).expanduser()) if path.startswith("~") else path
+        return path
     name = path.removeprefix(SAMPLE_PREFIX)
     if name not in sample.names():
         raise UserError(f"no embedded sample {name!r}; there is {', '.join(sample.names())}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.images.process import decode_rgb
+from pipelines.locations import redacted
 from pipelines.outcomes import Outcome
 from pipelines.shards.keys import content_key
 from pipelines.sources.base import Record, Source, digest
@@ -40,7 +41,7 @@ class ComposedSource:
         self._cutouts: OrderedDict[bytes, Cutout | None] = OrderedDict()
         self._lock = threading.Lock()
         if not self._names:
-            raise UserError(f"the base at {params.path} has no class names; give them in `base.classes`")
+            raise UserError(f"the base at {redacted(params.path)} has no class names; give them in `base.classes`")
         if unknown := sorted(set(params.nouns) - set(self._names)):
             raise UserError(f"nouns names {unknown[0]!r}, which is no class; there is {', '.join(self._names)}")
 
@@ -97,7 +98,7 @@ class ComposedSource:
                 assert record.sha256 is not None
                 return Choice(name, self._params.nouns.get(name, noun_of(name)), content_key(record.sha256), cutout)
         raise UserError(
-            f"no outline in {_TRIES} images of {name!r} at {self._params.path}; the base needs plain grounds"
+            f"no outline in {_TRIES} images of {name!r} at {redacted(self._params.path)}; the base needs plain grounds"
         )
 
     def _cutout(self, record: Record) -> Cutout | None:
@@ -130,10 +131,12 @@ class ComposedSource:
                 splits.add(record.split)
         if len(splits) > 1:
             told = ", ".join(sorted(str(split) for split in splits))
-            raise UserError(f"the base at {self._params.path} has the splits {told}; compose from one, by `base.split`")
+            raise UserError(
+                f"the base at {redacted(self._params.path)} has the splits {told}; compose from one, by `base.split`"
+            )
         pools = {name: [pool[key] for key in sorted(pool)] for name, pool in found.items() if pool}
         if not pools:
-            raise UserError(f"the base at {self._params.path} has no labelled images; name its labels")
+            raise UserError(f"the base at {redacted(self._params.path)} has no labelled images; name its labels")
         return pools
 
     def _document(self, scene: Scene, index: int) -> dict[str, Any]:

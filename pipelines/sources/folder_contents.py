@@ -105,7 +105,7 @@ class Look:
 
     def contents(self) -> Contents:
         listing = self._listing()
-        passed, path = listing.passed, self._params.path
+        passed, path = listing.passed, self._storage.url
         tables = self._tables(listing.files)
         named = read_tables(self._storage, tables, listing.files, self._params)
         if tables and not named.entries:
@@ -141,7 +141,7 @@ class Look:
         return contents
 
     def _listing(self) -> Listing:
-        path = self._params.path
+        path = self._storage.url
         if not self._storage.exists():
             pattern = any(sign in path for sign in "*?[{")
             cure = (
@@ -165,12 +165,12 @@ class Look:
         if wanted is None:
             return [file for file in files if file.rpartition("/")[2].lower() in TABLES]
         if wanted not in files:
-            raise UserError(f"{self._params.path} has no file {wanted}; `table` is relative to the folder")
+            raise UserError(f"{self._storage.url} has no file {wanted}; `table` is relative to the folder")
         return [wanted]
 
     def _useless(self, tables: Sequence[str], named: Tables) -> str:
         """Why tables of which no line fits are no help."""
-        table, column = f"{tables[0]} in {self._params.path}", self._params.file_column
+        table, column = f"{tables[0]} in {self._storage.url}", self._params.file_column
         if named.columns and column not in named.columns:
             has = ", ".join(list(named.columns)[:_TOLD])
             return f"{table} has no column {column!r} (it has {has}); name the column of the files in `file_column`"
@@ -186,7 +186,7 @@ class Look:
         chosen = [name for name in files if split in (name.split("/")[0], place(self._params, name)[0])]
         if files and not chosen:
             there = sorted({readable(name.split("/")[0]) for name in files})
-            raise UserError(f"{self._params.path} has no split {split!r}; there is {', '.join(there)}")
+            raise UserError(f"{self._storage.url} has no split {split!r}; there is {', '.join(there)}")
         return chosen
 
     def _class_names(self, files: Sequence[str], tables: Tables) -> list[str]:
@@ -205,7 +205,7 @@ class Look:
             told = ", ".join(repr(name) for name in unknown[:_TOLD])
             more = f" and {len(unknown) - _TOLD} more" if len(unknown) > _TOLD else ""
             raise UserError(
-                f"{self._params.path} has a folder {told}{more} that `classes` does not name; add it or move it away"
+                f"{self._storage.url} has a folder {told}{more} that `classes` does not name; add it or move it away"
             )
         return list(self._params.classes) if found or by_table else []
 
@@ -218,12 +218,12 @@ class Look:
         if self._params.layout == "split_class":
             cure = "layout: class, if they hold the splits of one class each"
         raise UserError(
-            f"the class folders of {self._params.path} are called {', '.join(found)}, which are splits and not classes; "
+            f"the class folders of {self._storage.url} are called {', '.join(found)}, which are splits and not classes; "
             f"set {cure}, or name them in `classes` if they are classes"
         )
 
     def _tell(self, contents: Contents, rest: Iterable[str], tables: Sequence[str]) -> None:
-        path, passed = self._params.path, contents.passed
+        path, passed = self._storage.url, contents.passed
         aside = {reason: count for reason, count in passed.items() if reason not in ("hidden", "other_split")}
         if aside:
             log.warning("%s: passed over %s%s", path, _told(aside), self._hint(passed))

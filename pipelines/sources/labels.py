@@ -156,10 +156,16 @@ class StatedNames:
             if names is None and folder:
                 names = self._of_folder(folder.rpartition("/")[0])
             elif names is None:
-                above, _, last = self._storage.url.rpartition("/")
-                names = _read_names(Storage(above), "") if last == _SHARDS and above else None
+                names = self._above_shards()
             self._found[folder] = NO_NAMES if names is None else names
         return self._found[folder]
+
+    def _above_shards(self) -> Names | None:
+        here = self._storage
+        if here.is_local:
+            return _read_names(Storage(here.root.parent), "") if here.root.name == _SHARDS else None
+        above, _, last = here.location.rpartition("/")
+        return _read_names(Storage(above), "") if last == _SHARDS else None
 
 
 def merge(lists: Iterable[Iterable[str]]) -> list[str]:

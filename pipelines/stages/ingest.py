@@ -23,6 +23,7 @@ from pipelines.errors import UserError
 from pipelines.images.documents import stored_document
 from pipelines.images.params import ImageParams
 from pipelines.images.process import Processed, process
+from pipelines.locations import redacted
 from pipelines.outcomes import Outcome, dropped, failed
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import PLAN_FOLDER
@@ -68,7 +69,9 @@ class Ingest(Stage[IngestParams]):
         params = job.params
         records, classes, passed = scan(params.sources, params.image.limits.max_bytes)
         if records.num_rows == 0:
-            raise UserError(f"no images in {', '.join(source.path for source in params.sources)}; check ingest.sources")
+            raise UserError(
+                f"no images in {', '.join(redacted(source.path) for source in params.sources)}; check ingest.sources"
+            )
         records = mark_duplicates(records, params.duplicates == "error")
         order, bounds = deal(records, params, job.run.seed)
         columns, schema = records.columns, records.schema

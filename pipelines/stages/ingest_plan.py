@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import UserError
+from pipelines.locations import redacted
 from pipelines.shards.keys import content_key, key_of_url
 from pipelines.sources import Record, SourceParams, open_source
 from pipelines.sources.labels import merge
@@ -155,7 +156,7 @@ def _numbered(table: pa.Table, classes: list[str], sources: Sequence[SourceParam
             first = table.filter(unnamed).slice(0, 1).to_pylist()[0]
             place = f"ingest.sources[{first['origin']}]"
             raise UserError(
-                f"{first['source']} in {sources[first['origin']].path} has the label {first['label']} and no names say "
+                f"{first['source']} in {redacted(sources[first['origin']].path)} has the label {first['label']} and no names say "
                 f"which class that is, while others are named ({', '.join(map(ascii, classes[:3]))}, ...); give the "
                 f"names by index in {place}.classes"
             )

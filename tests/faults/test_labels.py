@@ -179,8 +179,8 @@ def unnamed(tmp_path: Path, kind: str) -> dict[str, Any]:
     if kind == "idx":
         pixels = bytes(range(3 * 8 * 8))
         images = struct.pack(">HBBIII", 0, 8, 3, 3, 8, 8) + pixels
-        lay(tmp_path, {"i": images, "l": struct.pack(">HBBI", 0, 8, 1, 3) + bytes([0, 2, 1])})
-        return {"type": "idx", "path": str(tmp_path), "images": "i", "labels": "l"}
+        lay(tmp_path / "in", {"i": images, "l": struct.pack(">HBBI", 0, 8, 1, 3) + bytes([0, 2, 1])})
+        return {"type": "idx", "path": str(tmp_path / "in"), "images": "i", "labels": "l"}
     if kind == "jsonl":
         lines = "\n".join(json.dumps({"file_name": f"{n}.png", "label": label}) for n, label in enumerate((0, 2, 1)))
         lay(tmp_path / "f", {f"{number}.png": png(number) for number in range(3)} | {"metadata.jsonl": lines.encode()})
