@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.errors import UserError
+from pipelines.images.isolation import Decoders
+from pipelines.images.params import HARD_CAPS, ImageParams
 from pipelines.report.words import human_bytes
 from pipelines.runtime.execute import prepare
 from pipelines.runtime.job import Job
@@ -82,8 +84,12 @@ def _status_row(output: Storage, logs: Storage, stage: str) -> tuple[str, str, s
 
 
 def lint_table(url: str, decode: bool) -> tuple[Table, bool]:
-    """Findings of `lint` and whether the dataset is sound."""
-    report = lint_all(url, _decode if decode else None)
+    """Findings of `lint` and whether the dataset is sound. Other people's images are decoded where they can do no harm."""
+    if decode:
+        with Decoders(ImageParams(limits=HARD_CAPS), 1) as decoders:
+            report = lint_all(url, lambda data: _decode(data, decoders))
+    else:
+        report = lint_all(url, None)
     table = Table(title=f"{url}: {report.samples:,} samples, {human_bytes(report.bytes)}")
     for name in ("severity", "code", "where", "message"):
         table.add_column(name)
@@ -95,13 +101,9 @@ def lint_table(url: str, decode: bool) -> tuple[Table, bool]:
     return table, report.ok
 
 
-def _decode(data: bytes) -> None:
-    from pipelines.images.process import decode_rgb
-    from pipelines.outcomes import Outcome
-
-    decoded = decode_rgb(data)
-    if isinstance(decoded, Outcome):
-        raise ValueError(f"{decoded.reason}: {decoded.detail}")
+def _decode(data: bytes, decoders: Decoders) -> None:
+    if (outcome := decoders.check(data)) is not None:
+        raise ValueError(f"{outcome.reason}: {outcome.detail}")
 
 
 def info_tables(url: str, data: str, failed: bool) -> Iterator[Table]:

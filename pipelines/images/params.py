@@ -40,6 +40,10 @@ class ImageLimits(Section):
     max_seconds: float = Field(default=60.0, gt=0)
 
 
+#: What is refused even where no user's policy applies (`lint`): only what could harm the machine, no shape and no size.
+HARD_CAPS = ImageLimits(max_bytes=2**28, max_aspect=1e6, min_side=1)
+
+
 class ImageParams(Section):
     """How every image of a run is treated.
 

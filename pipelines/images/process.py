@@ -110,7 +110,7 @@ def _process(raw: bytes, params: ImageParams, reserve: Reserve | None) -> Proces
     if isinstance(decoded, Outcome):
         return decoded
     if time.thread_time() > deadline:
-        return _too_slow(params.limits)
+        return too_slow(params.limits)
     pixels = turn(decoded.pixels, header.orientation)
     if header.format != "jpeg" and pixels.shape[:2] != upright:
         # A GIF's first frame may be larger than its screen; the pixels are right and the header was not.
@@ -122,7 +122,7 @@ def _process(raw: bytes, params: ImageParams, reserve: Reserve | None) -> Proces
     pixels = fit(whole, sizes.final, params.pad_value)
     data = (decoded.repaired or raw) if untouched else encode(pixels, name, params)
     if time.thread_time() > deadline:
-        return _too_slow(params.limits)
+        return too_slow(params.limits)
     height, width = sizes.final
     return Processed(
         data=data,
@@ -140,7 +140,7 @@ def _process(raw: bytes, params: ImageParams, reserve: Reserve | None) -> Proces
     )
 
 
-def decode_rgb(raw: bytes, limits: ImageLimits | None = None) -> Pixels | Outcome:
+def decode_rgb(raw: bytes, limits: ImageLimits | None = None, reserve: Reserve | None = None) -> Pixels | Outcome:
     """Upright uint8 (H, W, 3) sRGB pixels of one image, transparency over white; an outcome when that cannot be had."""
     limits = limits or ImageLimits()
     try:
@@ -150,6 +150,8 @@ def decode_rgb(raw: bytes, limits: ImageLimits | None = None) -> Pixels | Outcom
         need = decoding(header, None) + len(raw)
         if need > limits.max_memory:
             return _too_much_memory(header, need, limits)
+        if reserve is not None:
+            reserve(need)
         decoded = decode(raw, header, (255, 255, 255), None, limits.max_pixels)
         return decoded if isinstance(decoded, Outcome) else turn(decoded.pixels, header.orientation)
     except MemoryError:
@@ -195,7 +197,8 @@ def _says_the_same(header: Probe, decoded: Decoded, sizes: Plan, upright: tuple[
     return unchanged and decoded.plain and header.format in EXTENSIONS and not header.animated
 
 
-def _too_slow(limits: ImageLimits) -> Outcome:
+def too_slow(limits: ImageLimits) -> Outcome:
+    """What becomes of an image that takes longer than it may."""
     return failed("too_slow", "policy", f"it took more than {limits.max_seconds:g} s of CPU time")
 
 

@@ -2,7 +2,8 @@
 
 Plan: scan every source (hash, no decode), name each record by its content, decide duplicates over the whole set, and
 deal the records into shards by a hash of where they come from, so that changing one image touches one shard and a
-sequential reader sees mixed classes. Run: the one safe image path, threads in, plan order out.
+sequential reader sees mixed classes. Run: the one safe image path in processes that may die (`images.isolation`), threads
+in, plan order out.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -21,10 +23,12 @@ from pydantic import Field
 from pipelines.config import Section
 from pipelines.errors import UserError
 from pipelines.images.documents import stored_document
+from pipelines.images.isolation import Decoders, DecodersClosed
 from pipelines.images.params import ImageParams
-from pipelines.images.process import Processed, process
+from pipelines.images.process import Processed
 from pipelines.locations import redacted
-from pipelines.outcomes import Outcome, dropped, failed
+from pipelines.outcomes import Outcome, dropped, failed, internal_error
+from pipelines.runtime.in_hand import InHand
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import PLAN_FOLDER
 from pipelines.runtime.publication import publish_datasets
@@ -34,6 +38,7 @@ from pipelines.shards.sample import Sample
 from pipelines.sources import Record, Source, SourceParams, open_source
 from pipelines.sources.base import SAMPLE_PREFIX, unreadable
 from pipelines.stages.ingest_plan import content, deal, mark_duplicates, record_key, scan
+from pipelines.stages.ingest_trial import tried
 from pipelines.storage import canonical_json
 
 #: Records in flight between the reading thread and the writer of one unit.
@@ -89,18 +94,16 @@ class Ingest(Stage[IngestParams]):
         return Plan(units, {"records": groups}, facts)
 
     def open(self, job: Job[IngestParams]) -> list[Source]:
-        import cv2
-
-        cv2.setNumThreads(1)  # the threads are ours; cv2's own pool would fight them
         return [open_source(source) for source in job.params.sources]
 
     def run(self, unit: Unit, worker: list[Source], output: UnitOutput, job: Job[IngestParams]) -> None:
         with job.output.open(f"{PLAN_FOLDER}/records.parquet") as handle:
             rows = pq.ParquetFile(handle).read_row_group(unit.payload["group"]).to_pylist()
-        with output.shard() as shard:
-            for count, (row, made) in enumerate(_processed(rows, worker, job.params)):
+        in_hand = InHand(output.scratch(), job.params.threads)
+        with output.shard() as shard, in_hand, closing(_processed(rows, worker, job.params, in_hand)) as processed:
+            for count, (row, made) in enumerate(processed):
                 sidecar_row = _sidecar_row(row)
-                kept = made if isinstance(made, Outcome) else _sample(row, made, sidecar_row, job.params.image)
+                kept = made if isinstance(made, Outcome) else _described(row, made, sidecar_row, job.params.image)
                 if isinstance(kept, Outcome):
                     shard.reject(kept, sidecar_row)
                 else:
@@ -118,11 +121,11 @@ class Ingest(Stage[IngestParams]):
 
 
 def _processed(
-    rows: Sequence[dict[str, Any]], sources: Sequence[Source], params: IngestParams
-) -> Iterator[tuple[dict[str, Any], Processed | Outcome]]:
-    """Rows with what became of them, in plan order, made by a few threads (the decoders free the GIL)."""
+    rows: Sequence[dict[str, Any]], sources: Sequence[Source], params: IngestParams, in_hand: InHand
+) -> Generator[tuple[dict[str, Any], Processed | Outcome], None, None]:
+    """Rows with what became of them, in plan order. Threads read and hash, and wait for the processes that decode."""
 
-    def work(row: dict[str, Any]) -> Processed | Outcome:
+    def work(place: int, row: dict[str, Any]) -> Processed | Outcome:
         if row.get("problem") is not None:
             return Outcome(**row["problem"])
         if row["duplicate_of"] is not None:
@@ -131,17 +134,36 @@ def _processed(
         if row["length"] > limit:  # known before it is read into memory
             return failed("too_many_bytes", "policy", f"{row['length']} bytes, the limit is {limit}")
         try:
-            raw = sources[row["origin"]].read(_record(row))
+            raw: bytes | Outcome = read(place, row)
+        except DecodersClosed:
+            raise
         except OSError as error:
             return unreadable(error)
-        if hashlib.sha256(raw).digest() != row["sha256"]:
-            return failed("changed_while_reading", "transient", "the bytes are not those of the scan; run again")
-        return process(raw, params.image)
+        except MemoryError:
+            return failed("out_of_memory", "transient", "there was no memory to read it")
+        except Exception as error:
+            return internal_error(error)
+        return raw if isinstance(raw, Outcome) else decoders.process(raw)
 
-    with ThreadPoolExecutor(params.threads) as pool:
-        for start in range(0, len(rows), WINDOW):
-            window = rows[start : start + WINDOW]
-            yield from zip(window, pool.map(work, window), strict=True)
+    def read(place: int, row: dict[str, Any]) -> bytes | Outcome:
+        record = _record(row)
+        if place in in_hand.suspects and (outcome := tried(params.sources[row["origin"]], record)) is not None:
+            return outcome
+        with in_hand.holding(place):
+            raw = sources[row["origin"]].read(record)
+            if hashlib.sha256(raw).digest() != row["sha256"]:
+                return failed("changed_while_reading", "transient", "the bytes are not those of the scan; run again")
+        return raw
+
+    pool = ThreadPoolExecutor(params.threads)
+    with Decoders(params.image, params.threads) as decoders:
+        try:
+            for start in range(0, len(rows), WINDOW):
+                window = rows[start : start + WINDOW]
+                yield from zip(window, pool.map(work, range(start, start + len(window)), window), strict=True)
+        finally:
+            decoders.close()  # whoever waits for one gives up
+            pool.shutdown(cancel_futures=True)
 
 
 def _record(row: dict[str, Any]) -> Record:
@@ -155,6 +177,16 @@ def _sidecar_row(row: dict[str, Any]) -> dict[str, Any]:
         "raw_sha256": row["sha256"] and row["sha256"].hex(),
         "parents": row.get("parents"),
     }
+
+
+def _described(
+    row: dict[str, Any], made: Processed, sidecar_row: dict[str, Any], image: ImageParams
+) -> Sample | Outcome:
+    """`_sample`, with the boundary that makes a row of any error."""
+    try:
+        return _sample(row, made, sidecar_row, image)
+    except Exception as error:
+        return internal_error(error)
 
 
 def _sample(row: dict[str, Any], made: Processed, sidecar_row: dict[str, Any], image: ImageParams) -> Sample | Outcome:
