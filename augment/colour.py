@@ -62,13 +62,17 @@ def apply_colour(
     last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
     layout = torch.channels_last if last else torch.contiguous_format
     recorded = pointwise.records_gradient(images)
-    if images.is_cuda and not recorded and (fused := _fused_colour()) and fused.can_fuse(plan):
-        return fused.apply_fused(images, plan)
+    fused = None if recorded or not images.is_cuda or images.dtype == torch.float64 else _fused_colour()
+    if fused and (fits := fused.can_fuse(plan)).any():
+        if fits.all():
+            return fused.apply_fused(images, plan)
+        made = torch.empty_like(images, memory_format=layout)
+        for where, apply in ((np.flatnonzero(fits), fused.apply_fused), (np.flatnonzero(~fits), _in_steps)):
+            index = torch.from_numpy(where).to(images.device)
+            made = made.index_copy_(0, index, apply(images[index], plan.take(where)))
+        return made
     if images.is_cuda or recorded:
-        result = images.contiguous()
-        for step in _batch_steps(plan, slice(None), result):
-            result = step.apply(result, None)
-        return result.contiguous(memory_format=layout)
+        return _in_steps(images, plan).contiguous(memory_format=layout)
     images = images.detach()
     out = torch.empty_like(images, memory_format=layout)
     if images.shape[2] * images.shape[3] >= pointwise.ALONE:
@@ -110,6 +114,14 @@ def _run(steps: list[Step], source: Tensor, out: Tensor, spare: Tensor) -> Tenso
 
 
 # ---- many images at once: tensors of coefficients
+
+
+def _in_steps(images: Tensor, plan: rounds.Rounds) -> Tensor:
+    """The whole batch step by step, each into memory of its own: on a device, and for a gradient."""
+    result = images.contiguous()
+    for step in _batch_steps(plan, slice(None), result):
+        result = step.apply(result, None)
+    return result
 
 
 def _batch_steps(plan: rounds.Rounds, block: slice, images: Tensor) -> list[Step]:
@@ -176,7 +188,8 @@ def _affine(coefficients: Tensor, uses_mean: bool, images: Tensor, out: Tensor |
     flat = images.flatten(2)
     constant = coefficients[:, :, 6]
     if uses_mean:
-        constant = constant + (coefficients[:, :, 3:6] * flat.mean(2)[:, None]).sum(2)
+        red, green, blue = (coefficients[:, :, 3:6] * pointwise.channel_means(images)[:, None]).unbind(2)
+        constant = constant + (red + green + blue)
     target = None if out is None else out.flatten(2)
     if (
         images.is_cuda or torch.get_float32_matmul_precision() != "highest"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.nn import functional
@@ -46,9 +45,10 @@ def _gaussian_blur(images: torch.Tensor, values: Values, constants: dict[str, An
     """Two passes: OpenCV's separable filter for large planes on a CPU, shifted copies added up for small ones and for gradients
     (several times faster than a grouped convolution there), a depthwise convolution on a device. One batch size's bits."""
     kernel = constants["kernel"]
-    weights = gaussian_weights(torch.from_numpy(values["sigma"]).to(images.device, images.dtype), kernel)
+    # On the host: a device adds a row up in an order that depends on how many there are.
+    weights = gaussian_weights(torch.from_numpy(values["sigma"]).to(images.dtype), kernel)
     if images.device.type != "cpu":
-        return _blur_by_convolution(images, weights)
+        return _blur_by_convolution(images, weights.to(images.device))
     plain = images.dtype == torch.float32 and not records_gradient(images)
     if plain and images.shape[2] * images.shape[3] >= LARGE:
         return _blur_by_opencv(images.detach(), [_trimmed(line) for line in weights.numpy()])
@@ -63,6 +63,8 @@ def _trimmed(line: np.ndarray) -> np.ndarray:
 
 def _blur_by_opencv(images: torch.Tensor, weights: list[np.ndarray]) -> torch.Tensor:
     """Plane by plane; of an image in channels_last all channels at once."""
+    import cv2  # here: a device does without it
+
     out = torch.empty_like(images)
     if images.is_contiguous(memory_format=torch.channels_last) and images.shape[1] <= 4:
         sources, results = images.permute(0, 2, 3, 1).numpy(), out.permute(0, 2, 3, 1).numpy()

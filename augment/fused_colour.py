@@ -17,6 +17,7 @@ import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
 from augment import rounds
+from augment.pointwise import channel_means
 
 WIDTH = 20  # numbers of a round: A by row, constant, low, high, operation, value
 PIXELS = 1024  # of a block
@@ -28,9 +29,9 @@ _POSTERIZE = tl.constexpr(rounds.POSTERIZE)
 _WIDTH = tl.constexpr(WIDTH)
 
 
-def can_fuse(plan: rounds.Rounds) -> bool:
-    """Whether every operation of the plan is one of this kernel's."""
-    return bool(np.isin(plan.operation, OPERATIONS).all())
+def can_fuse(plan: rounds.Rounds) -> np.ndarray:
+    """(n,) bool: samples whose operations are all of this kernel's."""
+    return np.asarray(np.isin(plan.operation, OPERATIONS).all(1))
 
 
 def apply_fused(images: Tensor, plan: rounds.Rounds) -> Tensor:
@@ -72,8 +73,9 @@ def _add_means(images: Tensor, plan: rounds.Rounds, table: Tensor, blocks: int, 
         )
         place = torch.from_numpy(np.stack([rows, at])).to(images.device)
         weights = torch.from_numpy(plan.coefficients[rows, at, :, 3:6]).to(images.device, torch.float32)
-        means = sums[place[0]].sum(2) / (images.shape[2] * images.shape[3])
-        table[place[0], place[1], 9:12] += (weights * means[:, None]).sum(2)
+        means = channel_means(sums[place[0]]) * (blocks / (images.shape[2] * images.shape[3]))
+        red, green, blue = (weights * means[:, None]).unbind(2)
+        table[place[0], place[1], 9:12] += red + green + blue
 
 
 def _table(plan: rounds.Rounds) -> np.ndarray:

@@ -6,7 +6,6 @@ them or a tensor (k, 1, 1, 1). `out`, which may be the images themselves, receiv
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +19,19 @@ AHEAD = (0.0, 4.0, 2.0)  # sextants from the hues of red, green and blue on to r
 def records_gradient(images: Tensor) -> bool:
     """Whether an operation on `images` is recorded for a backward pass."""
     return torch.is_grad_enabled() and images.requires_grad
+
+
+def channel_means(images: Tensor) -> Tensor:
+    """(k, 3) means over the pixels. On a device in a fixed order: its own depends on how many images there are."""
+    flat = images.flatten(2)
+    if not images.is_cuda:
+        return flat.mean(2)
+    total = flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
+    while total.shape[2] > 1:
+        half = (total.shape[2] + 1) // 2
+        total = torch.nn.functional.pad(total, (0, total.shape[2] % 2))
+        total = total[..., :half] + total[..., half:]
+    return (total[..., 0] / flat.shape[2]).to(flat.dtype)
 
 
 def hue(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:
@@ -120,6 +132,8 @@ def equalize(images: Tensor, value: Value = 0.0, out: Tensor | None = None) -> T
 
 def _equalize_plane(source: np.ndarray, target: np.ndarray) -> None:
     """One float32 channel into `target`, which may be `source`."""
+    import cv2  # here: a device does without it
+
     level = (source * np.float32(255)).astype(np.uint8)
     counts = np.bincount(level.ravel(), minlength=256)
     step = (level.size - counts[np.flatnonzero(counts)[-1]]) // 255

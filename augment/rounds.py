@@ -52,6 +52,11 @@ class Rounds:
     value: np.ndarray
     active: np.ndarray
 
+    def take(self, where: np.ndarray) -> Rounds:
+        """The rounds of some of the samples."""
+        columns = (self.coefficients[where], self.clamp[where], self.low, self.high)
+        return Rounds(*columns, self.operation[where], self.value[where], self.active[where])
+
 
 class _Planner:
     """The open round of every sample, to which steps are added; `tame` (n,): nothing leaves [0, 1] unclamped."""

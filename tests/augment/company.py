@@ -91,11 +91,13 @@ class Way(NamedTuple):
     dtype: torch.dtype
     normalised: bool = False
     channels_last: bool = False
+    recorded: bool = False
 
 
 WAYS = (
     Way("torch float32", "torch", torch.float32),
     Way("torch float32, channels last, normalised", "torch", torch.float32, True, True),
+    Way("torch float32, for a gradient", "torch", torch.float32, recorded=True),
     Way("torch float64", "torch", torch.float64),
     Way("torch uint8", "torch", torch.uint8),
     Way("cv2", "cv2", torch.uint8),
@@ -172,6 +174,9 @@ def unequal(policy: Any, size: tuple[int, int], way: Way, device: str = "cpu") -
     augmenter = Augmenter(policy, seed=11, backend=way.backend, min_visible=0.3, **options)
     found, keys = augmenter.policy, [f"sample {number}" for number in range(COUNT)]
     given = targets(size, not found.rolls, not found.blends_geometry)
+    given |= {"masks": given["masks"].to(device)} if given else {}
+    if way.recorded:
+        made.requires_grad_()
 
     def run(places: Sequence[int]) -> list[Augmented]:
         index = list(places)

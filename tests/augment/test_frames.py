@@ -1,4 +1,7 @@
-"""What a frame cut off stays cut off on every backend, in the pixels as in boxes and masks. `python -m tests.bench.frames` tries all pairs."""
+"""What a frame cut off stays cut off on every backend, in the pixels as in boxes and masks.
+
+`python -m tests.bench.frames` tries all pairs.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from tests.bench.frames import GOAL, OPERATIONS, share_far
 torch.set_num_threads(1)
 CUT = ["random_crop", "center_crop", "zoom_in", "shear_x", "translate_x", "shift", "rotate", "roll"]
 BRING_BACK = ["zoom_out", "perspective", "translate_x", "rotate", "letterbox", "resize"]
-PAIRS = [pair for pair in itertools.product(CUT, BRING_BACK)]
+PAIRS = list(itertools.product(CUT, BRING_BACK))
 
 
 @pytest.mark.parametrize(("one", "other"), PAIRS, ids=[" > ".join(pair) for pair in PAIRS])
