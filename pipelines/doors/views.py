@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pipelines.errors import UserError
 from pipelines.images.isolation import Decoders
-from pipelines.images.params import HARD_CAPS, ImageParams
+from pipelines.images.params import HARD_CAPS, STORED_CAPS, ImageParams
 from pipelines.report.words import human_bytes
 from pipelines.runtime.execute import prepare
 from pipelines.runtime.job import Job
@@ -86,8 +86,8 @@ def _status_row(output: Storage, logs: Storage, stage: str) -> tuple[str, str, s
 def lint_table(url: str, decode: bool) -> tuple[Table, bool]:
     """Findings of `lint` and whether the dataset is sound. Other people's images are decoded where they can do no harm."""
     if decode:
-        with Decoders(ImageParams(limits=HARD_CAPS), 1) as decoders:
-            report = lint_all(url, lambda data: _decode(data, decoders))
+        with Decoders(ImageParams(limits=STORED_CAPS), 1) as ours, Decoders(ImageParams(limits=HARD_CAPS), 1) as others:
+            report = lint_all(url, lambda data, is_ours: _decode(data, ours if is_ours else others))
     else:
         report = lint_all(url, None)
     table = Table(title=f"{url}: {report.samples:,} samples, {human_bytes(report.bytes)}")

@@ -40,8 +40,14 @@ class ImageLimits(Section):
     max_seconds: float = Field(default=60.0, gt=0)
 
 
-#: What is refused even where no user's policy applies (`lint`): only what could harm the machine, no shape and no size.
+#: What is refused even where no user's policy applies (`lint` of other people's tars): only what could harm the machine, no
+#: shape and no size.
 HARD_CAPS = ImageLimits(max_bytes=2**28, max_aspect=1e6, min_side=1)
+#: Of images that are stored in a dataset of ours: what to keep was decided when they were ingested, by whatever limits. What is
+#: left is what no decoder here takes, and a bound of memory.
+STORED_CAPS = ImageLimits(
+    max_bytes=2**33, max_pixels=2**30, max_scan_pixels=2**37, max_aspect=1e6, min_side=1, max_memory=2**34
+)
 
 
 class ImageParams(Section):

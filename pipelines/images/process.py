@@ -41,7 +41,7 @@ from pipelines.images.decode import Decoded, decode
 from pipelines.images.encode import EXTENSIONS, LONGEST_SIDE, encode, stored_format
 from pipelines.images.formats.jpeg import MOST_SCANS
 from pipelines.images.geometry import Plan, fit, plan, resize, turn
-from pipelines.images.params import ImageLimits, ImageParams
+from pipelines.images.params import STORED_CAPS, ImageLimits, ImageParams
 from pipelines.images.phash import phash
 from pipelines.images.probe import Probe, probe
 from pipelines.outcomes import Outcome, dropped, failed, internal_error
@@ -141,8 +141,11 @@ def _process(raw: bytes, params: ImageParams, reserve: Reserve | None) -> Proces
 
 
 def decode_rgb(raw: bytes, limits: ImageLimits | None = None, reserve: Reserve | None = None) -> Pixels | Outcome:
-    """Upright uint8 (H, W, 3) sRGB pixels of one image, transparency over white; an outcome when that cannot be had."""
-    limits = limits or ImageLimits()
+    """Upright uint8 (H, W, 3) sRGB pixels of one image, transparency over white; an outcome when that cannot be had.
+
+    `limits` are those of a stored image unless given (`STORED_CAPS`); for bytes from anywhere, give others.
+    """
+    limits = limits or STORED_CAPS
     try:
         header = admit(raw, limits)
         if isinstance(header, Outcome):

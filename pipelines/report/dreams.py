@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.images.params import ImageParams
+from pipelines.images.params import STORED_CAPS, ImageParams
 from pipelines.images.probe import probe
 from pipelines.images.process import process
 from pipelines.outcomes import Outcome
@@ -187,7 +187,9 @@ def contact_sheets(outputs: Outputs) -> list[Sheet]:
             continue
         width, height, media = size.width, size.height, "image/png"
         if max(width, height) > SHEET_SIDE or len(raw) > SHEET_BYTES:
-            made = process(raw, ImageParams(resize="longer", size=SHEET_SIDE, format="jpeg", quality=85))
+            made = process(
+                raw, ImageParams(resize="longer", size=SHEET_SIDE, format="jpeg", quality=85, limits=STORED_CAPS)
+            )
             if isinstance(made, Outcome):
                 continue
             raw, width, height, media = made.data, made.width, made.height, "image/jpeg"

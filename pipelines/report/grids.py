@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.images.params import ImageParams
+from pipelines.images.params import STORED_CAPS, ImageParams
 from pipelines.images.process import process
 from pipelines.outcomes import Outcome
 from pipelines.report.words import grouped
@@ -134,7 +134,7 @@ def picture_of(
     raw, ext = dataset.read_image_bytes(row["shard"], row["key"], images), images[0]["ext"]
     width, height = row["width"] or 0, row["height"] or 0
     if not 0 < max(width, height) <= NATIVE:
-        made = process(raw, ImageParams(resize="longer", size=thumbnail, format="jpeg", quality=82))
+        made = process(raw, ImageParams(resize="longer", size=thumbnail, format="jpeg", quality=82, limits=STORED_CAPS))
         if isinstance(made, Outcome):
             return None
         raw, ext, width, height = made.data, made.ext, made.width, made.height

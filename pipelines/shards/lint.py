@@ -25,8 +25,8 @@ __all__ = ["Finding", "LintReport", "lint"]
 def lint(url: str, decode: Decode | None = None) -> LintReport:
     """Check what lies at `url`; raises `UserError` when nothing is there.
 
-    `decode` takes encoded image bytes and raises when they are unsound; without it only the first bytes of images are
-    looked at. Shards are streamed; what grows with the dataset is 8 bytes a sample.
+    `decode` takes encoded image bytes (and whether they are ours) and raises when they are unsound; without it only the
+    first bytes of images are looked at. Shards are streamed; what grows with the dataset is 8 bytes a sample.
     """
     storage, files = found_at(url)
     checker = Checker(Findings(), decode)

@@ -24,8 +24,8 @@ from pipelines.shards.members import split_name
 from pipelines.shards.sample import MEMBER_RANK, MemberSpan, member_problem
 from pipelines.shards.walker import TarDamage, TarMember, TarWalker
 
-#: Takes encoded image bytes and raises when they are not a sound image.
-Decode = Callable[[bytes], None]
+#: Takes encoded image bytes, and whether a dataset of ours holds them; raises when they are not a sound image.
+Decode = Callable[[bytes, bool], None]
 
 _PICKLED = {"pickle", "pkl", "pyd", "pth", "pt", "ckpt", "joblib"}
 _MAGIC = {
@@ -241,7 +241,7 @@ class ShardCheck:
             self._breach("misnamed_image", name, f"the bytes do not begin as .{kind} does")
         if self._decode is not None:
             try:
-                self._decode(data)
+                self._decode(data, self._ours)
             except MemoryError:
                 raise
             except Exception as error:  # whatever a decoder raises is a finding about the data

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.errors import UserError
+from pipelines.images.params import ImageLimits
 from pipelines.images.process import decode_rgb
 from pipelines.locations import redacted
 from pipelines.outcomes import Outcome
@@ -107,7 +108,7 @@ class ComposedSource:
             if record.sha256 in self._cutouts:
                 self._cutouts.move_to_end(record.sha256)
                 return self._cutouts[record.sha256]
-        pixels = decode_rgb(self._base.read(record))
+        pixels = decode_rgb(self._base.read(record), ImageLimits())
         made = None if isinstance(pixels, Outcome) else cut(pixels)
         with self._lock:
             self._cutouts[record.sha256] = made

@@ -41,7 +41,7 @@ def _returns(raw: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about damage that it then tells as well
         result = process(raw, PARAMS)
-        pixels = decode_rgb(raw)
+        pixels = decode_rgb(raw, PARAMS.limits)
     assert isinstance(result, Processed | Outcome)
     if isinstance(result, Outcome):
         assert result.status in ("failed", "dropped")

@@ -43,7 +43,7 @@ def found(report: LintReport) -> set[tuple[str, str]]:
     return {(finding.severity, finding.code) for finding in report.findings}
 
 
-def decode(data: bytes) -> None:
+def decode(data: bytes, ours: bool) -> None:
     Image.open(io.BytesIO(data)).load()
 
 
