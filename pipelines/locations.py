@@ -14,7 +14,8 @@ from typing import Any
 
 from pipelines.errors import UserError
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
+#: A storage may have a copy of its files kept on this machine.
+_SCHEME = re.compile(r"(?:(?:simplecache|filecache|blockcache)::)?[A-Za-z][A-Za-z0-9+.\-]*://")
 _LOCAL = re.compile(r"(?:file|local)://(?:localhost(?=/))?", re.IGNORECASE)
 #: A URL inside a sentence ends at a space or a quote; brackets and commas may be part of it.
 _URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s'\"<>`]+")

@@ -22,6 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.errors import UserError
 from pipelines.locations import is_url, local_path, redacted
+from pipelines.remote import Remote, RemoteError
 from pipelines.workspace import workspace
 
 #: Marks files that are not committed; `list` never shows them and `sweep_temporary` removes them.
@@ -55,13 +56,18 @@ class Storage:
     def __init__(self, url: str | Path) -> None:
         self.location = str(url)
         if is_url(self.location):
-            self.location = self.location.rstrip("/")
+            bare = self.location.rstrip("/")
+            self.location = f"{bare}//" if bare.endswith(":") else bare  # the root of a storage that has one
             self.url = redacted(self.location)
             try:
                 self._fs, base = fsspec.core.url_to_fs(self.location)
-            except (ValueError, ImportError) as error:
-                raise UserError(f"cannot open storage {self.url!r}: {redacted(str(error))}") from None
+            except (MemoryError, AssertionError):
+                raise
+            except Exception as error:  # an archive that is none, a driver that is missing, a URL that is no URL
+                told = redacted(str(error)).splitlines() or [type(error).__name__]
+                raise UserError(f"cannot open storage {self.url!r}: {told[0]}; check the address") from None
             self._base = base.rstrip("/") or "/"
+            self._remote = Remote(self._fs, base)
         else:
             # Not through fsspec's parser, which reads `::` as a chain and a colon as a protocol.
             self._fs, self._base = LocalFileSystem(), str(local_path(self.location)).rstrip("/") or "/"
@@ -91,16 +97,40 @@ class Storage:
         return self.root / path if self.is_local else None
 
     def _full(self, path: str) -> str:
+        if not self.is_local:
+            return self._remote.full(path)
         return f"{self._base}/{path}" if path else self._base
 
     def exists(self, path: str = "") -> bool:
-        return bool(self._fs.exists(self._full(path)))
+        if self.is_local:
+            return bool(self._fs.exists(self._full(path)))
+        with self._reachable():
+            return self._remote.exists(path)
 
     def is_folder(self, path: str) -> bool:
-        return bool(self._fs.isdir(self._full(path)))
+        if self.is_local:
+            return bool(self._fs.isdir(self._full(path)))
+        with self._reachable():
+            return self._remote.is_folder(path)
 
     def size(self, path: str) -> int:
-        return int(self._fs.size(self._full(path)))
+        """Bytes of a file; -1 where a remote storage does not say."""
+        return int(self._fs.size(self._full(path))) if self.is_local else self._remote.size(path)
+
+    def serves_parts(self, path: str) -> bool:
+        """Whether a file can be read from its middle, which not every web server allows."""
+        if self.is_local:
+            return True
+        with self._reachable():
+            return self._remote.serves_parts(path)
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        """A storage that cannot be asked at all is no place to work with."""
+        try:
+            yield
+        except RemoteError as error:
+            raise UserError(f"cannot look into {self.url}: {error.told}; check the address and credentials") from None
 
     def remove(self, path: str) -> None:
         """Remove a file."""
@@ -134,23 +164,22 @@ class Storage:
         """Sizes in bytes of all committed files below `folder`, by relative path. Links to folders are not followed."""
         start = self._full(folder)
         prefix = len(self._base.rstrip("/")) + 1
-        if self.is_local:
-            found = dict(_local_sizes(start))
-        else:
-            if not self._fs.exists(start):
-                return {}
-            self._fs.invalidate_cache()
-            found = {name: int(info["size"] or 0) for name, info in self._fs.find(start, detail=True).items()}
-        below = ((name[prefix:], size) for name, size in found.items())
+        if not self.is_local:
+            with self._reachable():
+                return {name: size for name, size in self._remote.sizes(folder).items() if not is_temporary(name)}
+        below = ((name[prefix:], size) for name, size in _local_sizes(start))
         return {name: size for name, size in below if name and not name.endswith("/") and not is_temporary(name)}
 
     def open(self, path: str) -> BinaryIO:
-        return cast(BinaryIO, self._fs.open(self._full(path), "rb"))
+        return cast(BinaryIO, self._fs.open(self._full(path), "rb")) if self.is_local else self._remote.open(path)
 
     def read_bytes(self, path: str) -> bytes:
-        return bytes(self._fs.cat_file(self._full(path)))
+        return bytes(self._fs.cat_file(self._full(path))) if self.is_local else self._remote.read(path)
 
     def pread(self, path: str, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset` on, fewer only where the file ends."""
+        if not self.is_local:
+            return self._remote.pread(path, offset, length)
         return bytes(self._fs.cat_file(self._full(path), start=offset, end=offset + length))
 
     def write_bytes(self, path: str, data: bytes) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from pipelines import sample
 from pipelines.errors import UserError
 from pipelines.outcomes import Outcome, failed
+from pipelines.remote import RemoteError
 from pipelines.storage import Storage, canonical_json
 
 T = TypeVar("T")
@@ -207,6 +208,8 @@ def unreadable(error: OSError) -> Outcome:
     """Why bytes could not be read, in words that hold on any machine (no path of this one)."""
     if isinstance(error, FileNotFoundError):
         return failed("missing_file", detail="there is no such file")
+    if isinstance(error, RemoteError):
+        return failed("unreadable", "permanent" if error.lasting else "transient", error.told)
     told = os.strerror(error.errno) if error.errno else type(error).__name__
     return failed("unreadable", "permanent" if error.errno in _LASTING else "transient", told)
 

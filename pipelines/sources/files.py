@@ -35,6 +35,18 @@ def open_files(path: str, endings: tuple[str, ...], what: str, hidden: Callable[
     url = resolve(path).rstrip("/")
     parent, _, name = url.rpartition("/")
     folder = Storage(parent or ("/" if url.startswith("/") else "."))
+    files = _found(url, path, name, folder, endings, what, hidden)
+    if files.names and not files.storage.serves_parts(files.names[0]):
+        raise UserError(
+            f"the server of {path} sends whole files only (it takes no range requests), and a {what} is read in parts; "
+            f"set path: simplecache::{path} to keep a copy while this runs, or copy the files here"
+        )
+    return files
+
+
+def _found(
+    url: str, path: str, name: str, folder: Storage, endings: tuple[str, ...], what: str, hidden: Callable[[str], bool]
+) -> Files:
     if name and url.lower().endswith((*endings, *COMPRESSED)) and folder.exists(name) and not folder.is_folder(name):
         _refuse_compressed([name], path)
         return Files(folder, [name], Counter())

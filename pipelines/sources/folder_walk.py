@@ -15,7 +15,7 @@ from io import BufferedReader
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
-from pipelines.outcomes import Outcome
+from pipelines.outcomes import Outcome, failed
 from pipelines.sources.base import digest, litter, too_many_bytes, unreadable
 from pipelines.storage import Storage
 
@@ -124,8 +124,12 @@ def hash_file(storage: Storage, file: str, limit: int | None) -> tuple[int, byte
     path = storage.local_path(file)
     if path is None:
         size = storage.size(file)
-        too_many = limit is not None and size > limit
-        return too_many_bytes(size, limit or 0) if too_many else digest(storage.read_bytes(file))
+        if limit is not None and size > limit:
+            return too_many_bytes(size, limit)
+        data = storage.read_bytes(file)
+        if size not in (-1, len(data)):
+            return failed("unreadable", "transient", f"{len(data)} of {size} bytes came")
+        return digest(data)
     with open_regular(path) as handle:
         size = os.fstat(handle.fileno()).st_size
         if limit is not None and size > limit:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import UserError
-from pipelines.outcomes import Outcome, failed
+from pipelines.outcomes import Outcome
 from pipelines.sources.base import (
     Record,
     caption_from,
@@ -26,13 +26,14 @@ from pipelines.sources.base import (
     inside,
     is_hidden,
     too_many_bytes,
+    unreadable,
 )
 from pipelines.sources.cells import image_of, unfit, values_of
 from pipelines.sources.files import open_files
 from pipelines.sources.folder_walk import hash_file, native_name, readable, stored_name
 from pipelines.sources.labels import NO_NAMES, Names, label_from, merge
 from pipelines.sources.params import ParquetParams
-from pipelines.sources.row_groups import DAMAGE, Batch, RowReader, batches, column_of, open_table
+from pipelines.sources.row_groups import DAMAGE, Batch, RowReader, batches, column_of, first_line, open_table
 
 _ENDINGS = (".parquet", ".pq", ".parq")
 #: What hive calls the folder of rows without a value.
@@ -131,11 +132,9 @@ class ParquetSource:
 
     def _lost(self, file: str, first: int, batch: Batch) -> Iterator[Record]:
         """The rows that a damaged row group does not give."""
-        told = f"row group {batch.group} cannot be read from its row {batch.start} on: {batch.problem}"
-        problem = failed("damaged_table", detail=told)
         for row in range(min(batch.length, _MOST_LOST)):
             place = (f"{readable(file)}#{first + row}", stored_name(file), batch.group, 0, batch.start + row)
-            yield Record(*place, None, None, self._params.split, None, None, problem=problem)
+            yield Record(*place, None, None, self._params.split, None, None, problem=batch.problem)
         if batch.length > _MOST_LOST:
             self._passed["damaged_table"] += batch.length - _MOST_LOST
 
@@ -147,10 +146,12 @@ class ParquetSource:
             try:
                 with open_table(self._storage, file) as table:
                     schema = table.schema_arrow
-            except FileNotFoundError:
-                raise
             except DAMAGE as error:
-                wrong.append(f"{readable(file)} is not a sound parquet file ({str(error).splitlines()[0][:200]})")
+                if isinstance(error, OSError) and error.errno:
+                    told = f"cannot be read: {unreadable(error).detail}"
+                else:
+                    told = f"is not a sound parquet file ({first_line(error)})"
+                wrong.append(f"{readable(file)} {told}")
                 continue
             fault = self._fault(file, schema)
             if fault:

@@ -13,6 +13,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.outcomes import Outcome, failed
+from pipelines.remote import RemoteError
+from pipelines.sources.base import unreadable
 from pipelines.storage import Storage
 
 #: Bytes of a batch, about: rows differ in size, and a row is never cut.
@@ -33,7 +36,7 @@ class Batch(NamedTuple):
     start: int
     length: int
     rows: pa.RecordBatch | None
-    problem: str = ""
+    problem: Outcome | None = None
 
 
 def open_table(storage: Storage, file: str) -> pq.ParquetFile:
@@ -57,16 +60,24 @@ def batches(table: pq.ParquetFile, columns: Sequence[str]) -> Iterator[Batch]:
 def group_batches(table: pq.ParquetFile, group: int, columns: Sequence[str]) -> Iterator[Batch]:
     """The rows of one row group; from the first batch that cannot be read to the group's end there is one without rows."""
     count = table.metadata.row_group(group).num_rows
-    start, problem = 0, "it ends before its rows do"
+    start, problem = 0, failed("damaged_table", detail=f"row group {group} ends before its rows do")
     try:
         size = rows_at_once(table, group, columns[0])
         for rows in table.iter_batches(size, row_groups=[group], columns=list(columns), use_threads=False):
             yield Batch(group, start, rows.num_rows, rows)
             start += rows.num_rows
+    except RemoteError as error:
+        problem = unreadable(error)
     except DAMAGE as error:
-        problem = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+        told = f"row group {group} cannot be read from its row {start} on: {first_line(error)}"
+        problem = failed("damaged_table", detail=told)
     if start < count:
         yield Batch(group, start, count - start, None, problem)
+
+
+def first_line(error: BaseException) -> str:
+    """What pyarrow says, short: the first line of it."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def rows_at_once(table: pq.ParquetFile, group: int, column: str) -> int:
@@ -100,6 +111,8 @@ class RowReader:
                     return kept[row - key[2]]
             try:
                 return self._advance(file, group, row)
+            except RemoteError:
+                raise
             except DAMAGE as error:
                 raise OSError(f"row {row} of row group {group} cannot be read: {error}") from error
 
@@ -110,7 +123,7 @@ class RowReader:
             reading, ahead = group_batches(open_table(self._storage, file), group, [self._column]), 0
         for batch in reading:
             if batch.rows is None:
-                raise OSError(batch.problem)
+                raise OSError(batch.problem.detail if batch.problem else "")
             column = column_of(batch.rows, self._column)
             self._keep((file, group, batch.start), column)
             ahead = batch.start + batch.length

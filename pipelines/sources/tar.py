@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.outcomes import Outcome, dropped, failed
 from pipelines.shards.walker import TarDamage, TarWalker
-from pipelines.sources.base import MAX_SIDE_BYTES, Record, caption_from, handed_over, read_object
+from pipelines.sources.base import MAX_SIDE_BYTES, Record, caption_from, handed_over, read_object, unreadable
 from pipelines.sources.files import open_files
 from pipelines.sources.folder_walk import native_name, readable, stored_name
 from pipelines.sources.labels import Label, Names, StatedNames, bad_label, label_from
@@ -38,24 +38,32 @@ class TarSource:
         self._passed = self._beside.copy()
         damaged: list[str] = []
         for file in self._files:
-            with self._storage.open(file) as stream:
-                if damaged:  # nothing will come of this scan: only look which others are damaged
-                    damaged += _damage_of(file, stream)
-                    continue
-                samples = SamplesOfTar(stream, max_bytes, MAX_SIDE_BYTES)
-                for sample in samples:
-                    if samples.damage is not None and self._params.damaged == "refuse":
-                        break
-                    broken = samples.damage is not None and (sample.archive, sample.key) == samples.last_key
-                    yield from self._records(file, sample, broken)
-            damage = samples.damage or self._zeroed_tail(file, samples)
-            if damage is not None and self._params.damaged == "refuse":
-                damaged.append(_told(file, damage))
-            elif damage is not None:
-                yield self._lost(file, damage)
-            self._passed.update(samples.passed)
+            try:
+                yield from self._scan_file(file, max_bytes, damaged)
+            except OSError as error:
+                damaged.append(f"{readable(file)} (cannot be read: {unreadable(error).detail})")
         if damaged:
             raise UserError(self._refusal(damaged))
+
+    def _scan_file(self, file: str, max_bytes: int | None, damaged: list[str]) -> Iterator[Record]:
+        """The records of one tar; what is damaged is added to the list and not taken, unless the head is wished."""
+        head = self._params.damaged == "head"
+        with self._storage.open(file) as stream:
+            if damaged:  # nothing will come of this scan: only look which others are damaged
+                damaged += _damage_of(file, stream)
+                return
+            samples = SamplesOfTar(stream, max_bytes, MAX_SIDE_BYTES)
+            for sample in samples:
+                if samples.damage is not None and not head:
+                    break
+                broken = samples.damage is not None and (sample.archive, sample.key) == samples.last_key
+                yield from self._records(file, sample, broken)
+        damage = samples.damage or self._zeroed_tail(file, samples)
+        if damage is not None and not head:
+            damaged.append(_told(file, damage))
+        elif damage is not None:
+            yield self._lost(file, damage)
+        self._passed.update(samples.passed)
 
     def read(self, record: Record) -> bytes:
         return self._storage.pread(native_name(record.file), record.offset, record.length)
