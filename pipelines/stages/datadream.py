@@ -21,11 +21,20 @@ from pipelines.images.params import ImageParams
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
-from pipelines.stages.common import METRICS_FILE, dataset_digest, open_part, require_synth, stage_digest, torch_device
+from pipelines.stages.common import (
+    METRICS_FILE,
+    blamed,
+    dataset_digest,
+    open_part,
+    require_synth,
+    stage_digest,
+    torch_device,
+)
 from pipelines.stages.fewshot import load_few_shot
 from pipelines.stages.generators import folder_digest, generator_digest, generator_model
 from pipelines.storage import canonical_json, pretty_json
 from synth.datadream.config import AdaptConfig
+from synth.datadream.prompts import class_prompt
 from synth.filtering.deciding import Thresholds
 from synth.settings import Settings
 
@@ -237,6 +246,18 @@ class Datadream(Stage[DatadreamParams]):
         require_synth("datadream")
         torch_device(job)
         generator_model(job, "text")
+        self._require_texts(job)
+
+    def _require_texts(self, job: Job[DatadreamParams]) -> None:
+        """`UserError` when two classes have the same text to the generator, or to the CLIP that judges its images."""
+        from pipelines.stages.scoring import clip_reader, text_readers
+        from synth.datadream.texts import require_distinct
+
+        classes = open_part(job, "split", "train").classes
+        prompts = [class_prompt(job.params.name_of(name), job.params.domain) for name in classes]
+        for readers in (text_readers(job), [clip_reader(job)]):
+            with blamed(job.name):
+                require_distinct(classes, prompts, readers, "datadream.names")
 
     def open(self, job: Job[DatadreamParams]) -> Any:
         from pipelines.stages.dreaming import Dreamer

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from transformers import CLIPModel
 
 from synth.backends.quiet import quiet_generators
+from synth.datadream.texts import Reader, require_distinct
 from synth.errors import SynthError
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -32,7 +33,8 @@ class ClipClassifier(nn.Module):
     """A CLIP whose logits are exp(logit scale) times the cosine of image and class text.
 
     `prompts`: one or more texts for each class, whose features are averaged and normalised again. Only LoRA's weights train: what they
-    start from follows from `seed`; the temperature is frozen too. `model` is taken over and changed.
+    start from follows from `seed`; the temperature is frozen too. `model` is taken over and changed. SynthError where two classes'
+    texts are the same to the model.
     """
 
     def __init__(
@@ -46,6 +48,9 @@ class ClipClassifier(nn.Module):
         super().__init__()
         if not prompts or not all(prompts):
             raise SynthError("the classifier needs one prompt or more for each class")
+        text_config: Any = model.config.text_config
+        firsts = [texts[0] for texts in prompts]
+        require_distinct(firsts, prompts, [Reader.of_clip(tokenizer, text_config)], "their prompts")
         with quiet_generators(model.device):  # what is not LoRA is frozen by it, the temperature too
             inject_adapter_in_model(lora or classifier_lora(), model, "default")
         self.model = model

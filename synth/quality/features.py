@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from transformers import CLIPModel
 
 from synth.datadream.classifier import MEAN, STD, token_rows
+from synth.datadream.texts import Reader, require_distinct
 from synth.errors import SynthError
 from synth.quality.arrays import resized
 
@@ -45,9 +46,11 @@ class ClipFeatures:
         return in_batches(self.model, of, images, self.batch)
 
     def texts(self, tokenizer: Any, prompts: Sequence[str]) -> torch.Tensor:
-        """(prompts, d) float32, rows of length 1, cut at the tower's longest text."""
+        """(prompts, d) float32, rows of length 1, of classes' texts; SynthError where two are the same to the tower."""
         if not prompts:
             raise SynthError("texts to compare with are none: give one prompt for each class")
+        config: Any = self.model.config
+        require_distinct(prompts, prompts, [Reader.of_clip(tokenizer, config.text_config)], "their prompts")
         tokens = token_rows(tokenizer, prompts, self.longest).to(self.model.device)
         with measuring(self.model):
             return normalize(pooled(self.model.get_text_features(input_ids=tokens)).float(), dim=1)

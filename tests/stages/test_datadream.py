@@ -276,6 +276,18 @@ def test_two_classes_of_one_name_are_refused_before_any_work(base: Path) -> None
         prepare(get_stage("datadream"), job_of(base, "cls", names={"left": "right"}))
 
 
+@pytest.mark.parametrize(
+    "names", [{"left": "Right side", "right": "right  SIDE"}, {"left": "left" * 30 + "a", "right": "left" * 30 + "b"}]
+)
+def test_classes_of_one_text_to_the_model_are_refused_before_any_work(
+    base: Path, tmp_path: Path, names: dict[str, str]
+) -> None:
+    with pytest.raises(
+        UserError, match=r"datadream@cls: classes 'left' and 'right' are the same text to the model.*datadream.names"
+    ):
+        get_stage("datadream").check(job_of(base, "cls", names=names))
+
+
 def test_contexts_are_told_in_both_stages(base: Path, tmp_path: Path) -> None:
     manifest = json.loads((base / "data/split/few_shot.json").read_text())["seeds"]["0"]
     keys = [key for keys in manifest.values() for key in keys]

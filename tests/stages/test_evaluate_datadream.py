@@ -450,6 +450,7 @@ def test_a_second_run_does_nothing_and_the_same_job_elsewhere_gives_the_same_byt
     [
         ("shots=[8]", "evaluate asks for 8 shots, the manifest has 4; raise split.few_shot"),
         ("variants=[dset]", "run first: limbeck run datadream@dset"),
+        ("names={left: Right side, right: right  SIDE}", "classes 'left' and 'right' are the same text to the model"),
         ("variants=[cls, cls]", "variants names something twice"),
         ("student={network: resnt18}", "evaluate.datadream.student.network: no network 'resnt18'"),
         ("classifier={real_weight: 2}", "real_weight takes 0 to 1"),

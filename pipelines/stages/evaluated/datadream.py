@@ -17,7 +17,7 @@ from pipelines.runtime.ledger import STAGE_FILE
 from pipelines.runtime.units import Marker, Unit
 from pipelines.stages.common import build_network, dataset_digest, finished, open_part
 from pipelines.stages.evaluated.choosing import ZERO_SHOT, Choice, Chosen
-from pipelines.stages.evaluated.fitting import DreamClassifiers, require_clip, require_size
+from pipelines.stages.evaluated.fitting import DreamClassifiers, require_clip, require_size, require_texts
 from pipelines.stages.evaluated.params import DreamParams, EvaluateParams
 from pipelines.stages.evaluated.verdicts import comparisons as compared
 from pipelines.stages.evaluated.verdicts import control_table
@@ -96,8 +96,11 @@ def prompts(job: Job[EvaluateParams], params: DreamParams, classes: Sequence[str
 
 
 def check(job: Job[EvaluateParams], params: DreamParams) -> None:
-    """Raise `UserError` for a CLIP that is not there, views of another size than its own, and a student that cannot be built."""
+    """Raise `UserError` for a CLIP that is not there or cannot tell the classes' texts apart, views of another size than its own,
+    and a student that cannot be built."""
     require_clip(job)
+    classes = open_part(job, "split", "train").classes
+    require_texts(job, classes, prompts(job, params, classes))
     size = generator_of(job, "clip").native_size
     if params.views is not None and size is not None:
         require_size(params.views, size)

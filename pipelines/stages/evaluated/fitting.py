@@ -43,6 +43,15 @@ def require_clip(job: Job[Any]) -> None:
     generator_model(job, "clip")
 
 
+def require_texts(job: Job[Any], classes: Sequence[str], prompts: Sequence[str]) -> None:
+    """Raise `UserError` when two classes have the same text to CLIP."""
+    from pipelines.stages.scoring import clip_reader
+    from synth.datadream.texts import require_distinct
+
+    with blamed("evaluate.datadream"):
+        require_distinct(classes, prompts, [clip_reader(job)], "evaluate.datadream.names")
+
+
 def require_size(policy: Any, size: tuple[int, int]) -> None:
     """Raise `UserError` when a policy does not leave an image at `size`; one that does so by chance is found when it happens."""
     import torch
