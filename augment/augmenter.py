@@ -49,7 +49,8 @@ class Augmenter(nn.Module):
     differentiable; `cv2` for uint8 of up to four channels on the CPU; `kornia`, the reference, one operation of Kornia's after
     the other; `auto` takes cv2 where it can and torch for all others. A box is clipped to its image, and dropped when less
     than `min_visible` of it is left or a side is shorter than `min_side` pixels, whether anything moved or not. There are no
-    parameters and no state but `epoch` and `progress`, set from outside.
+    parameters and no state but `epoch` and `progress`, set from outside; they lie in shared memory, so that worker processes which
+    live longer than an epoch see them too.
 
         augmenter = Augmenter({"preset": "imagenet", "size": 160}, seed=1, output="normalised", mean=MEAN, std=STD)
         for epoch in range(90):
@@ -88,12 +89,30 @@ class Augmenter(nn.Module):
         self.seed, self.output, self.backend, self.dtype, self.threads = seed, output, backend, dtype, threads
         self.mean, self.std = mean, std
         self.min_visible, self.min_side = min_visible, min_side
-        self.epoch, self.progress = 0, 1.0
+        self._shared = torch.tensor([0.0, 1.0], dtype=torch.float64).share_memory_()
         for leaf in self.policy.leaves:
             if isinstance(leaf.operation, Kornia):  # here, and not where it is first drawn
                 from augment.filters import kornia_operation
 
                 kornia_operation(leaf.operation.operation, dict(leaf.operation.arguments))
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that draws belong to."""
+        return int(self._shared[0])
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._shared[0] = epoch
+
+    @property
+    def progress(self) -> float:
+        """How far the training is, in [0, 1], for ranges that move with it."""
+        return float(self._shared[1])
+
+    @progress.setter
+    def progress(self, progress: float) -> None:
+        self._shared[1] = progress
 
     def draw(
         self,

@@ -162,6 +162,7 @@ def load(spec: Any) -> Policy:
 
     if isinstance(spec, Policy):
         return spec
+    _require_plain(spec, "a policy")
     if isinstance(spec, str):
         spec = {"preset": spec}
     if isinstance(spec, Mapping) and "preset" in spec:
@@ -184,6 +185,37 @@ def load(spec: Any) -> Policy:
     reader = _Reader()
     nodes = tuple(node for entry in operations for node in reader.read(entry))
     return Policy(nodes, tuple(reader.numbers), **settings)
+
+
+def _require_plain(part: Any, where: str) -> None:
+    """Refuse what YAML reads as another thing than it looks like: keys that are no text, and numbers that are."""
+    if isinstance(part, Mapping):
+        for key, value in part.items():
+            if not isinstance(key, str):
+                kind = (
+                    "a switch" if isinstance(key, bool) else "a number" if isinstance(key, (int, float)) else "no text"
+                )
+                raise PolicyError(
+                    f"{where} has the key {key!r}, which YAML reads as {kind} (bare on, off, yes, no and numbers are none); names of "
+                    "operations and settings are text, and can stand in quotes"
+                )
+            if key != "name":  # what a policy is called may look like anything
+                _require_plain(value, key)
+    elif isinstance(part, str) and _is_number(part):
+        raise PolicyError(
+            f"{where} got the text {part!r}, where YAML wants a number with a point: write {float(part)!r}"
+        )
+    elif isinstance(part, Sequence) and not isinstance(part, str):
+        for one in part:
+            _require_plain(one, where)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:

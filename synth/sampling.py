@@ -218,8 +218,7 @@ class Sampler:
         if requests[0].mask is not None:
             mask = torch.stack([r.mask for r in requests if r.mask is not None]).to(backend.device, torch.float32)
             painting = Painting.over(backend, images, mask, clean)
-        flow = schedules.is_flow(backend.scheduler)
-        first = schedules.start_step(settings.steps, requests[0].strength, flow)
+        first = schedules.start_place(scheduler, settings.steps, requests[0].strength)
         if first == 0 and painting is not None:
             return 0, begin, painting
         if hasattr(scheduler, "set_begin_index"):

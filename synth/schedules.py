@@ -28,7 +28,7 @@ def is_flow(scheduler: Any) -> bool:
     """Whether the model was trained by flow matching (SD3, FLUX, Sana): sigma is linear in time and there are no betas."""
     config = scheduler.config
     return (
-        isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+        type(scheduler).__name__.startswith("FlowMatch")  # Euler's, Heun's and LCM's have no class in common
         or config.get("use_flow_sigmas") is True
         or config.get("prediction_type") == "flow_prediction"
     )
@@ -116,6 +116,25 @@ def start_step(steps: int, percent: int, flow: bool = False) -> int:
     if left == 0:
         raise SynthError(f"a strength of {percent} % of {steps} steps is no step at all: raise one of them")
     return steps - left
+
+
+def start_place(scheduler: Any, steps: int, percent: int) -> int:
+    """`start_step` as a place among a prepared scheduler's timesteps, of which one of second order (Heun, KDPM2) has two a step."""
+    return start_step(steps, percent, is_flow(scheduler)) * int(getattr(scheduler, "order", 1))
+
+
+def min_snr_weights(kept: torch.Tensor, gamma: float, prediction: str) -> torch.Tensor:
+    """Weights of a squared error at noise levels of which `kept` (abar) is left, float64: min(snr, gamma) over snr for `epsilon`,
+    over snr + 1 for `v_prediction`, alone for `sample` (Hang et al. 2023).
+
+    Where nothing is left (zero terminal SNR) the first is its limit, 1; the others are 0.
+    """
+    kept = kept.double()
+    ratio = kept / (1 - kept)
+    cut = ratio.clamp(max=gamma)
+    if prediction == "epsilon":
+        return torch.where(ratio > 0, cut / ratio, 1.0)
+    return cut / (ratio + 1) if prediction == "v_prediction" else cut
 
 
 def add_noise(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:

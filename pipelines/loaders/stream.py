@@ -49,8 +49,8 @@ class StreamDataset(data.IterableDataset[Any]):
     """Batches of one rank's share of an epoch in canonical order (see `order`), the same for any number of workers.
 
     Use it as `DataLoader(stream, batch_size=None, num_workers=n)`, or through `StreamLoader`. A batch is `collate` of a list
-    of at most `batch_size` samples, each as in `MapDataset` plus `seed`, 63 bits that follow from (seed, epoch, position):
-    augmentations drawn from it are the same for any number of workers. `transform` sees one sample.
+    of at most `batch_size` samples, each as in `MapDataset` plus `epoch` and `seed`, 63 bits that follow from (seed, epoch,
+    position): augmentations drawn from it are the same for any number of workers. `transform` sees one sample.
 
     `rank` and `world` are torch.distributed's, or those of torchrun's environment, unless given. `shuffle`, `window` and
     `tail` are those of `order.Order` and `order.pass_end`. `threads` read and decode ahead in each worker process; at
@@ -211,6 +211,7 @@ class StreamDataset(data.IterableDataset[Any]):
                     continue
                 bad_in_a_row = 0
                 sample["seed"] = seed_for(self.seed, "loader", str(epoch), f"position {position}")
+                sample["epoch"] = epoch
                 samples.append(finished(sample, self._transform))
             if not samples:
                 raise UserError(f"every sample of a batch is bad; the last: {results[-1]}")

@@ -104,7 +104,14 @@ class Cda(Stage[CdaParams]):
         teacher = load_teacher(job, torch_device(job))
         train = open_part(job, "split", "train")
         require_classes(train.classes, teacher.classes, train.storage.url)
-        return teacher, shuffled_keys(train, job.seed("", "init")) if job.params.init == "real" else None
+        if job.params.init != "real":
+            return teacher, None
+        pools = shuffled_keys(train, job.seed("", "init"))
+        if empty := [name for name, keys in zip(train.classes, pools, strict=True) if not keys]:
+            raise UserError(
+                f"class {empty[0]} has no training image to start from; set cda.init to noise, or mend the data"
+            )
+        return teacher, pools
 
     def run(
         self, unit: Unit, worker: tuple[Teacher, list[list[str]] | None], output: UnitOutput, job: Job[CdaParams]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from distill.errors import DivergedError
 from pipelines.errors import UserError
@@ -36,6 +36,31 @@ Spreads = tuple[_Positive, _Positive, _Positive]
 TEACHER_FILE = "teacher.json"
 TEACHER_WEIGHTS = "teacher.safetensors"
 METRICS_FILE = "metrics.json"
+
+
+def _text_keys(value: Any) -> Any:
+    """YAML reads a bare 0 as a number and a bare no as a switch: say how the name is written."""
+    for key in value if isinstance(value, Mapping) else ():
+        if not isinstance(key, str):
+            raise ValueError(f"the key {key!r} is no text to YAML; write class names in quotes, such as '0' or 'no'")
+    return value
+
+
+#: Class name -> what prompts call it.
+Names = Annotated[dict[str, str], BeforeValidator(_text_keys)]
+
+
+#: Options of a training that mean nothing with hard labels.
+SOFT_ONLY = dict.fromkeys(("soft_loss", "temperature", "t_squared"), "its labels are hard")
+
+
+def refuse_ignored(given: Any, section: str, ignored: Mapping[str, str]) -> None:
+    """`ValueError` for an option under `section` of a raw parameter mapping that would not be used, with the reason: a reader would
+    take it for what was done."""
+    asked = given.get(section) if isinstance(given, Mapping) else None
+    for name in asked if isinstance(asked, Mapping) else ():
+        if name in ignored:
+            raise ValueError(f"{section}.{name} would be ignored: {ignored[name]}; leave it out")
 
 
 def file_digest(storage: Storage, path: str) -> str:

@@ -23,6 +23,7 @@ from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.stages.common import (
     METRICS_FILE,
+    Names,
     blamed,
     dataset_digest,
     open_part,
@@ -58,7 +59,7 @@ class DatadreamParams(Section):
     )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1, description="few-shot seeds")
     images: int = Field(100, ge=1, description="images per class")
-    names: dict[str, str] = Field({}, description="class name -> what prompts call it, else its name as it is")
+    names: Names = Field({}, description="class name -> what prompts call it, else its name as it is")
     domain: str = Field("", description="the word before `photo` in prompts, such as satellite or pet")
     context: str | None = Field(None, description="YAML of contexts by image key ({pose, background}), as BOB has them")
     captioner: str | None = Field(

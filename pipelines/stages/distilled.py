@@ -13,6 +13,7 @@ from pipelines.seeds import seed_for
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.keys import slot_key
 from pipelines.stages.common import open_part
+from pipelines.stages.pictures import distinct_places
 
 
 def load_distilled(job: Job[Any], ipc: int) -> ImageArrays:
@@ -32,12 +33,12 @@ def load_distilled(job: Job[Any], ipc: int) -> ImageArrays:
 
 
 def keys_by_class(dataset: Dataset) -> list[list[str]]:
-    """Keys of the labelled samples of every class, in index order. Reads no pixels."""
-    rows = dataset.rows(["key", "label"])
+    """Keys of every class, in index order, of different pictures that have one label (`pictures`). Reads no pixels."""
+    rows = dataset.rows(["key", "label", "pixel_sha256"])
+    names, labels, pictures = (rows[name].to_pylist() for name in ("key", "label", "pixel_sha256"))
     keys: list[list[str]] = [[] for _ in dataset.classes]
-    for key, label in zip(rows["key"].to_pylist(), rows["label"].to_pylist(), strict=True):
-        if label is not None:
-            keys[label].append(key)
+    for place in distinct_places(labels, pictures):
+        keys[labels[place]].append(names[place])
     return keys
 
 
@@ -56,7 +57,10 @@ def random_real(dataset: Dataset, ipc: int, run_seed: int, draw: int) -> ImageAr
         dataset.classes, shuffled_keys(dataset, seed_for(run_seed, "evaluate", "random", str(draw))), strict=True
     ):
         if len(keys) < ipc:
-            raise UserError(f"class {name} has {len(keys)} training images, fewer than the {ipc} per class asked for")
+            raise UserError(
+                f"class {name} has {len(keys)} different training images, fewer than the {ipc} per class asked for; lower "
+                "evaluate.ipc, or leave out the random arms (evaluate.arms)"
+            )
         chosen += keys[:ipc]
     return load_arrays(dataset, chosen)
 

@@ -25,7 +25,7 @@ def load_few_shot(job: Job[Any], shots: int, seed: int) -> dict[int, list[str]]:
     for label, keys in chosen.items():
         if len(keys) < shots:
             raise UserError(
-                f"class {label} has {len(keys)} images to choose {shots} shots from; lower {job.stage}.shots"
+                f"class {label} has {len(keys)} different pictures to choose {shots} shots from; lower {job.stage}.shots"
             )
     return chosen
 

@@ -29,6 +29,7 @@ from pipelines.shards.account import Met
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.sample import Sample
 from pipelines.stages.common import open_part
+from pipelines.stages.pictures import distinct_places
 from pipelines.storage import pretty_json
 from synth.datadream.fewshot import disef_sample, natural_key
 
@@ -179,7 +180,8 @@ def _thin(decisions: Any, labels: Any, rank: Any, imbalance: float) -> None:
 def few_shot(decisions: pa.Table, params: SplitParams, seed: int) -> dict[str, Any]:
     """Keys of the largest number of shots for each seed and class, best first: k shots are the head of a list, so they nest.
 
-    From train alone, and never an image whose pixels are in val or test too: the same picture may have two keys.
+    From train alone, and never an image whose pixels are in val or test too: the same picture may have two keys. For the same reason
+    no picture is chosen twice, and none that has two labels anywhere in the dataset.
     """
     is_train = pa.compute.equal(decisions["decision"], "train")
     held_out = pa.compute.is_in(decisions["decision"], value_set=pa.array(["val", "test"]))
@@ -187,10 +189,16 @@ def few_shot(decisions: pa.Table, params: SplitParams, seed: int) -> dict[str, A
     train = decisions.filter(
         pa.compute.and_(is_train, pa.compute.invert(pa.compute.is_in(decisions["pixel_sha256"], value_set=shown)))
     )
+    columns = ("key", "label", "source", "pixel_sha256")
+    rows = list(zip(*(train[name].to_pylist() for name in columns), strict=True))
+    if params.few_shot_order == "natural":  # of the samples of one picture the first in that order stands for it
+        rows.sort(key=lambda row: (natural_key(row[2]), row[2]))
+    twofold = _pictures_of_two_labels(decisions)
+    rows = [row for row in rows if row[3] not in twofold]
     members: dict[int, list[tuple[str, str]]] = {}
-    for key, label, source in zip(*(train[name].to_pylist() for name in ("key", "label", "source")), strict=True):
-        if label is not None:
-            members.setdefault(label, []).append((key, source))
+    for place in distinct_places([row[1] for row in rows], [row[3] for row in rows]):
+        key, label, source, _ = rows[place]
+        members.setdefault(label, []).append((key, source))
     most = max(params.few_shot, default=0)
     seeds = {
         str(draw): {
@@ -199,6 +207,15 @@ def few_shot(decisions: pa.Table, params: SplitParams, seed: int) -> dict[str, A
         for draw in params.few_shot_seeds
     }
     return {"order": params.few_shot_order, "shots": sorted(params.few_shot), "seeds": seeds}
+
+
+def _pictures_of_two_labels(rows: pa.Table) -> set[str]:
+    known: dict[str, int] = {}
+    found: set[str] = set()
+    for picture, label in zip(rows["pixel_sha256"].to_pylist(), rows["label"].to_pylist(), strict=True):
+        if picture is not None and label is not None and known.setdefault(picture, label) != label:
+            found.add(picture)
+    return found
 
 
 def _ordered(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distill.config import TrainConfig
 from pipelines.config import Section
@@ -22,6 +22,7 @@ from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.stages.checkpoints import train_resumably
 from pipelines.stages.common import (
     METRICS_FILE,
+    SOFT_ONLY,
     TEACHER_FILE,
     TEACHER_WEIGHTS,
     Channels,
@@ -31,6 +32,7 @@ from pipelines.stages.common import (
     csv_bytes,
     dataset_digest,
     open_part,
+    refuse_ignored,
     torch_device,
 )
 from pipelines.storage import pretty_json
@@ -47,6 +49,12 @@ class SqueezeParams(Section):
     weights: str | None = Field(None, description="local .safetensors or .pt/.th state dict to start from")
     mean: Channels = Field((0.5, 0.5, 0.5), description="per channel, of images in [0, 1]")
     std: Spreads = Field((0.25, 0.25, 0.25), description="per channel, of images in [0, 1]")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_ignored(cls, given: Any) -> Any:
+        refuse_ignored(given, "training", SOFT_ONLY)
+        return given
 
 
 class Squeeze(Stage[SqueezeParams]):

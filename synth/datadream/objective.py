@@ -13,7 +13,7 @@ import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
 from synth.errors import SynthError
-from synth.schedules import is_flow
+from synth.schedules import is_flow, min_snr_weights
 
 
 class Objective(Protocol):
@@ -87,11 +87,7 @@ class Diffusion:
     def weights(self, levels: torch.Tensor, device: torch.device) -> torch.Tensor | None:
         if self.min_snr is None:
             return None
-        kept = self.kept[levels].double()
-        ratio = kept / (1 - kept)
-        cut = ratio.clamp(max=self.min_snr)
-        by = {"epsilon": ratio, "v_prediction": ratio + 1, "sample": torch.ones_like(ratio)}[self.prediction]
-        return (cut / by).float().to(device)
+        return min_snr_weights(self.kept[levels], self.min_snr, self.prediction).float().to(device)
 
     def _scales(self, latents: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         kept = self.kept[levels].to(latents.device, latents.dtype).view(-1, *[1] * (latents.dim() - 1))

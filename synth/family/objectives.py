@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from synth.schedules import min_snr_weights
+
 
 def reconstruction(model: Any, images: Tensor, generator: torch.Generator, kl: float) -> tuple[Tensor, Tensor]:
     """Loss of an autoencoder, and its mean squared error (images in [-1, 1]).
@@ -42,6 +44,5 @@ def denoising(
     velocity = schedule.config.prediction_type == "v_prediction"
     target = schedule.get_velocity(latents, noise, timesteps) if velocity else noise
     kept = schedule.alphas_cumprod.to(latents.device)[timesteps]
-    snr = kept / (1.0 - kept)
-    weight = snr.clamp(max=gamma) / (snr + 1.0 if velocity else snr)
+    weight = min_snr_weights(kept, gamma, schedule.config.prediction_type).to(target)
     return ((predicted.float() - target).square().flatten(1).mean(1) * weight).mean()

@@ -125,6 +125,28 @@ def test_image_to_image_equals_the_pipelines(generator: Find, name: str, strengt
     torch.testing.assert_close(ours(backend, settings, requests), want, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "solver", ["HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "EulerDiscreteScheduler", "PNDMScheduler"]
+)
+def test_image_to_image_equals_the_pipeline_with_a_solver_of_any_order(solver: str) -> None:
+    """Solvers of second order have two timesteps a step: their place among these is not the number of the step."""
+    whole = making.sd()
+    whole.scheduler = getattr(diffusers, solver).from_config(whole.scheduler.config)
+    backend = wrap(whole)
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    requests = [Request(p, "bag", i, image=images[i], strength=50) for i, p in enumerate(PROMPTS)]
+    settings = Settings(steps=6, guidance=2.0)
+    noise = start(backend, settings, requests)
+    pipeline = diffusers.StableDiffusionImg2ImgPipeline(**backend.pipeline.components, requires_safety_checker=False)
+    pipeline.scheduler = schedules.make("own", backend.scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    with mock.patch(f"{pipeline.__module__}.randn_tensor", return_value=noise):
+        want = pipeline(
+            PROMPTS, image=backend.encode_images(images), strength=0.5, num_inference_steps=6, guidance_scale=2.0, output_type="pt"
+        ).images  # fmt: skip
+    torch.testing.assert_close(ours(backend, settings, requests), want, atol=2e-5, rtol=0)
+
+
 @pytest.mark.parametrize("channels", [4, 9])
 def test_inpainting_equals_the_pipelines(channels: int) -> None:
     backend = wrap(making.sd(scheduler=diffusers.DDIMScheduler, channels=channels))

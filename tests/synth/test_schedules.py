@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from types import SimpleNamespace
+
+import diffusers
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
@@ -96,6 +100,51 @@ def test_a_strength_in_whole_percents_leaves_the_steps_of_the_sheet(percent: int
 def test_flow_models_round_the_steps_that_are_left_up() -> None:
     assert 50 - schedules.start_step(50, 35, flow=True) == 18
     assert 50 - schedules.start_step(50, 1, flow=True) == 1
+
+
+#: What a text-to-image folder may ship, as far as it needs no other package.
+SOLVERS = (
+    *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"),
+    *("HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DEISMultistepScheduler"),
+    *(
+        "DPMSolverMultistepScheduler",
+        "DPMSolverSinglestepScheduler",
+        "UniPCMultistepScheduler",
+        "LCMScheduler",
+        "TCDScheduler",
+    ),
+    *("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler"),
+)
+
+
+@pytest.mark.parametrize("percent", [35, 50, 75, 100])
+@pytest.mark.parametrize("name", SOLVERS)
+def test_image_to_image_starts_where_diffusers_pipelines_do(name: str, percent: int) -> None:
+    kind = getattr(diffusers, name)
+    known = inspect.signature(kind.__init__).parameters
+    given = {word: value for word, value in {**SD_SCHEDULE, "skip_prk_steps": True}.items() if word in known}
+    mine, theirs = kind(**given), kind(**given)
+    times = schedules.prepare(mine, 20)
+    theirs.set_timesteps(20)
+    assert schedules.is_flow(mine) == name.startswith("FlowMatch")
+    pipeline = (
+        diffusers.StableDiffusion3Img2ImgPipeline
+        if schedules.is_flow(mine)
+        else diffusers.StableDiffusionImg2ImgPipeline
+    )
+    left, _ = pipeline.get_timesteps(SimpleNamespace(scheduler=theirs), 20, percent / 100, "cpu")
+    assert torch.equal(times[schedules.start_place(mine, 20, percent) :], left)
+
+
+def test_min_snr_at_no_signal_is_its_limit() -> None:
+    """Hang et al. 2023: min(snr, gamma) / snr is 1 wherever snr is below gamma, so at 0 too."""
+    kept = torch.tensor([0.9, 0.5, 1e-9, 0.0])
+    snr = kept.double() / (1 - kept.double())
+    assert torch.allclose(
+        schedules.min_snr_weights(kept, 5.0, "epsilon"), torch.tensor([5 / snr[0], 1, 1, 1]).double(), rtol=1e-6
+    )
+    assert torch.equal(schedules.min_snr_weights(kept, 5.0, "v_prediction"), snr.clamp(max=5) / (snr + 1))
+    assert torch.equal(schedules.min_snr_weights(kept, 5.0, "sample"), snr.clamp(max=5))
 
 
 def test_a_strength_of_no_step_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
@@ -9,7 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from augment.policy import load
 from distill.config import TrainConfig
 from pipelines.config import Section
-from pipelines.stages.common import Channels, Spreads
+from pipelines.stages.common import SOFT_ONLY, Channels, Names, Spreads, refuse_ignored
 from synth.datadream.config import FitConfig
 
 Arm = Literal["distilled_soft", "random_soft", "distilled_hard", "random_hard", "real_hard"]
@@ -47,9 +48,7 @@ class DreamParams(Section):
         None, ge=1, description="synthetic images per class at the most; null takes all kept ones"
     )
     steps: int | None = Field(None, ge=1, description="optimiser steps of every arm; null counts epochs, as published")
-    names: dict[str, str] | None = Field(
-        None, description="class name -> what prompts call it; null: as datadream has it"
-    )
+    names: Names | None = Field(None, description="class name -> what prompts call it; null: as datadream has it")
     domain: str | None = Field(None, description="the word before `photo` in prompts; null: as datadream has it")
     classifier: FitConfig = FitConfig()
     views: Any = Field(
@@ -77,6 +76,14 @@ class DreamParams(Section):
         return self
 
 
+#: Options of a training that soft arms take from elsewhere, or not at all, and why.
+_NOT_OF_SOFT = {
+    "views": "students see the views that were labelled, relabel.views",
+    "batch_size": "students see the batches that were labelled, relabel.batch_size",
+    "label_smoothing": "soft labels are not smoothed",
+}
+
+
 class EvaluateParams(Section):
     """Parameters of `evaluate`. With `arms: []` and a `datadream` section nothing is read of distillation."""
 
@@ -91,6 +98,17 @@ class EvaluateParams(Section):
     full: TrainConfig = Field(TrainConfig(), description="the full training set with hard labels")
     note: str = Field("", description="what a reader must know about these numbers; printed with them")
     datadream: DreamParams | None = Field(None, description="DataDream's arms and controls; null leaves them out")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_ignored(cls, given: Any) -> Any:
+        for section in ("hard", "full"):
+            refuse_ignored(given, section, SOFT_ONLY)
+        ignored, soft = dict(_NOT_OF_SOFT), given.get("soft") if isinstance(given, Mapping) else None
+        if isinstance(soft, Mapping) and soft.get("soft_loss") == "mse_gt":
+            ignored |= dict.fromkeys(("temperature", "t_squared"), "soft_loss mse_gt has no temperature")
+        refuse_ignored(given, "soft", ignored)
+        return given
 
     @property
     def distillation(self) -> bool:
