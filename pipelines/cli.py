@@ -5,9 +5,12 @@ Exit codes: 0 done, 1 a bug, 2 a user error (one clear sentence), 3 a stage that
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +18,8 @@ import typer
 from rich.console import Console
 
 from pipelines.errors import LimbeckError, UserError
+from pipelines.runtime.machine import MACHINE_ERRORS
+from pipelines.terminal import ShownFormatter, shown
 
 app = typer.Typer(
     name="limbeck",
@@ -35,7 +40,12 @@ errors = Console(stderr=True)
 
 Params = Annotated[Path, typer.Option("--params", help="Parameter file, one section per stage.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override one parameter: section.key=value.")]
-Data = Annotated[str, typer.Option("--data", help="Folder (or fsspec URL) that holds every stage's output.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data", help="Folder (~ is your home), or URL such as s3://bucket/folder, that holds every stage's output."
+    ),
+]
 StageName = Annotated[
     str,
     typer.Argument(
@@ -44,6 +54,8 @@ StageName = Annotated[
 ]
 DEFAULT_PARAMS = Path("params.yaml")
 INTERRUPTED = 130
+#: A path that leads where it cannot, such as a file that stands for a folder.
+FOLDER_ERRORS = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT})
 
 
 @app.command()
@@ -68,7 +80,7 @@ def run(
     items = jobs.make_jobs(stage, params, overrides or [], data)
     runs.plan_all(items)
     for job in items:
-        console.print(runs.run_stage(job, runner, workers, verify, debug), highlight=False)
+        _say(runs.run_stage(job, runner, workers, verify, debug, say=_say))
 
 
 @app.command()
@@ -110,7 +122,7 @@ def retry(
     from pipelines.doors import jobs, runs
 
     job = jobs.make_job(stage, params, overrides or [], data)
-    console.print(runs.retry_stage(job, error_class, runner, workers), highlight=False)
+    _say(runs.retry_stage(job, error_class, runner, workers, say=_say))
 
 
 @app.command()
@@ -156,9 +168,9 @@ def show(
 
     Example: limbeck show k3vq7 --out look
     """
-    from pipelines.doors import views
+    from pipelines.doors import samples
 
-    console.print(views.show_key(key, data, out))
+    console.print(samples.show_key(key, data, out))
 
 
 @app.command()
@@ -187,6 +199,16 @@ def doctor(data: Data = "data") -> None:
         raise typer.Exit(3)
 
 
+def _say(text: str, to: Console = console) -> None:
+    """Print a sentence that may hold foreign names, as one line."""
+    to.print(shown(text, lines=True), markup=False, highlight=False, soft_wrap=True)
+
+
+def _complain(kind: str, text: str) -> None:
+    errors.print(f"[bold red]{kind}:[/] ", end="", highlight=False)
+    _say(text, errors)
+
+
 def _interrupt(_signal: int, _frame: Any) -> None:
     raise KeyboardInterrupt
 
@@ -196,20 +218,26 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     # Arrow's own allocator keeps what it was once given; tables here are small and memory is for images.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    handler = logging.StreamHandler()
+    handler.setFormatter(ShownFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         code = app(standalone_mode=False)  # typer gives back the code of an Exit, and 130 for Ctrl-C
     except LimbeckError as error:
-        kind = "error" if isinstance(error, UserError) else "stopped"
-        errors.print(f"[bold red]{kind}:[/] ", end="", highlight=False)
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        _complain("error" if isinstance(error, UserError) else "stopped", str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
-        if not hasattr(error, "format_message"):
-            raise
-        errors.print(f"[bold red]error:[/] {error.format_message().rstrip('.')}; see limbeck --help", highlight=False)
-        sys.exit(2)
+        if hasattr(error, "format_message"):
+            _complain("error", f"{error.format_message().rstrip('.')}; see limbeck --help")
+            sys.exit(2)
+        if isinstance(error, OSError) and error.errno in FOLDER_ERRORS | MACHINE_ERRORS:
+            _complain("error", f"{error.strerror}: {error.filename or 'a file'}; mend it and run the command again")
+            sys.exit(2)
+        # A bug; not by the interpreter, which would print names and URLs as they are.
+        _say("".join(traceback.format_exception(error)), errors)
+        sys.exit(1)
     if code == INTERRUPTED:
         errors.print("interrupted; what was finished is kept, the same command goes on from here", highlight=False)
         sys.stderr.flush()

@@ -7,6 +7,8 @@ stage is written; here lives only how a file, its overrides and its errors are r
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -19,9 +21,9 @@ from pipelines.errors import UserError
 
 
 class Section(BaseModel):
-    """Base of every parameter model: immutable, and an unknown key is an error."""
+    """Base of every parameter model: immutable, an unknown key is an error, and so is a number that is not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class BreakerParams(Section):
@@ -57,25 +59,65 @@ def read_params(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, An
         raise UserError(f"no parameter file {path}; name one with --params, for example recipes/*.yaml") from None
     except OSError as error:
         raise UserError(f"cannot read the parameter file {path}: {error.strerror}") from None
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    raw = read_yaml(text, str(path))
     if not isinstance(raw, dict):
         raise UserError(f"{path} must hold one section per stage, such as 'ingest:'; it holds {type(raw).__name__}")
     for override in overrides:
         _apply(raw, override)
+    _require_finite(raw, [])
     return raw
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as DVC reads it: a repeated key is an error, and `1e-3` is a number (YAML 1.1 wants `1.0e-3`)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                line = key.start_mark.line + 1
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value} stands in line {seen[key.value]} and again in line {line}; keep one"
+                    )
+                seen[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
+)
+
+
+def read_yaml(text: str, origin: str) -> Any:
+    """The value of a YAML text; `UserError` that names `origin` and the place where it is wrong."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())}") from None
+    except (RecursionError, ValueError) as error:  # nested without end, or a date that is none
+        raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _require_finite(value: Any, where: list[str]) -> None:
+    """`.inf` and `.nan` are numbers for YAML and no parameter of anything."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _require_finite(inner, [*where, str(name)])
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            _require_finite(inner, [*where, str(place)])
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{'.'.join(where)}: {value} is not a finite number; give one, or leave the key out")
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
     name, separator, text = override.partition("=")
     if not separator or not name:
         raise UserError(f"--set takes section.key=value, such as cda.ipc=2; got {override!r}")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"--set {override!r}: the value is not valid YAML") from None
+    value = read_yaml(text, f"--set {override!r}: the value")
     *parents, last = name.split(".")
     here = raw
     for parent in parents:
@@ -110,12 +152,14 @@ def _sentence(section: str, model: type[BaseModel], error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     given = error.get("input")
     shown = "" if isinstance(given, dict | list) else f" (got {given!r})"
+    if error["type"] == "string_type" and isinstance(given, int | float):
+        shown += "; put it in quotes to make it text"
     return f"{path}: {message[:1].lower()}{message[1:]}{shown}"
 
 
 def _nearest(name: str, valid: Iterable[str], parents: Sequence[str] = ()) -> str:
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {'.'.join([*parents, close[0]])}?"
     return f"; valid: {', '.join(names)}" if names else ""

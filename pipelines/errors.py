@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+from pipelines.redaction import redacted
+
 
 class LimbeckError(Exception):
     """Base of the errors that are shown as one sentence instead of a traceback."""
 
     exit_code = 1
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(redacted(sentence))  # it may quote a URL, or an error of a library that does
 
 
 class UserError(LimbeckError):

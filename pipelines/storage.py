@@ -21,7 +21,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.errors import UserError
-from pipelines.locations import is_url, local_path, redacted
+from pipelines.locations import is_url, local_path
+from pipelines.redaction import redacted
 from pipelines.remote import Remote, RemoteError
 from pipelines.workspace import workspace
 

@@ -12,7 +12,7 @@ import unicodedata
 
 from rich.text import Text
 
-from pipelines.locations import redacted
+from pipelines.redaction import redacted
 
 #: Categories of characters that are not seen or move others: controls, formats, surrogates, private use, separators.
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from pipelines.doors.tables import add_row, new_table, styled
 from pipelines.images.params import ImageParams
 from pipelines.images.process import process
 from pipelines.outcomes import Outcome
@@ -30,14 +31,14 @@ OPTIONAL = {
 
 def doctor_table(data: str) -> tuple[Table, bool]:
     """One row per check; False if something that every stage needs is broken."""
-    table = Table(title="limbeck doctor")
+    table = new_table("limbeck doctor")
     for name in ("check", "result", "what to do"):
         table.add_column(name)
     sound = True
     for name, check in {"image path": _images, "disk": lambda: _disk(data)}.items():
         good, result, advice = check()
         sound &= good
-        table.add_row(name, f"[{'green' if good else 'red'}]{result}[/]", advice)
+        add_row(table, name, styled(result, "green" if good else "red"), advice)
     for package, (purpose, extra) in OPTIONAL.items():
         found = importlib.util.find_spec(package) is not None
         result = "[green]installed[/]" if found else "[yellow]not installed[/]"
@@ -58,7 +59,7 @@ def _images() -> tuple[bool, str, str]:
 def _disk(data: str) -> tuple[bool, str, str]:
     storage = Storage(data)
     if not storage.is_local:
-        return True, f"{data}: object storage, not measured", ""
+        return True, f"{storage.url}: object storage, not measured", ""
     existing = next(path for path in [storage.root, *storage.root.parents] if path.exists())
     free = shutil.disk_usage(existing).free
     speed = _write_speed(existing)
@@ -73,14 +74,13 @@ def _write_speed(folder: Path) -> float | None:
     start = time.perf_counter()
     try:
         with path.open("wb") as handle:
+            path.unlink()  # no kill leaves it behind
             for _ in range(16):
                 handle.write(block)
             handle.flush()
             os.fsync(handle.fileno())
     except OSError:
         return None
-    finally:
-        path.unlink(missing_ok=True)
     return 16 / (time.perf_counter() - start)
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from pipelines.config import RunParams, load_sections, read_params
 from pipelines.errors import UserError
+from pipelines.locations import normal
 from pipelines.runtime.job import Job
 from pipelines.stages import STAGES, get_stage
 
@@ -39,7 +40,7 @@ def make_jobs(name: str, params: Path | str, overrides: Sequence[str] = (), data
     sections = load_sections(read_params(params, overrides), section_models(), str(params))
     run = sections["run"]
     assert isinstance(run, RunParams)
-    url = data if "://" in data else str(Path(data).absolute())
+    url = normal(data)
     section: Any = sections[stage]
     items = known.items(section)
     if item and item not in items:

@@ -24,6 +24,7 @@ from pipelines.report.results import headline, read_results, verdict
 from pipelines.report.tables import Row
 from pipelines.report.words import FIXED
 from pipelines.storage import Storage
+from pipelines.terminal import cell
 
 #: Columns that a terminal of 80 characters has no room for; the report has them.
 _LEFT_OUT = {"best epoch, %", "seeds", "image bytes", "label bytes"}
@@ -44,15 +45,17 @@ def results_table(data: str) -> list[RenderableType]:
         rows = accuracy_rows(results)
         ours = {name for _, named in rows for name, _ in named if name.startswith("distilled")}
         printed += [_table("accuracy on the test set", ACCURACY_HEAD, _LEFT_OUT, rows, ours)]
-        printed += [Text(headline(results), style="bold"), *_lines(verdict(results))]
+        printed += [cell(headline(results), "bold"), *_lines(verdict(results))]
     if controls:
         rows = control_rows(controls)
         ours = {name for _, named in rows for name, _ in named if is_ours(name)}
         printed += [_table("DataDream: accuracy on the test set", CONTROL_HEAD, _CONTROLS_LEFT_OUT, rows, ours)]
-        printed += [Text(control_headline(controls), style="bold"), *_lines(control_sentences(controls))]
-    report = Storage(f"{data}/report")
+        printed += [cell(control_headline(controls), "bold"), *_lines(control_sentences(controls))]
+    report = Storage(data).child("report")
     where = f"{report.url}/report.html" if report.exists("report.html") else "not made yet: limbeck run report"
-    return [*printed, Text(f"report: {where}", overflow="fold")]
+    place = cell(f"report: {where}")
+    place.overflow = "fold"
+    return [*printed, place]
 
 
 def _table(title: str, head: Row, left_out: Collection[str], groups: Groups, ours: Collection[str]) -> Table:
@@ -63,13 +66,13 @@ def _table(title: str, head: Row, left_out: Collection[str], groups: Groups, our
         table.add_column(head[place], justify="right")
     for group, rows in groups:
         table.add_section()
-        table.add_row(Text(group, style="bold"))
+        table.add_row(cell(group, "bold"))
         for name, cells in rows:
             style = "bold" if name in ours else ""
-            table.add_row(Text(name), *(Text(cells[place]) for place in chosen), style=style)
+            table.add_row(cell(name), *(cell(cells[place]) for place in chosen), style=style)
     return table
 
 
 def _lines(sentences: Sequence[str]) -> list[Text]:
     # A console breaks lines at a fixed space too, which would leave the percent sign alone on the next line.
-    return [Text(sentence.replace(f"{FIXED}%", "%")) for sentence in sentences]
+    return [cell(sentence.replace(f"{FIXED}%", "%")) for sentence in sentences]

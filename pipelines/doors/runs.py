@@ -75,7 +75,13 @@ def plan_all(jobs: Sequence[Job[Any]]) -> None:
         prepare(get_stage(job.stage), job)
 
 
-def retry_stage(job: Job[Any], error_class: str, runner: str = "auto", workers: int | None = None) -> str:
+def retry_stage(
+    job: Job[Any],
+    error_class: str,
+    runner: str = "auto",
+    workers: int | None = None,
+    say: Callable[[str], None] = print,
+) -> str:
     """Run the stage with the units that hold failures of one class done again."""
     if error_class not in get_args(ErrorClass):
         raise UserError(f"--class takes {', '.join(get_args(ErrorClass))}; got {error_class!r}")
@@ -86,5 +92,5 @@ def retry_stage(job: Job[Any], error_class: str, runner: str = "auto", workers: 
     if not hit:
         return f"{job.name}: no sample failed with a {error_class} error"
     samples = sum(count for marker in hit for reason, count in marker.reasons.items() if reason.startswith(prefix))
-    line = run_stage(job, runner, workers, again={marker.name for marker in hit})
+    line = run_stage(job, runner, workers, again={marker.name for marker in hit}, say=say)
     return f"retried {samples} samples in {len(hit)} units. {line}"

@@ -1,16 +1,17 @@
-"""What the reading commands show: plans, status, datasets, samples. Reads files only; starts nothing."""
+"""What the reading commands show: plans, status, datasets. Reads files only; starts nothing, and trips over no damaged file.
+
+Samples are looked up in `samples`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
+from pipelines.doors.tables import add_row, new_table, styled
 from pipelines.errors import UserError
 from pipelines.images.isolation import Decoders
 from pipelines.images.params import HARD_CAPS, STORED_CAPS, ImageParams
@@ -18,6 +19,8 @@ from pipelines.report.words import human_bytes
 from pipelines.runtime.execute import prepare
 from pipelines.runtime.job import Job
 from pipelines.runtime.ledger import PLAN_FOLDER, STAGE_FILE, all_markers
+from pipelines.runtime.ownership import UNITS_FILE, read_units
+from pipelines.runtime.tally import Tally
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.index import INDEX
 from pipelines.shards.sidecar import read_sidecar
@@ -33,14 +36,18 @@ def plan_table(job: Job[Any]) -> Table:
     """The units of a stage with what would run."""
     prepared = prepare(get_stage(job.stage), job)
     pending = {unit.name for unit, _ in prepared.pending}
-    table = Table(title=f"{job.name}: {len(pending)} of {len(prepared.plan.units)} units to run -> {job.output.url}")
+    title = f"{job.name}: {len(pending)} of {len(prepared.plan.units)} units to run -> {job.output.url}"
+    table = new_table(title)
     for name in ("unit", "id", "state"):
         table.add_column(name, no_wrap=True)
     table.add_column("payload", overflow="ellipsis", no_wrap=True, max_width=44)
     for unit in list(prepared.plan.units)[:SHOWN]:
         payload = ", ".join(f"{key}={value}" for key, value in unit.payload.items())
-        state = "[yellow]to run[/]" if unit.name in pending else "[green]done[/]"
-        table.add_row(unit.name, prepared.identities[unit.name][:8], state, escape(payload[:200]))
+        if failures := prepared.again.get(unit.name):
+            state = styled(f"again: {failures:,} failed for a time", "yellow")
+        else:
+            state = styled("to run", "yellow") if unit.name in pending else styled("done", "green")
+        add_row(table, unit.name, prepared.identities[unit.name][:8], state, payload[:200])
     if len(prepared.plan.units) > SHOWN:
         table.caption = f"and {len(prepared.plan.units) - SHOWN} more"
     return table
@@ -48,39 +55,55 @@ def plan_table(job: Job[Any]) -> Table:
 
 def status_table(data: str) -> Table:
     """Every stage under a data folder."""
-    table = Table(title=f"stages under {data}")
+    root = Storage(data)
+    if root.is_local and root.exists() and not root.root.is_dir():
+        raise UserError(f"{root.url} is a file; --data takes the folder that holds every stage's output")
+    table = new_table(f"stages under {root.url}")
     for name in ("stage", "state", "units", "outcomes", "size", "last run"):
         table.add_column(name)
     for stage in STAGES:
-        for name in _items(data, stage) or [stage]:
-            output = Storage(f"{data}/{name.replace('@', '/')}")
-            table.add_row(name, *_status_row(output, Storage(f"{data}/.limbeck"), name))
+        for name in _items(root, stage) or [stage]:
+            add_row(table, name, *_status_row(root.child(name.replace("@", "/")), root.child(".limbeck"), name))
     return table
 
 
-def _items(data: str, stage: str) -> list[str]:
+def _items(root: Storage, stage: str) -> list[str]:
     """STAGE@ITEM for every item that was begun."""
-    ending = f"/{PLAN_FOLDER}/units.json"
-    paths = [path.removesuffix(ending) for path in Storage(f"{data}/{stage}").list() if path.endswith(ending)]
-    return [f"{stage}@{path}" for path in paths if path and "/" not in path]
+    folder = root.child(stage)
+    if folder.exists(PLAN_FOLDER):
+        return []
+    return [f"{stage}@{item}" for item in folder.subfolders() if folder.exists(f"{item}/{UNITS_FILE}")]
 
 
-def _status_row(output: Storage, logs: Storage, stage: str) -> tuple[str, str, str, str, str]:
-    if not output.exists(f"{PLAN_FOLDER}/units.json"):
-        return "not started", "", "", "", ""
-    planned = json.loads(output.read_bytes(f"{PLAN_FOLDER}/units.json"))["units"]
+def _status_row(output: Storage, logs: Storage, stage: str) -> tuple[Any, ...]:
+    if not output.exists(UNITS_FILE):
+        begun = output.exists() and output.list()
+        return ("not started" if not begun else "files that are not Limbeck's", "", "", "", "")
+    planned = read_units(output)
+    if planned is None:
+        return styled(f"damaged plan: limbeck run {stage}", "red"), "", "", "", _last_run(logs, stage)
     identities = {unit["id"] for unit in planned}
     markers = [marker for marker in all_markers(output) if marker.identity in identities]
-    counts: Counter[str] = Counter()
+    tally = Tally()
     for marker in markers:
-        counts.update(marker.counts)
-    finished = output.exists(STAGE_FILE)
-    state = "[green]done[/]" if finished else f"[yellow]unfinished[/]: limbeck run {stage}"
+        tally.add(marker)
+    state = styled("done", "green")
+    if not output.exists(STAGE_FILE):
+        state = styled(f"unfinished: limbeck run {stage}", "yellow")
+    elif tally.transient:
+        state = styled(f"done, {tally.transient:,} failed for a time: limbeck run {stage}", "yellow")
     size = sum(entry.bytes for marker in markers for entry in marker.files)
-    log = json.loads(logs.read_bytes(f"{stage}.json")) if logs.exists(f"{stage}.json") else {}
-    last = f"{log['started']}, {log['seconds']} s" if log else ""
-    outcomes = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
-    return state, f"{len(markers)}/{len(planned)}", outcomes, human_bytes(size), last
+    outcomes = ", ".join(f"{name} {count:,}" for name, count in sorted(tally.counts.items()))
+    return state, f"{len(markers)}/{len(planned)}", outcomes, human_bytes(size), _last_run(logs, stage)
+
+
+def _last_run(logs: Storage, stage: str) -> str:
+    """When and how long, from the run's log; nothing of a log that is absent or damaged."""
+    try:
+        log = json.loads(logs.read_bytes(f"{stage}.json"))
+        return f"{log['started']}, {log['seconds']} s"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def lint_table(url: str, decode: bool) -> tuple[Table, bool]:
@@ -90,12 +113,12 @@ def lint_table(url: str, decode: bool) -> tuple[Table, bool]:
             report = lint_all(url, lambda data, is_ours: _decode(data, ours if is_ours else others))
     else:
         report = lint_all(url, None)
-    table = Table(title=f"{url}: {report.samples:,} samples, {human_bytes(report.bytes)}")
+    table = new_table(f"{url}: {report.samples:,} samples, {human_bytes(report.bytes)}")
     for name in ("severity", "code", "where", "message"):
         table.add_column(name)
     for finding in report.findings[:SHOWN]:
         colour = "red" if finding.severity == "error" else "yellow"
-        table.add_row(f"[{colour}]{finding.severity}[/]", finding.code, escape(finding.where), escape(finding.message))
+        add_row(table, styled(finding.severity, colour), finding.code, finding.where, finding.message)
     more = len(report.findings) - SHOWN
     table.caption = f"and {more} more" if more > 0 else ("no findings" if not report.findings else None)
     return table, report.ok
@@ -108,7 +131,7 @@ def _decode(data: bytes, decoders: Decoders) -> None:
 
 def info_tables(url: str, data: str, failed: bool) -> Iterator[Table]:
     """What one dataset (or every dataset of a stage) holds."""
-    root = Storage(f"{data}/{url}" if url in STAGES else url)
+    root = Storage(data).child(url) if url in STAGES else Storage(url)
     folders = sorted({path[: -len(INDEX)].rstrip("/") for path in root.list() if path.rsplit("/", 1)[-1] == INDEX})
     if not folders and not failed:
         hint = f"run: limbeck run {url}" if url in STAGES else "is it a dataset folder? limbeck lint checks plain tars"
@@ -121,69 +144,41 @@ def info_tables(url: str, data: str, failed: bool) -> Iterator[Table]:
 
 
 def _info_table(dataset: Dataset, title: str) -> Table:
-    stats = json.loads(dataset.file("stats.json"))
-    table = Table(title=title)
+    try:
+        stats = json.loads(dataset.file("stats.json"))
+        counted = {
+            name: dict(value) for name, value in stats.items() if isinstance(value, dict) and name != "histograms"
+        }
+    except (FileNotFoundError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{dataset.storage.url}/stats.json cannot be read ({error}); run its stage again") from None
+    table = new_table(title)
     table.add_column("what")
     table.add_column("value")
-    table.add_row("samples", f"{len(dataset):,} in {len(dataset.shards)} shards")
-    table.add_row("bytes", human_bytes(sum(shard.bytes for shard in dataset.shards)))
-    table.add_row("classes", f"{len(dataset.classes)}: {escape(', '.join(dataset.classes[:12]))}")
-    for name, value in stats.items():
-        if isinstance(value, dict) and name != "histograms":
-            table.add_row(
-                name, escape(", ".join(f"{key or 'none'} {count:,}" for key, count in list(value.items())[:12]))
-            )
+    add_row(table, "samples", f"{len(dataset):,} in {len(dataset.shards)} shards")
+    add_row(table, "bytes", human_bytes(sum(shard.bytes for shard in dataset.shards)))
+    add_row(table, "classes", f"{len(dataset.classes)}: {', '.join(dataset.classes[:12])}")
+    for name, value in counted.items():
+        add_row(table, name, ", ".join(f"{key or 'none'} {count}" for key, count in list(value.items())[:12]))
     return table
 
 
 def _failed_table(root: Storage) -> Table:
     """Sidecar rows that are not kept; works on unfinished outputs too."""
-    table = Table(title=f"samples lost under {root.url}")
+    table = new_table(f"samples lost under {root.url}")
     names = ["source", "outcome", "error_class", "reason", "detail"]
     for name in names:
         table.add_column(name)
     lost = 0
-    for path in (path for path in root.list() if "/meta/" in f"/{path}" and path.endswith(".parquet")):
+    for path in sidecars(root):
         for row in read_sidecar(root, path, ["key", *names]).to_pylist():
             if row["outcome"] != "kept":
                 lost += 1
                 if lost <= SHOWN:
-                    table.add_row(*(escape(str(row[name] or "")) for name in names))
+                    add_row(table, *(row[name] or "" for name in names))
     table.caption = f"{lost} in all" + (f", {SHOWN} shown" if lost > SHOWN else "")
     return table
 
 
-def show_key(key: str, data: str, out: Path | None) -> Table:
-    """Every sample whose key begins with `key`, in every dataset of a data folder."""
-    root = Storage(data)
-    hits = list(_find(root, key))
-    if not hits:
-        raise UserError(f"no sample with a key that begins with {key!r} in the sidecars under {root.url}")
-    table = Table(title=f"{key}: {len(hits)} found", show_header=False)
-    table.add_column("what", no_wrap=True)
-    table.add_column("value", overflow="fold")
-    for folder, sidecar, row in hits[:SHOWN]:
-        shard = sidecar.replace("meta/", "shards/").replace(".parquet", ".tar")
-        table.add_row("[bold]sample[/]", f"[bold]{row['key']}[/] in {escape(folder or '.')}")
-        for name, value in row.items():
-            if name not in ("key", "members") and value not in (None, "", []):
-                table.add_row(name, escape(str(value)))
-        for span in row["members"] or []:
-            table.add_row(f".{span['ext']}", escape(f"{shard}, {span['size']:,} bytes at {span['offset']:,}"))
-            if out is not None:
-                out.mkdir(parents=True, exist_ok=True)
-                body = root.pread(f"{folder}/{shard}".lstrip("/"), span["offset"], span["size"])
-                (out / f"{row['key']}.{span['ext']}").write_bytes(body)
-        table.add_section()
-    return table
-
-
-def _find(root: Storage, key: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for path in (path for path in root.list() if "/meta/" in f"/{path}" and path.endswith(".parquet")):
-        folder, _, name = path.rpartition("meta/")
-        folder = folder.rstrip("/")
-        keys = read_sidecar(root, path, ["key"])["key"].to_pylist()
-        if any(str(value).startswith(key) for value in keys):
-            for row in read_sidecar(root, path).to_pylist():
-                if row["key"].startswith(key):
-                    yield folder, f"meta/{name}", row
+def sidecars(root: Storage) -> list[str]:
+    """Paths of the sidecars of every dataset below."""
+    return [path for path in root.list() if "/meta/" in f"/{path}" and path.endswith(".parquet")]

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from pipelines import __version__
-from pipelines.locations import redacted
+from pipelines.redaction import redacted
 from pipelines.runtime import folder
 from pipelines.runtime.breaker import Breaker
 from pipelines.runtime.folder import Prepared, plan_digest

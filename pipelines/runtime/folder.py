@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import StageStopped
-from pipelines.locations import redacted_values
+from pipelines.redaction import redacted_values
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import CONFIG_FILE, PLAN_FOLDER, STAGE_FILE, content_of, sha256_of
 from pipelines.runtime.ownership import (
@@ -84,7 +84,7 @@ def begin(stage: Stage[Any], job: Job[Any], prepared: Prepared) -> Names:
             output.remove(path)
     listed = [{"name": u.name, "id": prepared.identities[u.name], "payload": u.payload} for u in units]
     form = {"stage": stage.name, "version": stage.version, "facts": dict(prepared.plan.facts), "units": listed}
-    output.write_bytes(UNITS_FILE, pretty_json(form))
+    output.write_bytes(UNITS_FILE, pretty_json(redacted_values(form)))
     for name, groups in prepared.plan.tables.items():
         with output.replacing(_table_path(name)) as temporary:
             _write_table(str(temporary), groups)

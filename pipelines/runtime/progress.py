@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pipelines.runtime.units import Marker
+from pipelines.terminal import shown
 
 #: Seconds between plain lines.
 INTERVAL = 10.0
@@ -38,7 +39,7 @@ class ProgressView:
             TimeElapsedColumn(),
             TextColumn("eta"),
             TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self._console,
             disable=not self._console.is_terminal,
         )
@@ -85,7 +86,7 @@ class ProgressView:
         parts += [f"{reason} {count}" for reason, count in self._reasons.most_common(2)]
         if self._note and self._fractions:
             parts.append(self._note)
-        return " · ".join(parts)
+        return shown(" · ".join(parts))
 
     def _line(self) -> None:
         fraction = self._done + sum(self._fractions.values())
@@ -97,6 +98,7 @@ class ProgressView:
         ending = left if self._done < self._total else ""
         self._console.print(
             f"{self._stage}: {shown}/{self._total} units, {elapsed:.0f} s{ending}{' · ' + detail if detail else ''}",
+            markup=False,
             highlight=False,
             soft_wrap=True,
         )

@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from pipelines.errors import LimbeckError
+from pipelines.redaction import redacted
 from pipelines.runtime.execute import TickOf, UnitError
 from pipelines.runtime.guard import require_current, unit_at_work
 from pipelines.runtime.inputs import require_pinned
@@ -30,7 +31,7 @@ def run_unit(stage: Stage[Any], job: Job[Any], worker: Any, unit: Unit, identity
 
 def describe(error: BaseException) -> str:
     """One line for the console."""
-    text = " ".join(str(error).split())
+    text = redacted(" ".join(str(error).split()))
     return text if isinstance(error, LimbeckError) else f"{type(error).__name__}: {text}"[:500]
 
 

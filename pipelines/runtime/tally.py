@@ -53,7 +53,9 @@ class Tally:
 
 
 def _commonest(reasons: Counter[str]) -> str:
-    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(_SHOWN) if count)
+    """The first by count, then by name, whatever order units came in."""
+    found = sorted((-count, reason) for reason, count in reasons.items() if count)
+    return ", ".join(f"{reason} {-count:,}" for count, reason in found[:_SHOWN])
 
 
 def transient_of(reasons: Mapping[str, int]) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.outcomes import Outcome
+from pipelines.redaction import redacted
 from pipelines.shards.checksum import read_signed, signed_bytes
 from pipelines.shards.sample import Sample
 from pipelines.shards.sidecar import Sidecar
@@ -235,7 +236,8 @@ class ShardOutput:
         self._output.count(outcome)
 
     def _row(self, row: dict[str, Any]) -> None:
-        self.sidecar.add(row)
+        told = {name: redacted(row[name]) for name in ("source", "detail") if row.get(name)}
+        self.sidecar.add(row | told)
 
 
 def _hash_file(path: Path) -> tuple[str, int]:

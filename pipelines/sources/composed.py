@@ -14,7 +14,7 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.images.params import ImageLimits
 from pipelines.images.process import decode_rgb
-from pipelines.locations import redacted
+from pipelines.redaction import redacted
 from pipelines.outcomes import Outcome
 from pipelines.shards.keys import content_key
 from pipelines.sources.base import Record, Source, digest

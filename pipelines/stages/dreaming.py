@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
+from pipelines.config import read_yaml
 from pipelines.errors import UserError
 from pipelines.images.encode import EXTENSIONS, encode
 from pipelines.images.phash import phash
@@ -106,7 +106,7 @@ class Dreamer:
     @cached_property
     def _given(self) -> ContextBank:
         assert self.params.context is not None
-        told = yaml.safe_load(Path(self.params.context).expanduser().read_text(encoding="utf-8"))
+        told = read_yaml(Path(self.params.context).expanduser().read_text(encoding="utf-8"), self.params.context)
         try:
             return ContextBank({str(key): Context(**context) for key, context in told.items()})
         except (TypeError, AttributeError, SynthError) as error:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import UserError
-from pipelines.locations import redacted
+from pipelines.redaction import redacted
 from pipelines.shards.keys import content_key, key_of_url
 from pipelines.sources import Record, SourceParams, open_source
 from pipelines.sources.labels import merge
