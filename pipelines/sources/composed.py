@@ -14,8 +14,8 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.images.params import ImageLimits
 from pipelines.images.process import decode_rgb
-from pipelines.redaction import redacted
 from pipelines.outcomes import Outcome
+from pipelines.redaction import redacted
 from pipelines.shards.keys import content_key
 from pipelines.sources.base import Record, Source, digest
 from pipelines.sources.composing.cutouts import Cutout, cut

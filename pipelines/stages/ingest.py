@@ -26,8 +26,8 @@ from pipelines.images.documents import stored_document
 from pipelines.images.isolation import Decoders, DecodersClosed
 from pipelines.images.params import ImageParams
 from pipelines.images.process import Processed
-from pipelines.redaction import redacted
 from pipelines.outcomes import Outcome, dropped, failed, internal_error
+from pipelines.redaction import redacted
 from pipelines.runtime.in_hand import InHand
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import PLAN_FOLDER
