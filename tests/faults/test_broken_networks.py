@@ -63,11 +63,11 @@ def refused(folder: Path, stage: str, sentence: str, *changes: str) -> None:
     [
         (["squeeze.training.learning_rate=1.0e+20"], "teacher convnet2_w8: .*diverged.*lower learning_rate"),
         (["squeeze.training.learning_rate=1.0e+20", "squeeze.training.ema=0.99"], "teacher convnet2_w8: .*diverged"),
-        (["squeeze.training.learning_rate=.nan"], "squeeze.training.*learning_rate takes a finite number"),
-        (["squeeze.training.weight_decay=.inf"], "squeeze.training.*weight_decay takes a finite number"),
+        (["squeeze.training.learning_rate=.nan"], "squeeze.training.*learning_rate.*finite number"),
+        (["squeeze.training.weight_decay=.inf"], "squeeze.training.*weight_decay.*finite number"),
         (["squeeze.std=[0.2, 0, 0.2]"], "squeeze.std.1: input should be greater than 0"),
         (["squeeze.std=[0.2, .nan, 0.2]"], "squeeze.std.1: "),
-        (["squeeze.mean=[0.2, .inf, 0.2]"], "squeeze.mean.1: input should be a finite number"),
+        (["squeeze.mean=[0.2, .inf, 0.2]"], "squeeze.mean.1: .*finite number"),
     ],
 )
 def test_a_teacher_that_diverges_is_no_teacher(split: Path, tmp_path: Path, changes: list[str], sentence: str) -> None:

@@ -13,7 +13,8 @@ import pytest
 from pipelines.config import RunParams, Section
 from pipelines.errors import StageStopped, UserError
 from pipelines.runtime import guard, inputs
-from pipelines.runtime.execute import execute, require_finished
+from pipelines.runtime.execute import execute
+from pipelines.runtime.finished import Finished
 from pipelines.runtime.guard import only_run
 from pipelines.runtime.inputs import inputs_of
 from pipelines.runtime.job import Job, Plan, Stage
@@ -39,7 +40,7 @@ class Copy(Stage[Params]):
             self._meanwhile()
 
     def plan(self, job: Job[Params]) -> Plan:
-        require_finished(job.input("toy"), "toy")
+        Finished(job.input("toy"), "toy")
         return Plan([Unit(f"copy-{number}", {"number": number}) for number in range(2)])
 
     def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[Params]) -> None:
