@@ -20,7 +20,7 @@ from pipelines.shards.checksum import member_checksum
 from pipelines.shards.findings import Findings
 from pipelines.shards.index import escapes
 from pipelines.shards.keys import KEY_PATTERN
-from pipelines.shards.members import split_name
+from pipelines.shards.members import FOREIGN_IMAGE_ENDINGS, image_ending, split_name
 from pipelines.shards.sample import MEMBER_RANK, MemberSpan, member_problem
 from pipelines.shards.walker import TarDamage, TarMember, TarWalker
 
@@ -31,6 +31,8 @@ _PICKLED = {"pickle", "pkl", "pyd", "pth", "pt", "ckpt", "joblib"}
 _MAGIC = {
     "jpg": (b"\xff\xd8\xff",),
     "jpeg": (b"\xff\xd8\xff",),
+    "jpe": (b"\xff\xd8\xff",),
+    "jfif": (b"\xff\xd8\xff",),
     "png": (b"\x89PNG\r\n\x1a\n",),
     "webp": (b"RIFF",),
     "gif": (b"GIF87a", b"GIF89a"),
@@ -117,7 +119,7 @@ class ShardCheck:
             for member in walker:
                 self._member(member, walker)
             self._finish_sample()
-            self._check_rest(hashing)
+            self._check_rest(walker)
         except TarDamage as damage:
             self._facts.sound = False
             self._findings.error("tar_damaged", self._where, f"{damage.reason} (byte {damage.offset})")
@@ -136,12 +138,14 @@ class ShardCheck:
         """Ours promises it, others may do as they like."""
         (self._error if self._ours else self._warning)(code, member, message)
 
-    def _check_rest(self, stream: HashingStream) -> None:
+    def _check_rest(self, walker: TarWalker) -> None:
         """Readers stop at the end marker: samples of a second archive glued on would be lost in silence."""
-        while chunk := stream.read(1 << 20):
-            if chunk.count(0) != len(chunk):
-                self._breach("data_after_end", "", "there are bytes after the end of the archive that no reader sees")
-                return
+        try:
+            rest = "another archive, which WebDataset readers do not see" if walker.next_archive() else ""
+        except TarDamage as damage:
+            rest = damage.reason
+        if rest:
+            self._breach("data_after_end", "", f"after the end of the archive: {rest}")
 
     def _member(self, member: TarMember, walker: TarWalker) -> None:
         name = member.name
@@ -197,13 +201,13 @@ class ShardCheck:
             self._error("member_order", sample.key, problem)
         elif problem and all(ext in MEMBER_RANK for ext in exts):
             self._warning("member_order", sample.key, f"Limbeck would not write it so: {problem}")
-        if not any(ext.rsplit(".", 1)[-1] in _MAGIC for ext in exts):
+        if not any(image_ending(f"x.{ext}") for ext in exts):
             self._warning("no_image", sample.key, f"no image among {', '.join(exts)}")
         self._on_sample(sample)
 
     def _content(self, name: str, ext: str, data: bytes) -> None:
         kind = ext.rsplit(".", 1)[-1]  # `left.jpg` holds a JPEG
-        if kind in _MAGIC:
+        if image_ending(name):
             self._image(name, kind, data)
         elif kind in _PICKLED or _is_pickle(data):
             self._error("pickle_member", name, "a pickle runs code when it is read")
@@ -237,7 +241,10 @@ class ShardCheck:
         if not data:
             self._error("undecodable_image", name, "the image is empty")
             return
-        if not data.startswith(_MAGIC[kind]):
+        if kind in FOREIGN_IMAGE_ENDINGS:
+            self._breach("foreign_image", name, f"images called .{kind} are not read here; convert them")
+            return
+        if kind in _MAGIC and not data.startswith(_MAGIC[kind]):
             self._breach("misnamed_image", name, f"the bytes do not begin as .{kind} does")
         if self._decode is not None:
             try:

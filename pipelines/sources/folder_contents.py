@@ -155,6 +155,8 @@ class Look:
         except NotADirectoryError:
             archive = path.lower().endswith((".zip", ".tgz", ".gz", ".7z", ".rar"))
             cure = "unpack it" if archive else "for a tar use type: tar"
+            if path.lower().endswith(".zip"):
+                cure = f"a zip of folders is read with path: zip://::{path}"
             raise UserError(f"{path} is a file, not a folder; {cure}") from None
         except OSError as error:
             raise UserError(f"may not read the folder {path}: {os.strerror(error.errno or errno.EIO)}") from None

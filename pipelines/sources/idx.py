@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipelines.errors import UserError
-from pipelines.sources.base import Record, resolve
+from pipelines.sources.base import Record, bad_record, resolve, too_many_bytes
 from pipelines.sources.base import digest as digest_of
 from pipelines.sources.labels import StatedNames, label_from
 from pipelines.sources.params import IdxParams
@@ -22,6 +22,9 @@ from pipelines.storage import Storage
 
 _UNSIGNED_BYTE = 0x08
 _MAX_BYTES = 8 << 30
+#: Packed files that claim to be longer than this by more than this factor are bombs; images pack by 10 or so.
+_UNPACKED_FREELY = 256 << 20
+_MAX_RATIO = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,10 @@ class IdxSource:
         size = _size(images.shape[1:])
         name = self._params.images
         for row in range(images.shape[0]):
+            if max_bytes is not None and len(head) + size > max_bytes:
+                problem = too_many_bytes(len(head) + size, max_bytes)
+                yield bad_record(f"{name}#{row}", problem, self._params.split, row)
+                continue
             length, sha256 = digest_of(self._image(row))  # here: a thread costs more than the hash of a small image
             where = f"{name}#{row}"
             said = label_from(None if labels is None else labels[row], names)
@@ -84,6 +91,8 @@ class IdxSource:
                 f"{self._params.images} holds values of shape {array.shape}; images are (count, height, width), with "
                 "3 at the end for colour; check `images` and `labels`"
             )
+        if not _size(array.shape[1:]):
+            raise UserError(f"{self._params.images} holds images of no pixels, {array.shape}; fetch the file again")
         return array
 
     def _labels(self) -> bytes | None:
@@ -93,7 +102,10 @@ class IdxSource:
             return None
         array, count = self._load(name), self._images().shape[0]
         if array.shape != (count,):
-            raise UserError(f"{name} holds values of shape {array.shape}, but {self._params.images} has {count} images")
+            raise UserError(
+                f"{name} holds values of shape {array.shape}, but {self._params.images} has {count} images: they are not "
+                "of one set; check `images` and `labels`"
+            )
         return array.data[array.start :]
 
     def _load(self, name: str) -> IdxArray:
@@ -127,6 +139,11 @@ def read_idx(storage: Storage, name: str, sha256: str | None = None) -> IdxArray
     expected = start + _size(shape)
     if expected > _MAX_BYTES:
         raise UserError(f"{where} claims values {shape}, more than {_MAX_BYTES} bytes; fetch the file again")
+    if inflate and expected > _UNPACKED_FREELY and expected > _MAX_RATIO * len(raw):
+        raise UserError(
+            f"{where} claims {expected} bytes, more than {_MAX_RATIO} times what is packed; unpack it with gunzip if you "
+            "trust it"
+        )
     # One byte more than expected is asked for, so that a longer file is noticed and a gzip bomb is not unpacked.
     data = head
     if inflate and len(head) <= expected:

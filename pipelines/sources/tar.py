@@ -91,7 +91,7 @@ class TarSource:
                 source=where,
                 file=stored_name(file),
                 offset=image.offset,
-                length=image.size,
+                length=image.size if image.sha256 else 0,
                 row=-1,
                 label=said.index,
                 label_name=said.name,

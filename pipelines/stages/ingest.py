@@ -74,9 +74,9 @@ class Ingest(Stage[IngestParams]):
         params = job.params
         records, classes, passed = scan(params.sources, params.image.limits.max_bytes)
         if records.num_rows == 0:
-            raise UserError(
-                f"no images in {', '.join(redacted(source.path) for source in params.sources)}; check ingest.sources"
-            )
+            there = ", ".join(f"{count} {reason}" for reason, count in passed.most_common(6))
+            places = ", ".join(redacted(source.path) for source in params.sources)
+            raise UserError(f"no images in {places}{f' (passed over: {there})' if there else ''}; check ingest.sources")
         records = mark_duplicates(records, params.duplicates == "error")
         order, bounds = deal(records, params, job.run.seed)
         columns, schema = records.columns, records.schema

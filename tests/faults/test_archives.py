@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipelines.errors import UserError
+from pipelines.shards.lint import lint
 from pipelines.sources import Record, Source, TarParams, open_source
 from pipelines.storage import Storage
 
@@ -203,7 +204,7 @@ def test_a_huge_member_is_a_row_by_its_header_and_is_never_read(tmp_path: Path) 
         file.write(tar_bytes(("1.jpg", b"1")))
     source = open_source(TarParams(path=str(tmp_path)))
     records = list(source.scan(64 << 20))
-    assert [(reason(record), record.length) for record in records] == [("", 1), ("too_many_bytes", 40 << 30), ("", 1)]
+    assert [(reason(record), record.length) for record in records] == [("", 1), ("too_many_bytes", 0), ("", 1)]
     assert records[1].problem
     assert str(40 << 30) in records[1].problem.detail
 
@@ -295,3 +296,14 @@ def test_json_labels_and_boxes_go_to_the_first_image_only(tmp_path: Path) -> Non
     facts = json.dumps({"label": 2, "annotations": []}).encode()
     records = list(opened(tmp_path, ("a.jpg", b"1"), ("a.json", facts), ("a.b.jpg", b"2"), images="all").scan())
     assert [(record.label, record.document is not None) for record in records] == [(2, True), (2, False)]
+
+
+def test_lint_knows_the_same_endings_and_the_same_tails(tmp_path: Path) -> None:
+    members = (("a.jfif", b"\xff\xd8\xff"), ("b.heic", b"h"), ("c.image", b"i"), ("d.npy", b"\x93NUMPY"))
+    (tmp_path / "a.tar").write_bytes(tar_bytes(*members) + tar_bytes(("e.jpg", b"\xff\xd8\xff")))
+    (tmp_path / "b.tar").write_bytes(SOUND + bytes(8 << 20))
+    found = Counter((finding.code, finding.where) for finding in lint(str(tmp_path)).findings)
+    assert found[("no_image", "a.tar:d")] == 1
+    assert found[("foreign_image", "a.tar:b.heic")] == 1
+    assert {where for code, where in found if code == "data_after_end"} == {"a.tar", "b.tar"}
+    assert {where for code, where in found if code == "no_image"} == {"a.tar:d"}

@@ -75,6 +75,10 @@ def test_colour_images_and_absent_labels_are_fine(tmp_path: Path) -> None:
         (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcde")[:-4] + b"0000", "damaged gzip"),
         (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcde" + bytes(1 << 20)), "has more"),
         (b"\x1f\x8b" + b"\0" * 40, "damaged gzip"),
+        (
+            gzip.compress(b"\0\0\x08\x03\0\0\x04\0\0\0\x04\0\0\0\x04\0" + bytes(1 << 20)),
+            "more than 200 times what is packed",
+        ),
     ],
 )
 def test_a_file_that_is_not_as_it_says_is_told(tmp_path: Path, content: bytes, message: str) -> None:
@@ -104,6 +108,15 @@ def _counting(seen: list[int]):
         return data
 
     return counted
+
+
+def test_images_above_the_limit_are_rows_and_images_of_no_pixels_are_told(tmp_path: Path, images: np.ndarray) -> None:
+    (tmp_path / "images").write_bytes(idx(images))
+    told = list(open_source(IdxParams(path=str(tmp_path), images="images")).scan(20))
+    assert [record.problem and record.problem.reason for record in told] == ["too_many_bytes"] * len(images)
+    (tmp_path / "images").write_bytes(b"\0\0\x08\x03\xff\xff\xff\xff" + bytes(8))
+    with pytest.raises(UserError, match="images of no pixels"):
+        list(open_source(IdxParams(path=str(tmp_path), images="images")).scan())
 
 
 def test_counts_labels_and_checksums_are_checked(tmp_path: Path, images: np.ndarray) -> None:
