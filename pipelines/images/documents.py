@@ -7,6 +7,7 @@ are. Else outlines and keypoints are left out, an item is dropped when less than
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipelines.images.process import Processed
 
 #: Least visible share of a box, and its least side in pixels (gen2det's order of sanitising).
 LEAST_VISIBLE, LEAST_SIDE = 0.5, 1.0
+_SIDES = ("height", "width")
 
 
 def stored_document(document: Any, key: str, made: Processed, params: ImageParams) -> dict[str, Any]:
@@ -27,9 +29,13 @@ def stored_document(document: Any, key: str, made: Processed, params: ImageParam
     ValueError, one sentence, when the annotations are not COCO's or belong to a picture of another size.
     """
     size = (made.src_height, made.src_width)
-    told = document.get("height", size[0]), document.get("width", size[1])
+    told = tuple(size[place] if document.get(name) is None else document[name] for place, name in enumerate(_SIDES))
     if told != size:
-        raise ValueError(f"annotations are of a picture of {told[1]}x{told[0]}, but it has {size[1]}x{size[0]}")
+        turned = made.orientation >= 5 and told == size[::-1]
+        why = "; they were made before the picture was turned upright, as its EXIF orientation says" if turned else ""
+        raise ValueError(
+            f"annotations are of a picture of {told[1]}x{told[0]}, but it has {size[1]}x{size[0]}{why}"[:300]
+        )
     items = document["annotations"]
     boxes = _boxes(items)
     sizes = plan(size, params) or Plan(size, size)
@@ -63,6 +69,15 @@ def stored_document(document: Any, key: str, made: Processed, params: ImageParam
     return facts | ({"annotations_left_out": dict(left_out)} if left_out else {})
 
 
+def annotations_problem(document: Any) -> str | None:
+    """Why the annotations of a document can be true of no picture; None where that depends on the picture."""
+    try:
+        _boxes(document["annotations"])
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _moved_description(description: Any, size: tuple[int, int], sizes: Plan) -> Any:
     """The description with the `box` (x1, y1, x2, y2) of each of its `objects` moved and clipped."""
     objects = description.get("objects") if isinstance(description, dict) else None
@@ -94,7 +109,12 @@ def _boxes(items: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def _whole(value: Any, least: int) -> bool:

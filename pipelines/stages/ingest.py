@@ -26,7 +26,7 @@ from pipelines.images.documents import stored_document
 from pipelines.images.isolation import Decoders, DecodersClosed
 from pipelines.images.params import ImageParams
 from pipelines.images.process import Processed
-from pipelines.outcomes import Outcome, dropped, failed, internal_error
+from pipelines.outcomes import Outcome, failed, internal_error
 from pipelines.redaction import redacted
 from pipelines.runtime.in_hand import InHand
 from pipelines.runtime.job import Job, Plan, Stage
@@ -37,8 +37,9 @@ from pipelines.shards.account import Met
 from pipelines.shards.sample import Sample
 from pipelines.sources import Record, Source, SourceParams, open_source
 from pipelines.sources.base import SAMPLE_PREFIX, unreadable
-from pipelines.stages.ingest_plan import content, deal, mark_duplicates, record_key, scan
+from pipelines.stages.ingest_plan import content, deal, record_key, scan, without_unused
 from pipelines.stages.ingest_trial import tried
+from pipelines.stages.ingest_twins import Twins, mark_twins
 from pipelines.storage import canonical_json
 
 #: Records in flight between the reading thread and the writer of one unit.
@@ -54,6 +55,9 @@ class IngestParams(Section):
     shard_samples: int = Field(10_000, ge=1, le=100_000, description="samples a shard holds at the most, about")
     shard_bytes: int = Field(256 << 20, ge=1 << 16, description="source bytes a shard holds at the most, about")
     duplicates: Literal["drop", "error"] = Field("drop", description="records with the same bytes as an earlier one")
+    conflicts: Literal["first", "drop", "error"] = Field(
+        "first", description="equal bytes under two labels of one source and split: keep the first, none, or stop"
+    )
     threads: int = Field(2, ge=1, le=64, description="decoding threads of one worker; does not change the bytes")
 
 
@@ -77,7 +81,7 @@ class Ingest(Stage[IngestParams]):
             there = ", ".join(f"{count} {reason}" for reason, count in passed.most_common(6))
             places = ", ".join(redacted(source.path) for source in params.sources)
             raise UserError(f"no images in {places}{f' (passed over: {there})' if there else ''}; check ingest.sources")
-        records = mark_duplicates(records, params.duplicates == "error")
+        records = without_unused(mark_twins(records, params.duplicates, params.conflicts))
         order, bounds = deal(records, params, job.run.seed)
         columns, schema = records.columns, records.schema
         del records  # column by column, so that the set is in memory once
@@ -128,8 +132,8 @@ def _processed(
     def work(place: int, row: dict[str, Any]) -> Processed | Outcome:
         if row.get("problem") is not None:
             return Outcome(**row["problem"])
-        if row["duplicate_of"] is not None:
-            return dropped("duplicate", f"same bytes as {row['duplicate_of']}")
+        if (fate := twins.known(row)) is not None:
+            return fate
         limit = params.image.limits.max_bytes
         if row["length"] > limit:  # known before it is read into memory
             return failed("too_many_bytes", "policy", f"{row['length']} bytes, the limit is {limit}")
@@ -143,7 +147,7 @@ def _processed(
             return failed("out_of_memory", "transient", "there was no memory to read it")
         except Exception as error:
             return internal_error(error)
-        return raw if isinstance(raw, Outcome) else decoders.process(raw)
+        return raw if isinstance(raw, Outcome) else twins.settled(row, decoders.process(raw))
 
     def read(place: int, row: dict[str, Any]) -> bytes | Outcome:
         record = _record(row)
@@ -155,6 +159,7 @@ def _processed(
                 return failed("changed_while_reading", "transient", "the bytes are not those of the scan; run again")
         return raw
 
+    twins = Twins(rows)
     pool = ThreadPoolExecutor(params.threads)
     with Decoders(params.image, params.threads) as decoders:
         try:

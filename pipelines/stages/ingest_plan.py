@@ -11,6 +11,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import UserError
+from pipelines.images.documents import annotations_problem
+from pipelines.outcomes import failed
 from pipelines.redaction import redacted
 from pipelines.shards.keys import content_key, key_of_url
 from pipelines.sources import Record, SourceParams, open_source
@@ -26,8 +29,6 @@ from pipelines.storage import canonical_json
 
 log = logging.getLogger(__name__)
 
-#: Evaluation sets keep their images; a training image equal to one of them is the duplicate.
-SPLIT_RANK = {"test": 0, "val": 1, "train": 2}
 _BATCH = 4096
 
 RECORDS = pa.schema(
@@ -48,7 +49,9 @@ RECORDS = pa.schema(
 )
 _PROBLEM = pa.struct([(name, pa.string()) for name in ("status", "reason", "error_class", "detail")])
 #: Columns of a plan in which a source hands over more than an image. Other plans do without, so their bytes stay.
-HANDED_OVER = pa.schema([("document", pa.string()), ("parents", pa.list_(pa.string())), ("problem", _PROBLEM)])
+HANDED_OVER = pa.schema(
+    [("document", pa.string()), ("parents", pa.list_(pa.string())), ("problem", _PROBLEM), ("conflict", pa.string())]
+)
 
 
 class Shares(Protocol):
@@ -63,7 +66,7 @@ class Shares(Protocol):
 
 
 class Scanned(NamedTuple):
-    """All `records` (RECORDS and what is used of HANDED_OVER), the classes by label, and what is no record, by reason."""
+    """All `records` (RECORDS and HANDED_OVER), the classes by label, and what is no record, by reason."""
 
     records: pa.Table
     classes: list[str]
@@ -87,8 +90,12 @@ def scan(sources: Sequence[SourceParams], max_bytes: int | None = None) -> Scann
     table = pa.Table.from_batches(batches, schema=schema)
     classes = merge(named)
     table, classes = _numbered(table, classes, sources)
-    unused = [name for name in HANDED_OVER.names if table[name].null_count == table.num_rows]
-    return Scanned(table.drop_columns(unused).combine_chunks(), classes, passed)  # small buffers take twice the room
+    return Scanned(table.combine_chunks(), classes, passed)  # many small buffers take twice the room
+
+
+def without_unused(records: pa.Table) -> pa.Table:
+    """The table without columns of HANDED_OVER that say nothing."""
+    return records.drop_columns([name for name in HANDED_OVER.names if records[name].null_count == records.num_rows])
 
 
 def _batch(origin: int, records: Sequence[Record], schema: pa.Schema) -> pa.RecordBatch:
@@ -96,7 +103,7 @@ def _batch(origin: int, records: Sequence[Record], schema: pa.Schema) -> pa.Reco
     for record in records:
         values: tuple[Any, ...] = (origin, record.source, record.file, record.offset, record.length, record.row)
         values += (record.label, record.label_name, record.split, record.caption, record.sha256, None)
-        values += (record.document, record.parents, _problem(record))
+        values += (record.document, record.parents, _problem(record), None)
         for name, value in zip(schema.names, values, strict=True):
             columns[name].append(value)
     return pa.RecordBatch.from_pydict(columns, schema=schema)
@@ -164,31 +171,41 @@ def _numbered(table: pa.Table, classes: list[str], sources: Sequence[SourceParam
         classes = [str(label) for label in range(most + 1)]
         log.warning("labels are numbers and no names are stated: the classes are called '0'..'%d'", most)
         names = pc.cast(table["label"], pa.string())
-        table = _with(table, "label_name", pc.if_else(unnamed, names, table["label_name"]))
+        table = with_column(table, "label_name", pc.if_else(unnamed, names, table["label_name"]))
     labels = pc.cast(pc.index_in(table["label_name"], pa.array(classes, pa.string())), pa.int32())
-    table = _with(table, "label", labels)
-    if table["document"].null_count < table.num_rows:
-        label_of = {name: index for index, name in enumerate(classes)}
-        documents = [_with_categories(text.as_py(), label_of) for text in table["document"]]
-        table = _with(table, "document", pa.array(documents, pa.string()))
-    return table, classes
+    table = with_column(table, "label", labels)
+    return _with_documents(table, classes), classes
 
 
-def _with(table: pa.Table, name: str, column: Any) -> pa.Table:
+def _with_documents(table: pa.Table, classes: Sequence[str]) -> pa.Table:
+    """The table with documents that count in the merged classes, and a problem where annotations are none."""
+    if table["document"].null_count == table.num_rows:
+        return table
+    label_of = {name: index for index, name in enumerate(classes)}
+    documents, problems = table["document"].to_pylist(), table["problem"].to_pylist()
+    for place, text in enumerate(documents):
+        if text is not None:
+            documents[place], why = _with_categories(text, label_of)
+            problems[place] = problems[place] or (why and asdict(failed("bad_annotations", detail=why)))
+    table = with_column(table, "problem", pa.array(problems, _PROBLEM))
+    return with_column(table, "document", pa.array(documents, pa.string()))
+
+
+def with_column(table: pa.Table, name: str, column: Any) -> pa.Table:
     place = table.schema.get_field_index(name)
     return table.set_column(place, table.schema.field(place), column)
 
 
-def _with_categories(document: str | None, label_of: dict[str, int]) -> str | None:
-    """The document with COCO category ids of the merged classes where annotations name theirs (`category_name`)."""
-    if document is None:
-        return None
+def _with_categories(document: str, label_of: dict[str, int]) -> tuple[str, str | None]:
+    """The document with COCO category ids of the merged classes where annotations name theirs (`category_name`), and why
+    its annotations are none."""
     described = json.loads(document)
-    given = described["annotations"]
-    for item in given if isinstance(given, list) else []:
-        if isinstance(item, dict) and item.get("category_name") in label_of:
-            item["category_id"] = label_of[item["category_name"]] + 1
-    return canonical_json(described).decode()
+    why = annotations_problem(described)
+    for item in described["annotations"] if why is None else []:
+        name = item.get("category_name")
+        if isinstance(name, str) and name in label_of:
+            item["category_id"] = label_of[name] + 1
+    return canonical_json(described).decode(), why
 
 
 def _chunks(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
@@ -200,38 +217,6 @@ def _chunks(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
             chunk = []
     if chunk:
         yield chunk
-
-
-def mark_duplicates(records: pa.Table, refuse: bool) -> pa.Table:
-    """Fill `duplicate_of` with the source of the record that is kept, for all others of equal bytes.
-
-    Records without bytes are equal to none. One with a problem is no duplicate and nobody's keeper: the problem is its fate.
-    """
-    problem = "problem" in records.schema.names
-    sound = pc.is_valid(records["sha256"])
-    if problem:
-        sound = pc.and_(sound, pc.is_null(records["problem"]))
-    places = np.flatnonzero(sound.to_numpy())
-    digests = np.frombuffer(b"".join(records["sha256"].take(pa.array(places)).to_pylist()), dtype=">u8").reshape(-1, 4)
-    splits = records["split"].to_pylist()
-    rank = np.array([SPLIT_RANK.get(splits[place] or "", 3) for place in places], dtype=np.int8)
-    order = np.lexsort((places, rank, digests[:, 1], digests[:, 0]))
-    same = (digests[order][1:] == digests[order][:-1]).all(axis=1)
-    if not same.any():
-        return records
-    starts = np.concatenate([[True], ~same])
-    keeper = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
-    duplicate = np.full(records.num_rows, -1, dtype=np.int64)
-    duplicate[places[order]] = np.where(starts, -1, places[keeper])
-    sources = records["source"]
-    if refuse:
-        first = int(np.flatnonzero(duplicate >= 0)[0])
-        raise UserError(
-            f"{sources[first]} has the same bytes as {sources[int(duplicate[first])]}, one of "
-            f"{int((duplicate >= 0).sum())} duplicates; remove them or set ingest.duplicates: drop"
-        )
-    names = [None if other < 0 else sources[int(other)].as_py() for other in duplicate]
-    return _with(records, "duplicate_of", pa.array(names, pa.string()))
 
 
 def deal(records: pa.Table, params: Shares, seed: int) -> tuple[np.ndarray[Any, Any], list[int]]:
