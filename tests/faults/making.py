@@ -17,9 +17,9 @@ from pipelines.shards.dataset import Dataset
 from pipelines.stages.ingest import Ingest, IngestParams
 
 
-def png(number: int) -> bytes:
-    """A PNG of 12 x 10 pixels that only this number has."""
-    pixels = np.random.default_rng(number).integers(0, 256, (10, 12, 3), dtype=np.uint8)
+def png(number: int, height: int = 10, width: int = 12) -> bytes:
+    """A PNG that only this number has."""
+    pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
