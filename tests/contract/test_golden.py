@@ -33,8 +33,8 @@ from tests.contract.pictures import ingest_job, write_pictures
 GOLDEN = {
     "ingest": (
         2,
-        "a17c2fd93f34fb145f901c971f263bc1ef4f7e00638bafad2724b14cc0cb2747",
-        "01aaa27903c8ce7effb82d2b5fdbb22562e2a0ab8f1b839b502ab187e605b9c7",
+        "c6b5384cd6d938fcdca7d1ab14e509a55d957d11af7814bfd8c04a1965f052a2",
+        "5b68e06176292dbca67dbfc7e723e43bb5cefa5d9873373f2f7b1327f2d16a9c",
     ),
     "augment": (
         2,
