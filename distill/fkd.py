@@ -5,12 +5,14 @@ Nothing else uses legacy global streams; here they are passed in. The improved p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from augment.mixing import cutmix_box
+from distill.views import Views
 
 
 def sampler_orders(count: int, seed: int = 42) -> Iterator[list[int]]:
@@ -28,10 +30,44 @@ def sampler_orders(count: int, seed: int = 42) -> Iterator[list[int]]:
 def draw_cutmix(
     rng: np.random.RandomState, size: int, share: float | None = None
 ) -> tuple[float, tuple[int, int, int, int]]:
-    """lambda from Beta(1, 1) unless given, then the patch from two uniform integers, in the published order of draws."""
+    """lambda from Beta(1, 1) unless given, then the patch from two uniform integers, in the published order of draws.
+
+    The patch is x1, y1, x2, y2 as everywhere here, x along columns; `as_recorded` gives the numbers of the published files, whose first
+    integer is a row.
+    """
     drawn = float(rng.beta(1.0, 1.0)) if share is None else share
-    centre_x, centre_y = int(rng.randint(size)), int(rng.randint(size))
-    return drawn, cutmix_box((size, size), drawn, centre_x, centre_y)
+    row, column = int(rng.randint(size)), int(rng.randint(size))
+    return drawn, cutmix_box((size, size), drawn, column, row)
+
+
+def as_recorded(box: Sequence[int]) -> tuple[int, int, int, int]:
+    """x1, y1, x2, y2 as the published records have it, rows first (`images[:, :, first:third, second:fourth]`); and back again."""
+    x1, y1, x2, y2 = (int(side) for side in box)
+    return y1, x1, y2, x2
+
+
+def read_record(record: Sequence[Any], order: Sequence[int], size: int) -> tuple[Views, torch.Tensor]:
+    """One published batch file as views of `size` pixels, and its logits (B, C) float32.
+
+    `record` is the list that the file holds: crops (B, 4) as top, left, height, width in shares of the image, mirrored (B,), partner's
+    place in the batch (B,), lambda, patch or None (mixup), logits. No names are stored: `order` is the batch's part of
+    `sampler_orders`.
+    """
+    crops, flip, partner, share, patch, logits = record
+    places, count = torch.as_tensor(order, dtype=torch.int64), len(order)
+    if not len(crops) == len(flip) == len(partner) == len(logits) == count:
+        raise ValueError(
+            f"the record is of {len(crops)} samples, and {count} places were given: take its batch's part of the order"
+        )
+    box = torch.zeros(count, 4, dtype=torch.int64)
+    if patch is not None:
+        box[:] = torch.tensor(as_recorded(patch))
+    weight = torch.full((count,), 1.0 if patch is not None else float(share))
+    edges = (torch.as_tensor(crops, dtype=torch.float32) * size).round()  # as Pillow's crop rounds them
+    flips = torch.as_tensor(flip).bool()
+    return Views(places, edges, flips, places[torch.as_tensor(partner).long()], box, weight), torch.as_tensor(
+        logits
+    ).float()
 
 
 def record_bytes(samples: int, classes: int) -> int:

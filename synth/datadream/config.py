@@ -75,7 +75,8 @@ class FitConfig:
 
     `real_weight` is lambda_1, used where there are both kinds of images; `mix` the share of batches under CutMix or MixUp. `epochs` was
     tuned by data set; 50 is what the authors' users ran. `mode: reference` shuffles all items in one order, so that a batch may lack a
-    kind, and leaves real images out where there are fewer synthetic ones; `improved` gives every batch its share of both (a lambda
+    kind, leaves real images out where there are fewer synthetic ones, and tosses one coin a batch for mixing, in pairs by rolling
+    (`pooled.mixed`); `improved` tosses one for each kind and pairs at random, gives every batch its share of both (a lambda
     that is missing in some batches is not the lambda that was asked for), and keeps at least one of each real image.
     """
 

@@ -21,7 +21,7 @@ from augment.seeds import seed_for
 from augment.values import not_finite
 from synth.backends.quiet import quiet_generators
 from synth.datadream.classifier import ClipClassifier
-from synth.datadream.config import FitConfig
+from synth.datadream.config import FitConfig, Mode
 from synth.datadream.evaluation import evaluate, half_precision
 from synth.datadream.pooled import Examples, Pool, mixed, pooled_loss, repeats
 from synth.datadream.schedules import classifier_rates
@@ -116,7 +116,7 @@ def fit(
     optimizer = torch.optim.AdamW(
         classifier.trainable(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=device.type == "cuda"
     )
-    batches = _Batches(pool, real, synthetic, views, classifier.classes, config.mix, run_seed, device)
+    batches = _Batches(pool, real, synthetic, views, classifier.classes, config.mix, run_seed, device, config.mode)
     fitted, best, begin = Fitted(), classifier.state(), 0
     if resume is not None:
         fitted, best, begin = Fitted(**resume["fitted"]), dict(resume["best"]), int(resume["epoch"])
@@ -196,6 +196,7 @@ class _Batches:
     mix: float
     run_seed: int
     device: torch.device
+    mode: Mode
 
     def make(self, places: np.ndarray, epoch: int, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Images, soft labels and which are real."""
@@ -211,7 +212,7 @@ class _Batches:
             images = self.views(examples.images(rows).to(self.device), keys, epoch)
             labels = examples.labels[rows].to(self.device)
             images, targets = mixed(
-                images, labels, self.classes, p=self.mix, run_seed=self.run_seed, step=step, part=kind
+                images, labels, self.classes, p=self.mix, run_seed=self.run_seed, step=step, part=kind, mode=self.mode
             )
             found.append((images, targets, torch.full((len(rows),), kind == "real", device=self.device)))
         images, targets, is_real = (torch.cat(part) for part in zip(*found, strict=True))

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from augment.mixing import Mixing, apply_mix, draw_mix, mix_labels
+from augment.mixing import Mixing, MixTable, apply_mix, cutmix_box, draw_mix, mix_labels
 from augment.seeds import seed_for
+from synth.datadream.config import Mode
 from synth.errors import SynthError
 
 
@@ -111,19 +112,49 @@ class Pool:
 
 
 def mixed(
-    images: torch.Tensor, labels: torch.Tensor, classes: int, *, p: float, run_seed: int, step: int, part: str
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    classes: int,
+    *,
+    p: float,
+    run_seed: int,
+    step: int,
+    part: str,
+    mode: Mode = "improved",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One part of a batch and its soft labels (n, classes): with probability `p` under CutMix or MixUp, either as often.
 
-    Alpha is 1, and one weight, one patch and one permutation serve the whole part, as torchvision's v2 does.
+    Alpha is 1; one weight, one patch and one pairing serve the whole part. `reference`, as published: one coin decides for both parts
+    of a batch (what follows is drawn for each), and an image is paired with the one before it, as torchvision's v2 rolls the batch.
+    `improved`: each part tosses a coin of its own, so that as many batches are mixed and fewer are mixed through and through, and
+    pairs are a random permutation, under which an image may meet itself and stay as it is.
     """
     source = np.random.Generator(np.random.PCG64(seed_for(run_seed, step, f"datadream/mix/{part}")))
     on, cut, seed = source.random() < p, source.random() < 0.5, int(source.integers(1 << 31))
+    if mode == "reference":
+        on = np.random.Generator(np.random.PCG64(seed_for(run_seed, step, "datadream/mix"))).random() < p
     if not on or len(images) < 2:
         return images, torch.nn.functional.one_hot(labels, classes).float()
-    mixing = Mixing("cutmix" if cut else "mixup", alpha=1.0, p=1.0, per_batch=True)
-    table = draw_mix(mixing, list(range(len(images))), (images.shape[2], images.shape[3]), seed=seed)
+    size, keys = (images.shape[2], images.shape[3]), list(range(len(images)))
+    if mode == "reference":
+        table = _rolled("cutmix" if cut else "mixup", keys, size, source)
+    else:
+        mixing = Mixing("cutmix" if cut else "mixup", alpha=1.0, p=1.0, per_batch=True)
+        table = draw_mix(mixing, keys, size, seed=seed)
     return apply_mix(images, table), mix_labels(labels, table).soft(classes)
+
+
+def _rolled(kind: str, keys: Sequence[int], size: tuple[int, int], source: np.random.Generator) -> MixTable:
+    """Every image with the one before it, the first with the last; a weight from Beta(1, 1), labels by the patch's true area."""
+    count, weight = len(keys), float(source.beta(1.0, 1.0))
+    partner = np.roll(np.arange(count), 1)
+    patch = np.zeros((count, 4), np.int64)
+    if kind == "mixup":
+        return MixTable(tuple(keys), partner, np.full(count, weight), np.full(count, weight), patch)
+    height, width = size
+    patch[:] = x1, y1, x2, y2 = cutmix_box(size, weight, int(source.integers(width)), int(source.integers(height)))
+    share = 1 - (x2 - x1) * (y2 - y1) / (height * width)
+    return MixTable(tuple(keys), partner, np.full(count, share), np.ones(count), patch)
 
 
 def pooled_loss(logits: torch.Tensor, targets: torch.Tensor, real: torch.Tensor, real_weight: float) -> torch.Tensor:

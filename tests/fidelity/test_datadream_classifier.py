@@ -14,6 +14,7 @@ from peft import inject_adapter_in_model
 from transformers import CLIPConfig, CLIPModel
 
 from synth.datadream.classifier import classifier_lora, token_rows
+from synth.datadream.config import Mode
 from synth.datadream.evaluation import evaluate
 from synth.datadream.pooled import InMemory, Pool, mixed, pooled_loss, repeats
 from synth.datadream.schedules import classifier_rates
@@ -100,6 +101,37 @@ def test_26_a_fifth_of_the_batches_is_mixed_and_soft_labels_sum_to_one() -> None
             blended += not torch.isin(changed, images).all()
     assert abs(soft - 200) < 4 * math.sqrt(1000 * 0.2 * 0.8)
     assert abs(blended - soft / 2) < 4 * math.sqrt(soft / 4)
+
+
+def steps_mixed(mode: Mode, part: str) -> list[bool]:
+    images, labels = torch.rand(6, 1, 64, 64), torch.arange(6) % 3
+    every = (mixed(images, labels, 3, p=0.2, run_seed=1, step=step, part=part, mode=mode) for step in range(1000))
+    return [bool((targets.amax(1) < 1).any() or not torch.equal(made, images)) for made, targets in every]
+
+
+def test_26_as_published_one_coin_a_batch_decides_for_both_parts() -> None:
+    real, made = (steps_mixed("reference", part) for part in ("real", "synthetic"))
+    assert real == made
+    assert abs(sum(real) - 200) < 4 * math.sqrt(1000 * 0.2 * 0.8)
+    real, made = (steps_mixed("improved", part) for part in ("real", "synthetic"))
+    together = sum(one and other for one, other in zip(real, made, strict=True))
+    assert abs(together - 40) < 4 * math.sqrt(1000 * 0.04)  # each its own
+
+
+def test_26_as_published_an_image_is_paired_with_the_one_before_it() -> None:
+    """torchvision's v2 rolls images and labels by one: no image meets itself."""
+    images = torch.arange(5.0)[:, None, None, None].expand(5, 3, 8, 8) / 10
+    kinds = set()
+    for step in range(40):
+        made, targets = mixed(images, torch.arange(5), 5, p=1.0, run_seed=2, step=step, part="real", mode="reference")
+        share = targets[0, 0]
+        expected = share * torch.eye(5) + (1 - share) * torch.eye(5).roll(1, 0)
+        assert torch.allclose(targets, expected, atol=1e-6)
+        # The label's share is that of the pixels: a blend's weight, or the area that a patch leaves.
+        own = images * share + images.roll(1, 0) * (1 - share)
+        assert torch.allclose(made.mean((1, 2, 3)), own.mean((1, 2, 3)), atol=1e-5)
+        kinds.add(bool(torch.isin(made, images).all()))
+    assert kinds == {True, False}
 
 
 def test_27_cut_token_rows_and_kept_texts_change_nothing() -> None:

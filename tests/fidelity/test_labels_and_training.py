@@ -14,11 +14,11 @@ from augment.crops import Box, draw_resized_crop
 from distill.cda import Draw, augment
 from distill.compression import pack, unpack
 from distill.config import TrainConfig, ViewConfig
-from distill.fkd import draw_cutmix, record_bytes, sampler_orders
+from distill.fkd import as_recorded, draw_cutmix, read_record, record_bytes, sampler_orders
 from distill.labels import label_epoch, replay
 from distill.networks import build
 from distill.training import Trainer, kl_loss, learning_rate, mse_gt_loss, schedule_factor, teacher_labels
-from distill.views import draw_views
+from distill.views import apply_views, draw_views
 
 STATISTICS = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
 STUDENT = torch.tensor([[1, 2, 3], [0, 0, 1]], dtype=torch.float64)
@@ -93,7 +93,10 @@ def test_f13_half_precision_labels_are_within_rounding() -> None:
     ],
 )
 def test_f14_cutmix_box(share: float, box: tuple[int, int, int, int]) -> None:
-    assert draw_cutmix(np.random.RandomState(0), 224, share)[1] == box
+    """The sheet's numbers are those of the published records, whose first range indexes rows."""
+    drawn = draw_cutmix(np.random.RandomState(0), 224, share)[1]
+    assert as_recorded(drawn) == box
+    assert as_recorded(as_recorded(drawn)) == drawn
 
 
 def test_f14_cutmix_stream() -> None:
@@ -101,9 +104,54 @@ def test_f14_cutmix_stream() -> None:
     assert rng.beta(1, 1) == 0.44912526447830964
     assert (rng.randint(224), rng.randint(224)) == (115, 208)
     assert np.random.RandomState(0).beta(0.8, 0.8) == pytest.approx(0.5315061016529674, abs=1e-15)
-    drawn, (x1, y1, x2, y2) = draw_cutmix(np.random.RandomState(0), 224)
+    drawn, box = draw_cutmix(np.random.RandomState(0), 224)
     half = int(224 * math.sqrt(1 - drawn)) // 2
-    assert (x1, y1, x2, y2) == (max(115 - half, 0), max(208 - half, 0), min(115 + half, 224), min(208 + half, 224))
+    rows, columns = ((max(centre - half, 0), min(centre + half, 224)) for centre in (115, 208))
+    assert box == (columns[0], rows[0], columns[1], rows[1])
+
+
+def published_batch(images: torch.Tensor, mix: str, seed: int) -> tuple[list[object], torch.Tensor]:
+    """A record as the published relabelling makes and stores it, and the pixels that its teacher saw; whole crops."""
+    rng, count, size = np.random.RandomState(seed), len(images), images.shape[-1]
+    flip = torch.from_numpy(rng.rand(count) < 0.5)
+    seen = torch.where(flip[:, None, None, None], images.flip(3), images).float() / 255
+    partner = torch.from_numpy(rng.permutation(count))
+    share, patch = float(rng.beta(1.0, 1.0)), None
+    if mix == "mixup":
+        mixed = share * seen + (1 - share) * seen[partner]
+    else:
+        side = int(size * math.sqrt(1 - share))
+        first, second = int(rng.randint(size)), int(rng.randint(size))
+        low, high = ([min(max(centre + sign * (side // 2), 0), size) for centre in (first, second)] for sign in (-1, 1))
+        patch = [*low, *high]
+        mixed = seen.clone()
+        mixed[:, :, patch[0] : patch[2], patch[1] : patch[3]] = seen[partner][
+            :, :, patch[0] : patch[2], patch[1] : patch[3]
+        ]
+    crops = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(count, 1)
+    return [crops, flip, partner, share, patch, torch.zeros(count, 3).half()], mixed
+
+
+@pytest.mark.parametrize("mix", ["cutmix", "mixup"])
+@pytest.mark.parametrize("seed", range(4))
+def test_f14_a_published_record_shows_the_pixels_that_were_labelled(mix: str, seed: int) -> None:
+    """A patch with rows and columns exchanged is off by 255 levels."""
+    images = noise_images(6)
+    order = next(sampler_orders(6))
+    record, seen = published_batch(images[order], mix, seed)
+    views, logits = read_record(record, order, 16)
+    assert torch.allclose(apply_views(images, views), seen, atol=1e-6)
+    assert logits.shape == (6, 3)
+    with pytest.raises(ValueError, match="take its batch's part of the order"):
+        read_record(record, order[:4], 16)
+
+
+def test_f14_the_drawn_patch_is_the_published_one_in_pixels() -> None:
+    images = noise_images(2, 24)
+    record, _ = published_batch(images, "cutmix", 3)
+    rng = np.random.RandomState(3)
+    rng.rand(2), rng.permutation(2)
+    assert list(as_recorded(draw_cutmix(rng, 24)[1])) == record[4]
 
 
 def test_f14_mean_replaced_area() -> None:
