@@ -136,7 +136,8 @@ class Augmenter(nn.Module):
 
     def forward(self, images: torch.Tensor, keys: Keys, *, view: int = 0, **targets: Any) -> Augmented:
         """`draw` and `replay`: images (n, C, H, W) uint8 or float in [0, 1], one key each; targets as in `replay`."""
-        _check_images(images, self.policy)
+        if images.ndim != 4:
+            _check_images(images, self.policy)
         return self.replay(images, self.draw(keys, (images.shape[2], images.shape[3]), view=view), **targets)
 
     def replay(

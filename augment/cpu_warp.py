@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -21,6 +22,16 @@ _NOTHING, _FLIP_X, _FLIP_Y, _FLIP_BOTH, _SHIFT, _AFFINE, _PERSPECTIVE = range(7)
 def plan_warp(plan: list[list[Call]], warp: Warp) -> None:
     """Append each image's calls to its list."""
     count, frames = len(plan), sizes(warp)
+    if not any(one.clamp is None and other.clamp is None for one, other in pairwise(warp.steps)) and not any(
+        step.roll is not None for step in warp.steps
+    ):  # no two matrices in a row: nothing to multiply, and no frame between them
+        for place, step in enumerate(warp.steps):
+            rows = np.flatnonzero(step.acts())
+            if step.clamp is None:
+                _plan_matrix(plan, rows, step.matrix[rows], frames[place], step.size, warp)
+            else:
+                _plan_special(plan, rows, step, frames[place], warp)
+        return
     cuts = frames_that_cut(warp)
     pending = np.tile(np.eye(3), (count, 1, 1))
     began = np.full(count, -1)  # the frame that a sample's pending matrix starts from; -1 where there is none
@@ -53,11 +64,14 @@ def frames_that_cut(warp: Warp) -> np.ndarray | None:
     Steps between two such frames are carried out as one.
     """
     matrices = [step.clamp is None and step.roll is None for step in warp.steps]
-    acting = np.stack([step.acts() for step in warp.steps])
-    acting[~np.array(matrices)] = False
-    if acting.sum(0).max(initial=0) < 2:
+    if sum(matrices) < 2:
         return None
     frames = sizes(warp)
+    acting = np.stack([step.acts() for step in warp.steps])
+    acting[~np.array(matrices)] = False
+    turns = [matrix and _fills(step, frame) for matrix, step, frame in zip(matrices, warp.steps, frames, strict=False)]
+    if acting[~np.array(turns)].sum(0).max(initial=0) < 2:
+        return None
     reaches = _reaches(warp, frames)
     count = acting.shape[1]
     cuts = np.zeros_like(acting)
@@ -79,6 +93,17 @@ def frames_that_cut(warp: Warp) -> np.ndarray | None:
         running |= acting[place]
         pending = np.where(acting[place][:, None, None], step.matrix @ pending, pending)
     return cuts
+
+
+def _fills(step: WarpStep, frame: Size) -> bool:
+    """Whether a step fills its frame exactly with what was in it, as a flip does."""
+    if step.size != frame:
+        return False
+    across, down = {(1.0, 0.0), (-1.0, frame[1] - 1.0)}, {(1.0, 0.0), (-1.0, frame[0] - 1.0)}
+    return all(
+        (a, right) in across and (d, lower) in down and not (b or c or e or f) and g == 1
+        for (a, b, right), (c, d, lower), (e, f, g) in step.matrix.tolist()
+    )
 
 
 def _reaches(warp: Warp, frames: list[Size]) -> list[np.ndarray]:
@@ -111,10 +136,12 @@ def _plan_special(plan: list[list[Call]], rows: np.ndarray, step: WarpStep, size
                 plan[row].append(_roll(down, right))
         return
     assert step.clamp is not None
-    boxes = step.clamp.clip([0, 0, 0, 0], [size[1] - 1, size[0] - 1] * 2).astype(int).tolist()
+    boxes = step.clamp.tolist()
     for row in rows.tolist():
         left, top, right, bottom = boxes[row]
-        plan[row].append(_crop_resize(left, top, right + 1, bottom + 1, step.size, warp))
+        left, top = (max(int(side), 0) for side in (left, top))
+        right, bottom = min(int(right) + 1, size[1]), min(int(bottom) + 1, size[0])
+        plan[row].append(_crop_resize(left, top, right, bottom, step.size, warp))
 
 
 def _crop_resize(left: int, top: int, right: int, bottom: int, size: Size, warp: Warp) -> Call:
@@ -151,7 +178,8 @@ def _plan_matrix(
     plan: list[list[Call]], rows: np.ndarray, matrix: np.ndarray, before: Size, size: Size, warp: Warp
 ) -> None:
     fill = round(255 * warp.fill)
-    for row, kind, own in zip(rows.tolist(), _kinds(matrix, before, size), matrix, strict=True):
+    for row, numbers, own in zip(rows.tolist(), matrix.tolist(), matrix, strict=True):
+        kind = _kind(numbers, before, size)
         if kind == _NOTHING:
             continue
         if kind in _FLIPS:
@@ -162,30 +190,22 @@ def _plan_matrix(
             plan[row].append(_warp(own, kind, size, warp, fill))
 
 
-def _kinds(matrix: np.ndarray, before: Size, size: Size) -> list[int]:
-    """The cheapest kind of call that carries each matrix out."""
-    near = np.rint(matrix)
-    whole = np.abs(matrix - near).max((1, 2)) < 1e-6
-    kinds = [_AFFINE] * len(matrix)
-    if matrix[:, 2, :2].any():
-        kinds = np.where(matrix[:, 2, :2].any(1), _PERSPECTIVE, _AFFINE).tolist()
-    ends = {
-        _NOTHING: (0, 0),
-        _FLIP_X: (size[1] - 1, 0),
-        _FLIP_Y: (0, size[0] - 1),
-        _FLIP_BOTH: (size[1] - 1, size[0] - 1),
-    }
-    for index in np.flatnonzero(whole).tolist():
-        (a, b, right), (c, d, down), _ = near[index].astype(int).tolist()
-        kind = _UPRIGHT.get((a, b, c, d))
-        if kind is not None and before == size and (right, down) == ends[kind]:
-            kinds[index] = kind
-        elif kind == _NOTHING:
-            kinds[index] = _SHIFT
-    return kinds
+def _kind(matrix: list[list[float]], before: Size, size: Size) -> int:
+    """The cheapest kind of call that carries a matrix out."""
+    (a, b, right), (c, d, down), (e, f, g) = matrix
+    rest = (abs(a) - 1, abs(d) - 1, b, c, e, f, g - 1, right - round(right), down - round(down))
+    if all(-_WHOLE < one < _WHOLE for one in rest):
+        kind = _UPRIGHT.get((round(a), round(d)), _AFFINE)
+        across = size[1] - 1 if a < 0 else 0, size[0] - 1 if d < 0 else 0
+        if before == size and (round(right), round(down)) == across:
+            return kind
+        if kind == _NOTHING:
+            return _SHIFT
+    return _PERSPECTIVE if e or f else _AFFINE
 
 
-_UPRIGHT = {(1, 0, 0, 1): _NOTHING, (-1, 0, 0, 1): _FLIP_X, (1, 0, 0, -1): _FLIP_Y, (-1, 0, 0, -1): _FLIP_BOTH}
+_WHOLE = 1e-6  # what a whole pixel may be off by
+_UPRIGHT = {(1, 1): _NOTHING, (-1, 1): _FLIP_X, (1, -1): _FLIP_Y, (-1, -1): _FLIP_BOTH}
 _FLIPS: dict[int, Call] = {
     _FLIP_X: lambda image, target: cv2.flip(image, 1, dst=target),
     _FLIP_Y: lambda image, target: cv2.flip(image, 0, dst=target),

@@ -195,7 +195,8 @@ class _Builder:
             if not self.warps:
                 self.size_in = self.size
             acts = None if operation.resizes or on.all() else on
-            self.warps.extend(replace(step, on=acts) for step in operation.steps(values, on, self.size))
+            steps = operation.steps(values, on, self.size)
+            self.warps.extend(steps if acts is None else [replace(step, on=acts) for step in steps])
             self.size = operation.size_after(self.size)
         elif isinstance(operation, Pointwise):
             self.colours.append(operation.step(values, on))

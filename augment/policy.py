@@ -116,7 +116,7 @@ class Policy:
         steps = np.concatenate([np.arange(1, count + 1) for _, count in self.numbers] or [np.zeros(0, int)])
         return [name for name, _ in self.numbers], owners.astype(np.int64), steps.astype(np.uint64)
 
-    @property
+    @cached_property
     def needs_colour(self) -> bool:
         """Whether anything but geometry is done, which takes RGB."""
         return any(leaf.operation.family != "geometric" for leaf in self.leaves)

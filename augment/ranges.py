@@ -25,6 +25,8 @@ class Range:
 
     def draw(self, uniform: np.ndarray) -> np.ndarray:
         """(n,) float32 from (n,) float64 in [0, 1). The side uses the first bit of the same number."""
+        if self.low == self.high and not self.signed:
+            return np.full(len(uniform), self.low, np.float32)
         if not self.signed:
             return (self.low + (self.high - self.low) * uniform).astype(np.float32)
         doubled = uniform * 2

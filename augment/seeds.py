@@ -24,6 +24,7 @@ from augment.errors import PolicyError
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_ALL = (1 << 64) - 1
 _30, _27, _31, _11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 
 Keys = Sequence[str] | Sequence[int] | Sequence[float] | Sequence[str | int | float] | np.ndarray
@@ -40,7 +41,10 @@ def sample_seeds(run_seed: int, keys: Keys, epoch: int = 0, view: int = 0) -> np
     if isinstance(keys, np.ndarray) and keys.dtype.kind in "biu" and keys.ndim == 1:
         words = keys.astype(np.uint64)
     else:
-        words = np.array([_key(key) for key in key_names(keys)], np.uint64)
+        names = key_names(keys)
+        if len(names) == 1:
+            return np.array([_mix_one(_mix_one(_key(names[0]) + int(_GOLDEN)) ^ run)], np.uint64)
+        words = np.array([_key(key) for key in names], np.uint64)
     return _mix(_mix(words + _GOLDEN) ^ np.uint64(run))
 
 
@@ -48,6 +52,8 @@ def key_names(keys: Keys) -> tuple[str | int | float, ...]:
     """Keys as plain strings and numbers, which JSON holds; a whole number is an int. `PolicyError` for what is no key."""
     if isinstance(keys, (str, bytes)):
         raise PolicyError(f"keys take one key for each image, got the text {keys!r}")
+    if type(keys) is tuple and all(type(key) is str or type(key) is int for key in keys):
+        return keys  # named before
     given = keys.tolist() if hasattr(keys, "tolist") else keys
     return tuple(map(_name, given)) if isinstance(given, Iterable) else _no_key(given)
 
@@ -97,6 +103,14 @@ def _key(key: str | int | float) -> int:
     if isinstance(key, int) and -(1 << 63) <= key < 1 << 64:
         return key & 0xFFFFFFFFFFFFFFFF
     return _word(f"number {key!r}")
+
+
+def _mix_one(word: int) -> int:
+    """`_mix` of one number, without arrays."""
+    word &= _ALL
+    word = (word ^ (word >> 30)) * int(_FIRST) & _ALL
+    word = (word ^ (word >> 27)) * int(_SECOND) & _ALL
+    return word ^ (word >> 31)
 
 
 def _mix(words: np.ndarray) -> np.ndarray:

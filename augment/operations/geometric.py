@@ -18,13 +18,15 @@ _TRIES = 10
 
 
 def _identity(count: int) -> np.ndarray:
-    return np.tile(np.eye(3), (count, 1, 1))
+    matrix = np.zeros((count, 3, 3))
+    matrix[:, 0, 0] = matrix[:, 1, 1] = matrix[:, 2, 2] = 1
+    return matrix
 
 
 def _scale_shift(scale_x: Any, scale_y: Any, shift_x: Any, shift_y: Any, count: int) -> np.ndarray:
     """x -> scale_x x + shift_x, and so for y."""
-    matrix = _identity(count)
-    matrix[:, 0, 0], matrix[:, 1, 1] = scale_x, scale_y
+    matrix = np.zeros((count, 3, 3))
+    matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 2, 2] = scale_x, scale_y, 1
     matrix[:, 0, 2], matrix[:, 1, 2] = shift_x, shift_y
     return matrix
 
@@ -67,6 +69,8 @@ class ResizedCrop(Geometric):
     def draw(self, uniform: np.ndarray, size: Size, progress: float) -> Values:
         height, width = size
         scale, ratio = self.range_of("scale", progress), self.range_of("ratio", progress)
+        if len(uniform) == 1 and (box := self._first_try(uniform[0].tolist(), size, scale, ratio)):
+            return {name: np.array([side], np.int32) for name, side in box.items()}
         area = height * width * (scale.low + (scale.high - scale.low) * uniform[:, :_TRIES])
         low, high = math.log(ratio.low), math.log(ratio.high)
         aspect = np.exp(low + (high - low) * uniform[:, _TRIES : 2 * _TRIES])
@@ -93,6 +97,20 @@ class ResizedCrop(Geometric):
             "height": high_.astype(np.int32),
             "width": wide.astype(np.int32),
         }
+
+    def _first_try(self, uniform: list[float], size: Size, scale: Range, ratio: Range) -> dict[str, int] | None:
+        """`draw`'s arithmetic for one image whose first try fits, number by number: arrays of one cost ten times that."""
+        area = size[0] * size[1] * (scale.low + (scale.high - scale.low) * uniform[0])
+        low, high = math.log(ratio.low), math.log(ratio.high)
+        aspect = float(np.exp(low + (high - low) * uniform[_TRIES]))  # numpy's, to the bit, and not the C library's
+        width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if not (0 < width <= size[1] and 0 < height <= size[0]):
+            return None
+        top, left = (
+            math.floor(u * (side + 1))
+            for u, side in zip(uniform[-2:], (size[0] - height, size[1] - width), strict=True)
+        )
+        return {"top": top, "left": left, "height": height, "width": width}
 
     def step(self, values: Values, on: np.ndarray, size: Size) -> WarpStep:
         top, left, height, width = (values[side] for side in ("top", "left", "height", "width"))

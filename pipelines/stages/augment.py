@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, field_validator, model_validator
 
+from augment.errors import PolicyError
 from augment.policy import load
 from pipelines.config import Section
 from pipelines.errors import UserError
@@ -61,6 +62,16 @@ class ViewSet(Section):
     def _policy_is_one(cls, spec: Any) -> Any:
         load(spec)
         return spec
+
+    @model_validator(mode="after")
+    def _boxes_can_follow(self) -> ViewSet:
+        policy = load(self.policy)
+        if self.boxes == "foreground" and (policy.rolls or policy.blends_geometry):
+            what = "rolls images" if policy.rolls else "blends images that moved differently"
+            raise ValueError(
+                f"the policy {policy.name} {what}, which boxes cannot follow: take another, or boxes: drop"
+            )
+        return self
 
 
 class AugmentParams(Section):
@@ -148,6 +159,13 @@ class Augment(Stage[AugmentParams]):
 
     def check(self, job: Job[AugmentParams]) -> None:
         torch_device(job)
+        from augment.augmenter import Augmenter
+
+        for name, views in job.params.sets.items():
+            try:  # an operation of Kornia's is known to exist only once Kornia is loaded
+                Augmenter(views.policy, backend=views.backend)
+            except PolicyError as error:
+                raise UserError(f"augment.sets.{name}.policy: {error}") from error
 
     def run(self, unit: Unit, worker: dict[str, ViewMaker], output: UnitOutput, job: Job[AugmentParams]) -> None:
         with job.output.open(f"{PLAN_FOLDER}/rows.parquet") as handle:

@@ -3,6 +3,7 @@
     python -m tests.bench.augment                        # every size and batch, a quarter of an hour on a core
     python -m tests.bench.augment --quick                # 32 and 224 px, batches of 1 and 32
     python -m tests.bench.augment --compiled             # also Kornia under torch.compile, which compiles for minutes
+    python -m tests.bench.augment --boxes                # policies with boxes, against those who move boxes too
 
 Everybody gets the same uint8 images in the layout it likes (ours and torch's: channels last), draws its own parameters
 from the same ranges anew for every image, and hands out a batch: uint8 for ours on cv2, torchvision and albumentations,
@@ -152,16 +153,19 @@ class TorchvisionNames:
         return InterpolationMode if name == "InterpolationMode" else getattr(v2, name)
 
 
+def _images(side: int, batch: int) -> tuple[np.ndarray, torch.Tensor, list[str]]:
+    """The same uint8 pixels as (n, H, W, C) and as (n, C, H, W), and their keys."""
+    coarse = np.random.default_rng(0).integers(0, 256, (batch, 8, 8, 3), np.uint8)
+    pixels = np.stack([cv2.resize(one, (side, side), interpolation=cv2.INTER_CUBIC) for one in coarse])
+    return pixels, torch.from_numpy(pixels).permute(0, 3, 1, 2), [f"{index:026d}" for index in range(batch)]
+
+
 def candidates(name: str, side: int, batch: int, device: str, compiled: bool) -> dict[str, Run]:
     """What runs on one cell of the table."""
     import albumentations
     from torchvision.transforms import v2
 
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (batch, 8, 8, 3), np.uint8)
-    pixels = np.stack([cv2.resize(one, (side, side), interpolation=cv2.INTER_CUBIC) for one in coarse])
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    keys = [f"{index:026d}" for index in range(batch)]
+    pixels, images, keys = _images(side, batch)
     epoch = iter(range(1 << 40))
 
     def ours(augmenter: Augmenter, where: torch.Tensor) -> Run:
@@ -189,6 +193,55 @@ def candidates(name: str, side: int, batch: int, device: str, compiled: bool) ->
     if compiled:
         fast = torch.compile(kornia_of(name, side))
         found["kornia compiled"] = lambda: fast(there.contiguous().float() / 255)
+    return found
+
+
+def boxed_candidates(name: str, side: int, batch: int, device: str) -> dict[str, Run]:
+    """The same with three boxes an image: Kornia's as it takes them, a tensor padded to a batch."""
+    import albumentations
+    from kornia import augmentation
+    from torchvision import tv_tensors
+    from torchvision.transforms import v2
+
+    pixels, images, keys = _images(side, batch)
+    rng = np.random.default_rng(1)
+    corners = np.sort(rng.uniform(0, side, (batch, 3, 2, 2)), axis=2).reshape(batch, 3, 4)
+    corners[..., 2:] = np.minimum(corners[..., 2:] + 3, side)
+    boxes, epoch = list(corners), iter(range(1 << 40))
+
+    def ours(augmenter: Augmenter, where: torch.Tensor) -> Run:
+        def run() -> Any:
+            augmenter.epoch = next(epoch)
+            return augmenter(where, keys, boxes=boxes)
+
+        return run
+
+    policy = policy_of(name, side)
+    found: dict[str, Run] = {}
+    if device == "cpu":
+        found["ours cv2"] = ours(Augmenter(policy, backend="cv2"), images)
+        tv = v2.Compose([TORCHVISION[one](TorchvisionNames(), side) for one in POLICIES.get(name, (name,))])
+        single = [
+            (
+                tv_tensors.Image(image.contiguous()),
+                tv_tensors.BoundingBoxes(each, format="XYXY", canvas_size=(side, side)),
+            )
+            for image, each in zip(images, torch.from_numpy(corners), strict=True)
+        ]
+        found["torchvision"] = lambda: [tv(*each) for each in single]
+        compose = albumentations.Compose(
+            [ALBUMENTATIONS[one](albumentations, side) for one in POLICIES.get(name, (name,))],
+            bbox_params=albumentations.BboxParams("pascal_voc", label_fields=["labels"], min_visibility=0.5),
+        )
+        labels = list(range(3))
+        found["albumentations"] = lambda: [
+            compose(image=image, bboxes=each, labels=labels) for image, each in zip(pixels, boxes, strict=True)
+        ]
+    there, padded = images.to(device), torch.from_numpy(corners).float().to(device)
+    found["ours torch"] = ours(Augmenter(policy, backend="torch", output="float"), there)
+    each = [KORNIA[one](augmentation, side) for one in POLICIES.get(name, (name,))]
+    eager = augmentation.AugmentationSequential(*each, data_keys=["input", "bbox_xyxy"])
+    found["kornia"] = lambda: eager(there.contiguous().float() / 255, padded)
     return found
 
 
@@ -245,6 +298,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="32 and 224 px, batches of 1 and 32")
     parser.add_argument("--compiled", action="store_true", help="also Kornia under torch.compile, on the policies")
+    parser.add_argument("--boxes", action="store_true", help="the policies with three boxes an image")
     parser.add_argument("--only", nargs="*", help="names of operations or policies")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.03, help="of each measurement, at least one call")
@@ -256,8 +310,10 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     sizes, batches = ([32, 224], [1, 32]) if options.quick else ([32, 224, 512], [1, 32, 256])
+    if options.boxes:
+        sizes, batches = [32, 224], [1, 64]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    names = options.only or [*OURS, *POLICIES]
+    names = options.only or ([*POLICIES, "horizontal_flip", "affine"] if options.boxes else [*OURS, *POLICIES])
     rows = []
     for name in names:
         for side in sizes:
@@ -266,9 +322,12 @@ def main() -> None:
                     continue
                 compiled = options.compiled and name in POLICIES and batch > 1
                 for where in dict.fromkeys(("cpu", device)):
-                    found = measure(
-                        candidates(name, side, batch, where, compiled), batch, where, options.repeats, options.seconds
+                    runs = (
+                        boxed_candidates(name, side, batch, where)
+                        if options.boxes
+                        else candidates(name, side, batch, where, compiled)
                     )
+                    found = measure(runs, batch, where, options.repeats, options.seconds)
                     rows.append({"name": name, "side": side, "batch": batch, "device": where, "results": found})
                     if where == "cuda" and "median" in found["ours torch"]:
                         rows[-1]["bandwidth_share"] = bandwidth(found["ours torch"]["median"], side) / copy_bandwidth()

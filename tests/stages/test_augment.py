@@ -304,3 +304,23 @@ def test_planning_imports_no_torch(repository: Path) -> None:
     code = "import sys, pipelines.stages.augment; print(sorted({'torch', 'ray', 'kornia'} & set(sys.modules)))"
     made = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
     assert made.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [[{"roll": {"pixels": 2, "p": 0.1}}], [{"augmix": [{"rotate": {"degrees": 5}}], "p": 0.1}]],
+    ids=["roll", "augmix"],
+)
+def test_boxes_round_every_foreground_and_a_policy_they_cannot_follow_do_not_go_together(policy: Any) -> None:
+    with pytest.raises(ValueError, match="boxes cannot follow"):
+        ViewSet(policy=policy, boxes="foreground")
+    assert ViewSet(policy=policy, boxes="drop").boxes == "drop"
+
+
+def test_an_operation_that_kornia_does_not_have_stops_the_stage_before_anything_is_viewed(tmp_path: Path) -> None:
+    pytest.importorskip("kornia")
+    write_split(tmp_path, [[sample(0)]])
+    policy = [{"kornia": {"p": 0.01, "operation": "RandomNothing"}}]
+    with pytest.raises(UserError, match=r"augment\.sets\.\w+\.policy: .*RandomNothing"):
+        run(tmp_path, some={"policy": policy})
+    assert not (tmp_path / "augment" / "ledger").exists()
