@@ -17,6 +17,7 @@ from rich.table import Table
 from pipelines.doors.tables import add_row, new_table, styled
 from pipelines.doors.views import SHOWN, sidecars
 from pipelines.errors import UserError
+from pipelines.shards.checksum import member_checksum
 from pipelines.shards.sidecar import read_sidecar
 from pipelines.storage import Storage
 
@@ -67,7 +68,12 @@ def _member(root: Storage, shard: str, span: dict[str, Any]) -> bytes:
         raise UserError(
             f"{root.url}/{shard} has {end:,} bytes, and its sidecar names {size} at {offset}; limbeck lint says what is wrong"
         )
-    return root.pread(shard, offset, size)
+    body = root.pread(shard, offset, size)
+    if span["xxh3"] is not None and span["xxh3"] != member_checksum(body):
+        raise UserError(
+            f"the .{span['ext']} at {offset} in {root.url}/{shard} is not what was written there; limbeck lint tells more"
+        )
+    return body
 
 
 def _write(out: Path, name: str, body: bytes) -> None:

@@ -21,6 +21,7 @@ from pipelines.runtime.job import Job
 from pipelines.runtime.ledger import PLAN_FOLDER, STAGE_FILE, all_markers
 from pipelines.runtime.ownership import UNITS_FILE, read_units
 from pipelines.runtime.tally import Tally
+from pipelines.shards.account import Account
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.index import INDEX
 from pipelines.shards.sidecar import read_sidecar
@@ -155,11 +156,18 @@ def _info_table(dataset: Dataset, title: str) -> Table:
     table.add_column("what")
     table.add_column("value")
     add_row(table, "samples", f"{len(dataset):,} in {len(dataset.shards)} shards")
+    add_row(table, "account", _accounted(dataset.account))
     add_row(table, "bytes", human_bytes(sum(shard.bytes for shard in dataset.shards)))
     add_row(table, "classes", f"{len(dataset.classes)}: {', '.join(dataset.classes[:12])}")
     for name, value in counted.items():
         add_row(table, name, ", ".join(f"{key or 'none'} {count}" for key, count in list(value.items())[:12]))
     return table
+
+
+def _accounted(account: Account) -> str:
+    """`24 seen = 20 rows + 4 hidden`."""
+    others = [f"{count:,} {reason}" for reason, count in sorted(account.passed_over.items())]
+    return f"{account.seen:,} seen = " + " + ".join([f"{account.rows:,} rows", *others])
 
 
 def _failed_table(root: Storage) -> Table:

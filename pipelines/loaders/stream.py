@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -57,8 +58,8 @@ class StreamDataset(data.IterableDataset[Any]):
     object stores, more of them hide the latency.
 
     A bad sample raises `BadSampleError` here or from the worker. With `on_error="skip"` it is left out of its batch, which
-    is then shorter, and counted in `skipped`; 16 bad samples in a row, or a batch of nothing else, are an error all the
-    same. Every rank keeps its number of batches. Errors of the machine or the network are never skipped.
+    is then shorter, and counted in `skipped`; the first one is told as a warning, and 16 bad samples in a row, or a batch of
+    nothing else, are an error all the same. Every rank keeps its number of batches. Errors of the machine or the network are never skipped.
 
     An epoch is read once: `set_epoch(e)` before each, which persistent workers see too, or `StreamLoader`, which moves
     on by itself. Reading a shuffled epoch a second time is a `UserError`, not a silent repetition.
@@ -226,6 +227,8 @@ class StreamDataset(data.IterableDataset[Any]):
             raise error
         if bad_in_a_row >= MAX_CONSECUTIVE:
             raise UserError(f"{bad_in_a_row} bad samples in a row; the last: {error}")
+        if not self._skipped[worker % _WATCHED]:
+            warnings.warn(f"left out, and further ones without a word (see `skipped`): {error}", stacklevel=2)
         self._skipped[worker % _WATCHED] += 1
 
     def _read_ahead(self, order: Order, dealt: Iterator[range]) -> Iterator[tuple[range, list[Read]]]:

@@ -13,7 +13,7 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.runtime.ledger import CONFIG_FILE, STAGE_FILE, all_markers, content_of
 from pipelines.runtime.units import LEDGER, Marker
-from pipelines.shards.checksum import FileSum, file_sum, read_signed, sum_of
+from pipelines.shards.checksum import FileSum, file_sum, read_signed, remedy, sum_of
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.index import INDEX
 from pipelines.storage import Storage
@@ -41,7 +41,7 @@ class Finished:
 
     @property
     def _remedy(self) -> str:
-        return f"restore it, or make it again: limbeck run {self.stage} --verify"
+        return remedy(self.stage)
 
     def read(self, path: str) -> bytes:
         """The content of a file."""
@@ -83,7 +83,7 @@ class Finished:
         if path not in self.sealed:
             return None
         self.require(path)
-        return Dataset.open(self.storage.child(part))
+        return Dataset.open(self.storage.child(part), self.stage)
 
     def parts(self) -> list[str]:
         """The folders in which the stage made a dataset; its own folder is the empty name."""

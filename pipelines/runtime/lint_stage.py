@@ -5,6 +5,7 @@ The datasets in it are checked by `pipelines.shards.lint`; what their indexes na
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from pipelines.errors import UserError
@@ -74,8 +75,13 @@ def check_stage(storage: Storage, files: list[str], findings: Findings) -> Finis
 
 
 def _name(storage: Storage) -> str:
-    """What the stage is run as, for the sentences: the name of its folder."""
-    return storage.url.rstrip("/").rsplit("/", 1)[-1]
+    """What the stage is run as, for the sentences: STAGE, or STAGE@ITEM, from its seal and its folder."""
+    parent, _, name = storage.url.rstrip("/").rpartition("/")
+    try:
+        stage = str(json.loads(storage.read_bytes(STAGE_FILE))["stage"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return name
+    return f"{stage}@{name}" if parent.rpartition("/")[2] == stage else stage
 
 
 def _of_datasets(storage: Storage, parts: Iterable[str]) -> dict[str, FileSum]:

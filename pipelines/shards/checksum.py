@@ -18,7 +18,7 @@ from xxhash import xxh3_64_intdigest
 
 from pipelines.storage import Storage, canonical_json, pretty_json
 
-__all__ = ["CHECKSUM", "FileSum", "file_sum", "member_checksum", "read_signed", "signed_bytes", "sum_of"]
+__all__ = ["CHECKSUM", "FileSum", "file_sum", "member_checksum", "read_signed", "remedy", "signed_bytes", "sum_of"]
 
 #: The key under which a document holds the SHA-256 of its own canonical JSON without that key.
 CHECKSUM = "checksum"
@@ -40,6 +40,11 @@ def member_checksum(data: bytes) -> int:
 def sum_of(data: bytes) -> FileSum:
     """Size and SHA-256 of a file's content."""
     return FileSum(len(data), hashlib.sha256(data).hexdigest())
+
+
+def remedy(made_by: str = "STAGE") -> str:
+    """What to do about bytes that are not those that were written; `made_by` is STAGE or STAGE@ITEM where it is known."""
+    return f"restore it, or make it again: limbeck run {made_by} --verify"
 
 
 def file_sum(storage: Storage, path: str) -> FileSum:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from pipelines.errors import UserError
 from pipelines.shards.account import Account
-from pipelines.shards.checksum import sum_of
+from pipelines.shards.checksum import remedy, sum_of
 from pipelines.shards.index import INDEX, Index, ShardEntry, read_index
 from pipelines.shards.publish import CLASSES_FILE, publish, unpublish
 from pipelines.shards.reader import ShardReader
@@ -43,21 +43,25 @@ Span = MemberSpan | Mapping[str, Any]
 class Dataset:
     """A finished dataset. Cheap to open and to pickle; reading is safe from many threads."""
 
-    def __init__(self, storage: Storage, index: Index) -> None:
+    def __init__(self, storage: Storage, index: Index, made_by: str = "STAGE") -> None:
         self.storage = storage
+        self._made_by = made_by
         self.shards = index.shards
         self._index = index
         self._readers: OrderedDict[int, ShardReader] = OrderedDict()
         self._lock = Lock()
 
     @classmethod
-    def open(cls, location: str | Path | Storage) -> Dataset:
-        """Open the dataset at a URL; raises `UserError` with the next command when it is unfinished."""
-        storage = location if isinstance(location, Storage) else Storage(location)
-        return cls(storage, read_index(storage))
+    def open(cls, location: str | Path | Storage, made_by: str = "STAGE") -> Dataset:
+        """Open the dataset at a URL; raises `UserError` with the next command when it is unfinished.
 
-    def __reduce__(self) -> tuple[type[Dataset], tuple[Storage, Index]]:
-        return Dataset, (self.storage, self._index)
+        `made_by` is STAGE or STAGE@ITEM, where it is known, for the sentences about damage.
+        """
+        storage = location if isinstance(location, Storage) else Storage(location)
+        return cls(storage, read_index(storage, made_by=made_by), made_by)
+
+    def __reduce__(self) -> tuple[type[Dataset], tuple[Storage, Index, str]]:
+        return Dataset, (self.storage, self._index, self._made_by)
 
     def __len__(self) -> int:
         """Kept samples."""
@@ -87,18 +91,18 @@ class Dataset:
         try:
             data = self.storage.read_bytes(path)
         except FileNotFoundError:
-            raise UserError(f"no {path} in {self.storage.url}; make it again: limbeck run STAGE --verify") from None
+            raise UserError(f"no {path} in {self.storage.url}; {remedy(self._made_by)}") from None
         if sum_of(data) != known:
             raise UserError(
-                f"{self.storage.url}/{path} is not the file that its {INDEX} names (its SHA-256 is another); restore it, or "
-                f"make it again: limbeck run STAGE --verify"
+                f"{self.storage.url}/{path} is not the file that its {INDEX} names (its SHA-256 is another); "
+                f"{remedy(self._made_by)}"
             )
         return data
 
     def sidecar(self, shard: int, columns: Iterable[str] | None = None) -> pa.Table:
         """Rows of one shard, all attempted samples, checked against the index."""
         entry = self.shards[shard]
-        return read_sidecar(self.storage, entry.sidecar, columns, entry.sidecar_sha256)
+        return read_sidecar(self.storage, entry.sidecar, columns, entry.sidecar_sha256, self._made_by)
 
     def rows(self, columns: Iterable[str] | None = None, kept_only: bool = True) -> pa.Table:
         """Sidecar rows of all shards in index order, plus an int32 column `shard`, the position in `shards`."""
@@ -147,10 +151,8 @@ class Dataset:
 
     def damaged(self, shard: int, key: str, reason: str) -> str:
         """The sentence about a sample whose bytes are not those that were written."""
-        return (
-            f"sample {key} in {self.storage.url}/{self.shards[shard].path} is damaged: {reason}; restore the file, or make it "
-            f"again: limbeck run STAGE --verify"
-        )
+        where = f"{self.storage.url}/{self.shards[shard].path}"
+        return f"sample {key} in {where} is damaged: {reason}; {remedy(self._made_by)}"
 
     def samples(self, kept_only: bool = True) -> Iterator[Sample]:
         """Samples in index order with their rows; those that were not kept have no members."""

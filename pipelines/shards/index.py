@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.shards.account import Account
-from pipelines.shards.checksum import FileSum, read_signed
+from pipelines.shards.checksum import FileSum, read_signed, remedy
 from pipelines.storage import Storage
 
 INDEX = "index.json"
@@ -81,7 +81,7 @@ class Index:
         }
 
 
-def read_index(storage: Storage, signed: bool = True) -> Index:
+def read_index(storage: Storage, signed: bool = True, made_by: str = "STAGE") -> Index:
     """Read and check `index.json`. Raises `UserError` when the folder is unfinished or the file is not an index.
 
     Without `signed`, an index that was changed after it was written is read all the same: for `lint`.
@@ -93,14 +93,14 @@ def read_index(storage: Storage, signed: bool = True) -> Index:
         state = "an unfinished dataset" if storage.exists() else "not there"
         raise UserError(
             f"{storage.url} is {state}: it has no {INDEX}; `limbeck status` shows what is missing "
-            "and `limbeck run STAGE` finishes it"
+            f"and `limbeck run {made_by}` finishes it"
         ) from None
     try:
         version = json.loads(raw)["schema_version"]
         if version != SCHEMA_VERSION:
             raise UserError(
                 f"{where} has schema version {version!r}, this release reads {SCHEMA_VERSION}; make the dataset anew with "
-                f"the command that made it: limbeck run STAGE"
+                f"the command that made it: limbeck run {made_by}"
             )
         document = read_signed(raw) if signed else json.loads(raw)
         shards = tuple(_entry(shard) for shard in document["shards"])
@@ -108,7 +108,7 @@ def read_index(storage: Storage, signed: bool = True) -> Index:
         index = Index(shards, dict(document["extra"]), Account.from_json(document["account"]), files)
         totals = (document["samples"], document["bytes"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{where} is damaged: {_said(error)}; make it again: limbeck run STAGE --verify") from error
+        raise UserError(f"{where} is damaged: {_said(error)}; {remedy(made_by)}") from error
     if totals != (index.samples, index.bytes):
         raise UserError(f"{where} is damaged: its totals {totals} are not the sums {(index.samples, index.bytes)}")
     return index

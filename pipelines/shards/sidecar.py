@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import UserError
+from pipelines.shards.checksum import remedy
 from pipelines.shards.sample import MemberSpan
 from pipelines.storage import Storage
 
@@ -130,7 +131,11 @@ def _spans(lists: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def read_sidecar(
-    storage: Storage, path: str, columns: Iterable[str] | None = None, sha256: str | None = None
+    storage: Storage,
+    path: str,
+    columns: Iterable[str] | None = None,
+    sha256: str | None = None,
+    made_by: str = "STAGE",
 ) -> pa.Table:
     """The rows of a sidecar, all columns or those named.
 
@@ -138,26 +143,25 @@ def read_sidecar(
     read. Raises `UserError` when the file is missing, is another than the index says, is not parquet, or lacks a column.
     """
     try:
-        with _opened(storage, path, sha256) as file:
+        with _opened(storage, path, sha256, made_by) as file:
             wanted = list(SCHEMA.names if columns is None else columns)
             missing = set(wanted) - set(file.schema_arrow.names)
             if missing:
                 raise UserError(f"{storage.url}/{path} lacks the columns {sorted(missing)}")
             return file.read(columns=wanted, use_threads=False)
     except FileNotFoundError as error:
-        raise UserError(f"no sidecar {path} in {storage.url}; make it again: limbeck run STAGE --verify") from error
+        raise UserError(f"no sidecar {path} in {storage.url}; {remedy(made_by)}") from error
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{storage.url}/{path} is not a readable sidecar: {error}") from error
 
 
-def _opened(storage: Storage, path: str, sha256: str | None) -> pq.ParquetFile:
+def _opened(storage: Storage, path: str, sha256: str | None, made_by: str) -> pq.ParquetFile:
     if sha256 is not None:
         # Hashed and parsed are the same bytes, so that nothing can change in between.
         data = storage.read_bytes(path)
         if hashlib.sha256(data).hexdigest() != sha256:
             raise UserError(
-                f"the sidecar {storage.url}/{path} is not the one its index names (its SHA-256 is another); restore it, or "
-                f"make it again: limbeck run STAGE --verify"
+                f"the sidecar {storage.url}/{path} is not the one its index names (its SHA-256 is another); {remedy(made_by)}"
             )
         return pq.ParquetFile(pa.BufferReader(data))
     local = storage.local_path(path)

@@ -21,6 +21,7 @@ from pipelines.images.params import ImageParams
 from pipelines.images.phash import phash
 from pipelines.images.process import pixel_sha256
 from pipelines.loaders.arrays import load_arrays
+from pipelines.runtime.committed import Committed
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
@@ -170,7 +171,8 @@ class Cda(Stage[CdaParams]):
         output.summary = {"loss": result.losses[-1][1]}
 
     def finish(self, job: Job[CdaParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
-        tables = [job.output.read_bytes(f"losses/{marker.name}.csv").decode() for marker in markers]
+        made = Committed(job, markers)
+        tables = [made.read(f"losses/{marker.name}.csv").decode() for marker in markers]
         header = tables[0].split("\n", 1)[0]
         body = "".join(table.split("\n", 1)[1] for table in tables)
         job.output.write_bytes(LOSSES, f"{header}\n{body}".encode())

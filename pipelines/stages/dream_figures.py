@@ -13,11 +13,9 @@ import torch
 from pipelines.images.process import decode_rgb
 from pipelines.loaders.arrays import load_images
 from pipelines.outcomes import Outcome
+from pipelines.runtime.committed import Committed
 from pipelines.runtime.job import Job
 from pipelines.runtime.units import Tick
-from pipelines.shards.reader import ShardReader
-from pipelines.shards.sample import IMAGE_EXTENSIONS, MemberSpan
-from pipelines.shards.sidecar import read_sidecar
 from pipelines.stages.common import open_part
 from pipelines.stages.datadream import GENERATED, KEPT, DatadreamParams
 from pipelines.stages.scoring import Scorer, each, rounded
@@ -29,21 +27,20 @@ def set_figures(
     job: Job[DatadreamParams], scorer: Scorer, device: torch.device, payload: dict[str, Any], tick: Tick
 ) -> dict[str, Any]:
     """Of all that was generated, and of what was admitted, against real images that no adapter saw; overall and per class."""
-    dataset = open_part(job, "split", payload["against"]["part"])
+    dataset, made = open_part(job, "split", payload["against"]["part"]), Committed(job)
     images = load_images(dataset)
     classes = dataset.rows(["label"])["label"].to_pylist()
     shown = [torch.from_numpy(np.ascontiguousarray(image)).float() / 255 for image in images]
     clip = each(scorer.clip, shown, device)
-    features, labels, keys = _stored(job, payload["generated"])
+    features, labels, keys = _stored(made, payload["generated"])
     seen, theirs = features, clip
     if job.params.inception is not None:
         inception = InceptionFeatures(job.params.inception, device)
         theirs = each(inception, shown, device)
-        seen = torch.cat([inception(image) for image in _images(job, device, payload["generated"])])
+        seen = torch.cat([inception(image) for image in _images(made, device, payload["generated"])])
     kept: set[str] = set()
     for stem in payload["kept"]:
-        rows = read_sidecar(job.output, f"{KEPT}/meta/{stem}.parquet", ["key", "outcome"]).to_pylist()
-        kept |= {row["key"] for row in rows if row["outcome"] == "kept"}
+        kept |= set(made.shard(f"{KEPT}/{stem}", KEPT).rows(["key"])["key"].to_pylist())
     admitted = [place for place, key in enumerate(keys) if key in kept]
     network = "clip" if job.params.inception is None else "inception"
     found: dict[str, Any] = {"against": payload["against"]["part"], "features": network}
@@ -65,27 +62,23 @@ def set_figures(
     return found
 
 
-def _images(job: Job[DatadreamParams], device: torch.device, stems: Sequence[str]) -> Iterator[torch.Tensor]:
+def _images(made: Committed, device: torch.device, stems: Sequence[str]) -> Iterator[torch.Tensor]:
     """(1, 3, h, w) float in [0, 1] of every generated image, in the order of `_stored`."""
     for stem in stems:
-        reader = ShardReader(job.output, f"{GENERATED}/shards/{stem}.tar")
-        for row in read_sidecar(job.output, f"{GENERATED}/meta/{stem}.parquet", ["members"]).to_pylist():
-            image = next(MemberSpan(**span) for span in row["members"] if span["ext"] in IMAGE_EXTENSIONS)
-            pixels = decode_rgb(reader.pread(image.offset, image.size))
+        shard = made.shard(f"{GENERATED}/{stem}", GENERATED)
+        for row in shard.rows(["key", "members"]).to_pylist():
+            pixels = decode_rgb(shard.read_image_bytes(0, row["key"], row["members"]))
             assert not isinstance(pixels, Outcome), "what this stage encoded decodes"
             yield torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device).float() / 255
 
 
-def _stored(job: Job[DatadreamParams], stems: Sequence[str]) -> tuple[torch.Tensor, list[int], list[str]]:
+def _stored(made: Committed, stems: Sequence[str]) -> tuple[torch.Tensor, list[int], list[str]]:
     """CLIP features (n, d), labels and keys as they were stored with the generated images."""
     features, labels, keys = [], [], []
     for stem in stems:
-        reader = ShardReader(job.output, f"{GENERATED}/shards/{stem}.tar")
-        columns = ["key", "label", "members"]
-        for row in read_sidecar(job.output, f"{GENERATED}/meta/{stem}.parquet", columns).to_pylist():
-            features.append(
-                stored_features(reader.read([MemberSpan(**span) for span in row["members"]], ["npy"])["npy"])
-            )
+        shard = made.shard(f"{GENERATED}/{stem}", GENERATED)
+        for row in shard.rows(["key", "label", "members"]).to_pylist():
+            features.append(stored_features(shard.read(0, row["key"], row["members"], ["npy"])["npy"]))
             labels.append(row["label"])
             keys.append(row["key"])
     return torch.from_numpy(np.stack(features)), labels, keys

@@ -28,14 +28,14 @@ from pipelines.images.phash import phash
 from pipelines.images.process import pixel_sha256
 from pipelines.loaders.arrays import load_images
 from pipelines.outcomes import dropped
+from pipelines.runtime.committed import Committed
 from pipelines.runtime.job import Job
 from pipelines.runtime.units import UnitOutput
+from pipelines.shards.checksum import sum_of
 from pipelines.shards.keys import slot_key
-from pipelines.shards.reader import ShardReader
-from pipelines.shards.sample import MemberSpan, Sample
-from pipelines.shards.sidecar import read_sidecar
+from pipelines.shards.sample import Sample
 from pipelines.stages.checkpoints import INTERVAL
-from pipelines.stages.common import blamed, file_digest, open_part, torch_device
+from pipelines.stages.common import blamed, open_part, torch_device
 from pipelines.stages.datadream import GENERATED, KEPT, DatadreamParams, adapter_folder, contexts_file, tag_of
 from pipelines.stages.dream_figures import set_figures, stored_features
 from pipelines.stages.generators import generator_model, generator_of
@@ -81,6 +81,7 @@ class Dreamer:
         self.job, self.params = job, job.params
         self.device = torch_device(job)
         self._digests: dict[str, str] = {}
+        self._made = Committed(job)
         self._last: tuple[tuple[str, ...], Seen] = ((), ([], torch.empty(0)))
 
     @cached_property
@@ -100,7 +101,7 @@ class Dreamer:
         path = contexts_file(tag)
         if self.params.captioner is None or not self.job.output.exists(path):
             return None
-        told = json.loads(self.job.output.read_bytes(path))
+        told = self._made.json(path)
         return ContextBank({key: Context(**context) for key, context in told.items()})
 
     @cached_property
@@ -269,7 +270,7 @@ class Dreamer:
     def _adapter_digest(self, tag: str, name: str) -> str:
         path = f"{adapter_folder(tag, name)}/{WEIGHTS}"
         if path not in self._digests:
-            self._digests[path] = file_digest(self.job.output, path)
+            self._digests[path] = sum_of(self._made.read(path)).sha256
         return self._digests[path]
 
     def _batches(self, places: Sequence[int]) -> list[list[int]]:
@@ -308,14 +309,10 @@ class Dreamer:
 
     @contextmanager
     def _adapter_file(self, tag: str, name: str) -> Iterator[str]:
-        """A local folder with the adapter's file, wherever the output is."""
+        """A local folder with the adapter's file, as its unit committed it."""
         path = f"{adapter_folder(tag, name)}/{WEIGHTS}"
-        local = self.job.output.local_path(path)
-        if local is not None:
-            yield str(local.parent)
-            return
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / WEIGHTS).write_bytes(self.job.output.read_bytes(path))
+            (Path(folder) / WEIGHTS).write_bytes(self._made.read(path))
             yield folder
 
     # scoring
@@ -340,9 +337,9 @@ class Dreamer:
         """Judge a class's images by their stored scores; those that stay are copied, byte for byte, the others are rows."""
         rows, members, features = [], [], []
         for stem in payload["stems"]:
-            reader = ShardReader(self.job.output, f"{GENERATED}/shards/{stem}.tar")
-            for row in read_sidecar(self.job.output, f"{GENERATED}/meta/{stem}.parquet").to_pylist():
-                read = reader.read([MemberSpan(**span) for span in row["members"]])
+            shard = self._made.shard(f"{GENERATED}/{stem}", GENERATED)
+            for row in shard.sidecar(0).to_pylist():
+                read = shard.read(0, row["key"], row["members"])
                 features.append(stored_features(read.pop("npy")))
                 rows.append(row)
                 members.append(tuple(read.items()))
@@ -352,13 +349,13 @@ class Dreamer:
         columns |= twins(torch.from_numpy(np.stack(features)), labels, TWIN_FLOOR)
         with blamed("datadream.filters"):
             reasons = decide(Scores.of({"label": labels, **columns}), self.params.filters)
-        with output.shard(KEPT) as shard:
+        with output.shard(KEPT) as admitted:
             for row, body, reason in zip(rows, members, reasons, strict=True):
                 kept = {name: row[name] for name in CARRIED}
                 if reason is None:
-                    shard.keep(Sample(row["key"], body, kept))
+                    admitted.keep(Sample(row["key"], body, kept))
                 else:
-                    shard.reject(dropped(reason), {**kept, "key": row["key"]})
+                    admitted.reject(dropped(reason), {**kept, "key": row["key"]})
 
     # quality
 

@@ -7,7 +7,6 @@ exactly what is stored.
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError
 from pipelines.loaders.arrays import load_arrays
+from pipelines.runtime.committed import Committed
 from pipelines.runtime.job import Job
 from pipelines.runtime.units import UnitOutput
 from pipelines.shards.dataset import INDEX, Dataset
@@ -152,21 +152,22 @@ def trained_family(job: Job[Any]) -> dict[str, bytes]:
     """The files of the family's folder, from what the parts left."""
     from synth.family.assemble import PARTS
 
-    stored = job.output.child(PARTS_FOLDER)
-    weights = {part: stored.read_bytes(f"{part}.safetensors") for part in PARTS}
+    made = Committed(job)
+    weights = {part: made.read(f"{PARTS_FOLDER}/{part}.safetensors") for part in PARTS}
     return family_folder(_family(job), weights, _tokenizer_files(job))
 
 
 def _family(job: Job[Any]) -> Family:
     """The family as far as the first wave decides it."""
-    words = json.loads(job.output.read_bytes("training/clip.json"))
+    made = Committed(job)
+    words = made.json("training/clip.json")
     scenes, train = scenes_dataset(job, job.params.train.scenes), open_part(job, "split", "train")
     steps = ", ".join(f"{part} {getattr(job.params.train, part).steps}" for part in ("vae", "clip", "unet", "dit"))
     return Family(
         shape=job.params.train.shape,
         classes=tuple(train.classes),
         nouns=tuple(words["nouns"]),
-        scaling=json.loads(job.output.read_bytes("training/vae.json"))["scaling"],
+        scaling=made.json("training/vae.json")["scaling"],
         vocabulary=words["vocabulary"],
         schedules=schedules(),
         facts={"scenes": len(scenes), "class images": len(train), "steps": steps, "seed": job.run.seed},
@@ -174,8 +175,8 @@ def _family(job: Job[Any]) -> Family:
 
 
 def _tokenizer_files(job: Job[Any]) -> dict[str, bytes]:
-    stored = job.output.child(f"{PARTS_FOLDER}/{TOKENIZER}")
-    return {name: stored.read_bytes(name) for name in stored.list()}
+    made, folder = Committed(job), f"{PARTS_FOLDER}/{TOKENIZER}"
+    return {path.removeprefix(f"{folder}/"): made.read(path) for path in made.paths(folder)}
 
 
 def _built(job: Job[Any], part: str, family: Family) -> Any:
@@ -195,7 +196,7 @@ def _stored(job: Job[Any], part: str, family: Family) -> Any:
 
     from synth.family.assemble import built
 
-    return built(part, family, safetensors.torch.load(job.output.read_bytes(f"{PARTS_FOLDER}/{part}.safetensors")))
+    return built(part, family, safetensors.torch.load(Committed(job).read(f"{PARTS_FOLDER}/{part}.safetensors")))
 
 
 def _blank(job: Job[Any], vocabulary: int = 0) -> Family:

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from pipelines.config import Section
 from pipelines.errors import UserError
+from pipelines.runtime.committed import Committed
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import STAGE_FILE
 from pipelines.runtime.units import Marker, Unit, UnitOutput
@@ -277,7 +278,7 @@ def _prompts(job: Job[GeneratorParams]) -> list[str]:
 
 
 def _made_prompts(job: Job[GeneratorParams]) -> list[str]:
-    return described(job.output.read_bytes(FAMILY_FILE), job.output.url).prompts
+    return described(Committed(job).read(FAMILY_FILE), job.output.url).prompts
 
 
 def _why_no_check(job: Job[GeneratorParams]) -> str | None:

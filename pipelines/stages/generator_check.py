@@ -13,6 +13,7 @@ import numpy as np
 from pipelines.errors import UserError
 from pipelines.images.encode import encode
 from pipelines.images.params import ImageParams
+from pipelines.runtime.committed import Committed
 from pipelines.runtime.job import Job
 from pipelines.runtime.ledger import STAGE_FILE
 from pipelines.runtime.units import Tick, UnitOutput
@@ -156,7 +157,8 @@ def teacher_classes(job: Job[Any]) -> list[str] | None:
 
 def recognised(job: Job[Any], tables: Sequence[str]) -> dict[str, Any]:
     """What share of the check's images the teacher takes for what they are to be, next to its share of real test images."""
-    rows = [row for path in tables for row in csv.DictReader(io.StringIO(job.output.read_bytes(path).decode()))]
+    made = Committed(job)
+    rows = [row for path in tables for row in csv.DictReader(io.StringIO(made.read(path).decode()))]
     classes = teacher_classes(job) or []
     asked, right = [0] * len(classes), [0] * len(classes)
     for row in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import xxhash
 
 from pipelines.config import RunParams
+from pipelines.doors.samples import show_key
 from pipelines.errors import LimbeckError, UserError
 from pipelines.loaders.arrays import load_arrays, load_images
 from pipelines.loaders.reading import BadSampleError, SampleReader
@@ -161,7 +165,7 @@ def damaged_shard(folder: Path) -> Path:
     return path
 
 
-SENTENCE = "sample .* is damaged: its (png|image) is not what was written there; restore .*: limbeck run STAGE --verify"
+SENTENCE = "sample .* is damaged: its (png|image) is not what was written there; restore it, or make it again: limbeck run STAGE --verify"
 
 
 @pytest.mark.parametrize(
@@ -294,3 +298,43 @@ def test_lint_compares_the_parts_of_a_split(data: Path) -> None:
     found = {(finding.code, finding.where) for finding in lint_all(str(data / "split")).findings}
     assert ("few_shot_lies", f"few_shot.json:{stranger}") in found
     assert {code for code, _ in found} == {"few_shot_lies", "key_in_two_parts", "account_parts"}
+
+
+def test_readers_of_a_remote_dataset_check_it_too(data: Path) -> None:
+    remote = Storage("memory://faults-chain/train")
+    for path in Storage(data / "split/train").list():
+        remote.write_bytes(path, (data / "split/train" / path).read_bytes())
+    sound = pixels_of(Dataset.open(remote))
+    assert sound == pixels_of(Dataset.open(data / "split/train"))
+    remote.write_bytes("shards/split-000000.tar", damaged_shard(data / "split/train").read_bytes())
+    assert pixels_of(Dataset.open(remote)) == {}
+
+
+def test_the_lines_of_the_documentation_check_a_member_and_an_index(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[2] / "docs/format.md").read_text()
+    snippets = [block.partition("```")[0] for block in text.split("```python\n")[1:]]
+    assert len(snippets) == 2
+    monkeypatch.chdir(data / "split/train")
+    names = {"pq": pq, "xxhash": xxhash, "json": json, "hashlib": hashlib}
+    for snippet in snippets:
+        exec(snippet.replace("NAME", "split-000000"), dict(names))
+    damaged_shard(data / "split/train")
+    with pytest.raises(AssertionError):
+        exec(snippets[0].replace("NAME", "split-000000"), dict(names))
+
+
+def test_limbeck_show_hands_out_no_damaged_member(data: Path, tmp_path: Path) -> None:
+    damaged_shard(data / "split/val")
+    key = Dataset.open(data / "split/val").rows(["key"])["key"][0].as_py()
+    with pytest.raises(UserError, match="is not what was written there"):
+        show_key(key, str(data / "split/val"), tmp_path / "out")
+
+
+def test_a_finished_stage_looks_at_its_small_files_without_being_asked(place: Path, data: Path) -> None:
+    stage, job = jobs(place, data)[1]
+    clean = tree(data / "split")
+    swap_names(data / "split/train/classes.json")
+    execute(stage, job, SerialRunner)
+    assert_same(tree(data / "split"), clean)

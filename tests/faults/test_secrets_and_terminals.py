@@ -21,6 +21,7 @@ from pipelines.errors import StageStopped, UserError
 from pipelines.outcomes import failed
 from pipelines.redaction import redacted, redacted_values
 from pipelines.runtime.units import Unit, UnitOutput
+from pipelines.shards.checksum import member_checksum
 from pipelines.shards.sidecar import read_sidecar
 from pipelines.storage import Storage
 from pipelines.terminal import ShownFormatter, cell, shown
@@ -183,7 +184,7 @@ def hostile_sidecar(folder: Path, key: str, ext: str, offset: int = 0, size: int
         (folder / name).mkdir(parents=True)
     row = dict.fromkeys(SCHEMA.names) | {"key": key, "outcome": "kept", "source": "\x1b[2J[red]"}
     span = {field.name: 0 for field in SCHEMA.field("members").type.value_type}
-    row["members"] = [span | {"ext": ext, "offset": offset, "size": size}]
+    row["members"] = [span | {"ext": ext, "offset": offset, "size": size, "xxh3": member_checksum(b"evil")}]
     pq.write_table(pa.Table.from_pylist([row], schema=SCHEMA), folder / "meta" / "a.parquet")
     (folder / "shards" / "a.tar").write_bytes(b"evil")
 

@@ -18,6 +18,7 @@ from pipelines.errors import UserError
 from pipelines.evaluation.comparing import Comparison, compare
 from pipelines.loaders.arrays import ImageArrays, load_arrays
 from pipelines.loaders.soft_labels import read_soft_labels
+from pipelines.runtime.committed import Committed
 from pipelines.runtime.job import Job
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.seeds import seed_for
@@ -179,7 +180,8 @@ def metrics(job: Job[EvaluateParams], markers: Sequence[Marker], judged: Sequenc
 
 def curves(job: Job[EvaluateParams], markers: Sequence[Marker]) -> bytes:
     """The accuracy of every student over its epochs, as CSV."""
-    tables = [job.output.read_bytes(f"curves/{m.name}.csv").decode() for m in markers if m.summary["arm"] != "teacher"]
+    made = Committed(job, markers)
+    tables = [made.read(f"curves/{m.name}.csv").decode() for m in markers if m.summary["arm"] != "teacher"]
     body = "".join(table.split("\n", 1)[1] for table in tables)
     return (",".join(CURVE_COLUMNS) + "\n" + body).encode()
 
