@@ -78,6 +78,8 @@ def run(
     from pipelines.doors import jobs, runs
 
     items = jobs.make_jobs(stage, params, overrides or [], data)
+    if hint := runs.unseen_by_dvc(items[0]):
+        _say(hint, errors)
     runs.plan_all(items)
     for job in items:
         _say(runs.run_stage(job, runner, workers, verify, debug, say=_say))
@@ -171,6 +173,30 @@ def show(
     from pipelines.doors import samples
 
     console.print(samples.show_key(key, data, out))
+
+
+@app.command()
+def dvc(
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say whether it is up to date; exit code 3 if not.")
+    ] = False,
+) -> None:
+    """Make your own folders and files that parameters name dependencies in dvc.yaml, so that `dvc repro` sees them change.
+
+    Example: limbeck dvc --check
+    """
+    from pipelines.doors import dvc_file
+
+    changes = dvc_file.update(check)
+    for change in changes:
+        _say(str(change))
+    if not changes:
+        _say("dvc.yaml names every input of your own")
+    elif check:
+        _say("dvc.yaml is not up to date; write it with: limbeck dvc")
+        raise typer.Exit(3)
+    else:
+        _say("dvc.yaml is up to date now; dvc repro runs what has changed")
 
 
 @app.command()

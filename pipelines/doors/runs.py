@@ -69,6 +69,16 @@ def run_stage(
     return f"{job.name}: {done['ran']} of {done['units']} units ran in {seconds:.1f} s -> {job.output.url}"
 
 
+def unseen_by_dvc(job: Job[Any]) -> str:
+    """A sentence about inputs of the user's own whose changes `dvc repro` would not see; empty when there are none."""
+    from pipelines.doors.dvc_file import unseen
+
+    paths = unseen(job.stage, get_stage(job.stage).reads(job.params).values())
+    if not paths:
+        return ""
+    return f"note: dvc.yaml does not name {', '.join(paths)}, so dvc repro will not see it change; add it with: limbeck dvc"
+
+
 def plan_all(jobs: Sequence[Job[Any]]) -> None:
     """Plan every item before the first one runs: what a later one cannot do is said before any work. Changes nothing."""
     for job in jobs if len(jobs) > 1 else ():
