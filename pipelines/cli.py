@@ -78,11 +78,11 @@ def run(
     from pipelines.doors import jobs, runs
 
     items = jobs.make_jobs(stage, params, overrides or [], data)
-    if hint := runs.unseen_by_dvc(items[0]):
-        _say(hint, errors)
     runs.plan_all(items)
     for job in items:
         _say(runs.run_stage(job, runner, workers, verify, debug, say=_say))
+    if hint := runs.unseen_by_dvc(items[0]):
+        _say(hint, errors)
 
 
 @app.command()

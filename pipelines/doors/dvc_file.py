@@ -61,15 +61,19 @@ def update(check: bool, file: Path = DVC_FILE) -> list[Change]:
     return changes[::-1]
 
 
-def unseen(stage: str, paths: Iterable[str], file: Path = DVC_FILE) -> list[str]:
-    """Which of a stage's own inputs dvc.yaml does not name; none where there is no dvc.yaml, or none that runs the stage."""
+def unseen(stage: str, data: str, paths: Iterable[str], file: Path = DVC_FILE) -> list[str]:
+    """Which inputs of a stage dvc.yaml does not name; none where no dvc.yaml runs this stage into this data folder."""
+    here = (stage, _place(data, file.parent))
     try:
-        bodies = [body for _, body in _bodies(_text(file), file) if stage in {ran for ran, _ in _commands(body)}]
+        found = _bodies(_text(file), file)
+        bodies = [
+            body for _, body in found if here in {(ran, _data(given, file.parent)) for ran, given in _commands(body)}
+        ]
     except LimbeckError:
         return []
     seen = [_place(path, file.parent) for body in bodies for path in _scalars(_child(body, "deps"))]
-    found = [path for path in paths if not is_url(path) and local_path(path).exists()]
-    return [path for path in found if bodies and not _covered(_place(path, file.parent), seen)]
+    local = [path for path in paths if not is_url(path) and local_path(path).exists()]
+    return [path for path in local if bodies and not _covered(_place(path, file.parent), seen)]
 
 
 def own_inputs(body: yaml.MappingNode, root: Path) -> list[str]:
@@ -79,7 +83,7 @@ def own_inputs(body: yaml.MappingNode, root: Path) -> list[str]:
     for stage, options in _commands(body):
         raw = read_params(root / options.get("--params", ["params.yaml"])[-1], options.get("--set", []))
         sections: dict[str, Any] = load_sections(raw, section_models(), options.get("--params", ["params.yaml"])[-1])
-        written.append(_place(options.get("--data", ["data"])[-1], root) / stage)
+        written.append(_data(options, root) / stage)
         for path in get_stage(stage).reads(sections[stage]).values():
             place = _place(path, root)
             if is_url(path) or not place.exists() or _covered(place, written):
@@ -98,6 +102,11 @@ def _as_written(path: str, place: Path, root: Path) -> str:
 def _place(path: str, root: Path) -> Path:
     written = local_path(path) if path.startswith(("~", "file:", "local:")) else root.absolute() / path
     return Path(os.path.normpath(written))
+
+
+def _data(options: dict[str, list[str]], root: Path) -> Path:
+    """The data folder of a command."""
+    return _place(options.get("--data", ["data"])[-1], root)
 
 
 def _covered(place: Path, by: Sequence[Path]) -> bool:

@@ -73,7 +73,7 @@ def unseen_by_dvc(job: Job[Any]) -> str:
     """A sentence about inputs of the user's own whose changes `dvc repro` would not see; empty when there are none."""
     from pipelines.doors.dvc_file import unseen
 
-    paths = unseen(job.stage, get_stage(job.stage).reads(job.params).values())
+    paths = unseen(job.stage, job.data, get_stage(job.stage).reads(job.params).values())
     if not paths:
         return ""
     return f"note: dvc.yaml does not name {', '.join(paths)}, so dvc repro will not see it change; add it with: limbeck dvc"

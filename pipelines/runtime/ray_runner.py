@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from typing import Any, Protocol
 
-from pipelines.errors import LimbeckError
+from pipelines.errors import LimbeckError, StageStopped
 from pipelines.runtime.execute import TickOf, UnitError
 from pipelines.runtime.guard import require_current, stop_units
 from pipelines.runtime.job import Job, Stage
@@ -88,7 +88,7 @@ class RayRunner:
                         running[crew.submit(unit, identity)] = unit
                     ready, _ = ray.wait(list(running), num_returns=1, timeout=POLL)
                     for reference in ready:
-                        yield _result(reference, running.pop(reference))
+                        yield _result(reference, running.pop(reference), job)
                         crew.release(reference)
                     if not ready:
                         _relay_ticks(job, [unit.name for unit in running.values()], tick)
@@ -100,19 +100,45 @@ class RayRunner:
                 _remove_ticks(job)
 
 
-def _result(reference: Any, unit: Unit) -> Marker | UnitError:
+def _result(reference: Any, unit: Unit, job: Job[Any]) -> Marker | UnitError:
     import ray
 
     try:
         result: Result = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         return UnitError(unit.name, describe(error.cause or error), str(error))
+    except _cluster_errors() as error:
+        raise _cluster_died(job, error) from None
     except ray.exceptions.RayError as error:
+        if _node_died(error):
+            raise _cluster_died(job, error) from None
         hint = "it may need more memory than there is"
         return UnitError(unit.name, f"its worker died {RETRIES + 1} times ({hint}): {describe(error)}", str(error))
     if isinstance(result, LimbeckError):
         raise result
     return result
+
+
+def _cluster_errors() -> tuple[type[BaseException], ...]:
+    """What Ray raises when a node's own process or the head is gone, whatever the unit needed."""
+    from ray import exceptions
+
+    return (exceptions.NodeDiedError, exceptions.LocalRayletDiedError, exceptions.RpcError, exceptions.RaySystemError)
+
+
+def _node_died(error: BaseException) -> bool:
+    """Actors and lost objects tell it in words only."""
+    said = str(error).lower()
+    return any(
+        words in said for words in ("node died", "node has died", "raylet died", "node failure", "gcs", "owner died")
+    )
+
+
+def _cluster_died(job: Job[Any], error: BaseException) -> StageStopped:
+    return StageStopped(
+        f"{job.name} stopped: a Ray node or the head of the cluster died under it, and no unit is to blame "
+        f"({describe(error)[:200]}). Finished units are kept; when Ray is up again, limbeck run {job.name} goes on"
+    )
 
 
 class _Crew(Protocol):

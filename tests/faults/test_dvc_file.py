@@ -137,14 +137,15 @@ def test_other_stages_files_and_parameter_files_are_followed(place: Path) -> Non
 
 @pytest.mark.usefixtures("place")
 def test_a_hint_names_what_dvc_would_not_see_and_only_where_there_is_a_dvc_file() -> None:
-    assert unseen("ingest", ["photos"]) == []
+    assert unseen("ingest", "data", ["photos"]) == []
     write("flow", "photos")
-    assert unseen("ingest", ["photos", "s3://x/y", "absent"]) == ["photos"]
-    assert unseen("split", ["photos"]) == []
+    assert unseen("ingest", "data", ["photos", "s3://x/y", "absent"]) == ["photos"]
+    assert unseen("split", "data", ["photos"]) == []
+    assert unseen("ingest", "elsewhere", ["photos"]) == []
     update(check=False)
-    assert unseen("ingest", ["photos", "photos/cat"]) == []
+    assert unseen("ingest", "data", ["photos", "photos/cat"]) == []
     Path("dvc.yaml").write_text("stages: [")
-    assert unseen("ingest", ["photos"]) == []
+    assert unseen("ingest", "data", ["photos"]) == []
 
 
 @pytest.mark.usefixtures("place")
