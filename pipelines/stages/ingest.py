@@ -81,8 +81,9 @@ class Ingest(Stage[IngestParams]):
             there = ", ".join(f"{count} {reason}" for reason, count in passed.most_common(6))
             places = ", ".join(redacted(source.path) for source in params.sources)
             raise UserError(f"no images in {places}{f' (passed over: {there})' if there else ''}; check ingest.sources")
-        records = without_unused(mark_twins(records, params.duplicates, params.conflicts))
-        order, bounds = deal(records, params, job.run.seed)
+        records, anchors = mark_twins(records, params.duplicates, params.conflicts)
+        records = without_unused(records)
+        order, bounds = deal(records, anchors, params, job.run.seed)
         columns, schema = records.columns, records.schema
         del records  # column by column, so that the set is in memory once
         for place, column in enumerate(columns):

@@ -219,11 +219,14 @@ def _chunks(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
         yield chunk
 
 
-def deal(records: pa.Table, params: Shares, seed: int) -> tuple[np.ndarray[Any, Any], list[int]]:
+def deal(
+    records: pa.Table, anchors: np.ndarray[Any, Any], params: Shares, seed: int
+) -> tuple[np.ndarray[Any, Any], list[int]]:
     """The order of the records and the bounds of the shards in it.
 
-    Shuffled: a record's shard and place follow from a hash of its source name, so a changed or an added image moves no
-    other image. Shard sizes then vary a little (a binomial spread) around the target.
+    Shuffled: a record's shard and place follow from a hash of the source name of its anchor (itself, for a copy the record
+    that is kept), so a changed or an added image moves no other image that is kept. Shard sizes then vary a little (a
+    binomial spread) around the target.
     """
     count = records.num_rows
     total = int(np.sum(records["length"].to_numpy()))
@@ -235,7 +238,7 @@ def deal(records: pa.Table, params: Shares, seed: int) -> tuple[np.ndarray[Any, 
     for batch in records.select(["origin", "source"]).to_batches():
         for origin, name in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             hashed += hashlib.sha256(f"{prefix}{origin}:{name}".encode()).digest()[:8]
-    place = np.frombuffer(hashed, dtype=">u8").astype(np.uint64)
+    place = np.frombuffer(hashed, dtype=">u8").astype(np.uint64)[anchors]
     order = np.argsort(place, kind="stable")
     edges = [int(((1 << 64) * index) // shards) for index in range(1, shards)]
     cuts = np.searchsorted(place[order], np.array(edges, dtype=np.uint64))

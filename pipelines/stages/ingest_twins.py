@@ -6,7 +6,8 @@ twin. The others are dropped as `duplicate`, and where their label is another on
 and one split have no precedence but the order of their names: `conflicts: drop` then keeps none, `error` stops.
 
 That the bytes are sound is not known before a unit tries them, and the kept record may lie in another unit. So every twin is
-tried like any other record, once for each unit and content: six hundred copies of one error page fail six hundred times.
+tried like any other record, once for each unit and content: six hundred copies of one error page fail six hundred times. A few
+copies lie in the unit of the record that is kept, and cost nothing.
 """
 
 from __future__ import annotations
@@ -30,20 +31,26 @@ log = logging.getLogger(__name__)
 SPLIT_RANK = ("test", "val", "train")
 #: Share of duplicates from which on a line says so.
 _MANY = 0.5
+#: Records of equal bytes that are put into one unit; more are left where they are.
+_NEIGHBOURS = 16
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def mark_twins(
     records: pa.Table, duplicates: Literal["drop", "error"], conflicts: Literal["first", "drop", "error"]
-) -> pa.Table:
-    """Fill `duplicate_of` with the source of the record that is kept, for all others of equal bytes, and `conflict` with
-    a sentence where labels differ."""
+) -> tuple[pa.Table, Ints]:
+    """The records with `duplicate_of` (the source of the record that is kept, for all others of equal bytes) and `conflict`
+    (a sentence where labels differ); and by place whose neighbour a record is to be: its own, or its keeper's.
+
+    Neighbours share a unit, where equal bytes are tried once. Beyond a few copies that would make units of unequal size.
+    """
     sound = pc.and_(pc.is_valid(records["sha256"]), pc.is_null(records["problem"]))
     places = np.flatnonzero(sound.to_numpy())
     groups, keepers = _groups(records, places)
+    anchors: Ints = np.arange(records.num_rows)
     if not len(groups):
-        return records
+        return records, anchors
     sources = records["source"]
     twins = groups != keepers
     if duplicates == "error":
@@ -59,7 +66,10 @@ def mark_twins(
     _tell(records, int(twins.sum()), conflict)
     records = with_column(records, "duplicate_of", pa.array(kept, pa.string()))
     told = [conflict.get(place) for place in range(records.num_rows)] if conflict else [None] * records.num_rows
-    return with_column(records, "conflict", pa.array(told, pa.string()))
+    kept_ones, copies = np.unique(keepers, return_counts=True)
+    few = np.isin(keepers, kept_ones[copies <= _NEIGHBOURS])
+    anchors[groups[few]] = keepers[few]
+    return with_column(records, "conflict", pa.array(told, pa.string())), anchors
 
 
 def _groups(records: pa.Table, places: Ints) -> tuple[Ints, Ints]:
@@ -102,7 +112,7 @@ def _conflicts(
     found = {int(place): sentence(place, keeper) for place, keeper in _pairs(groups, keepers, differs)}
     if conflicts == "drop":
         origin = np.asarray(records["origin"])
-        split = np.asarray(pc.fill_null(records["split"], "").dictionary_encode().combine_chunks().indices)
+        split = np.asarray(pc.fill_null(pc.index_in(records["split"], pc.unique(records["split"])), -1))
         peers = differs & (origin[groups] == origin[keepers]) & (split[groups] == split[keepers])
         for place, keeper in _pairs(groups, keepers, peers):
             found.setdefault(keeper, sentence(keeper, place))

@@ -33,8 +33,8 @@ from tests.contract.pictures import ingest_job, write_pictures
 GOLDEN = {
     "ingest": (
         2,
-        "c6b5384cd6d938fcdca7d1ab14e509a55d957d11af7814bfd8c04a1965f052a2",
-        "5b68e06176292dbca67dbfc7e723e43bb5cefa5d9873373f2f7b1327f2d16a9c",
+        "5f94c289768f15a0fc1235336714153e277f529fc00c7ba3236e73c1c23bd05d",
+        "5c06a89f94c851403cddbb9b04f5eae34eed8d67632542bf94c84e70f8ae6498",
     ),
     "augment": (
         2,

@@ -14,9 +14,12 @@ from pipelines.errors import StageStopped, UserError
 from pipelines.runtime.execute import execute
 from pipelines.runtime.job import Job
 from pipelines.runtime.serial import SerialRunner
+from pipelines.shards.dataset import Dataset
 from pipelines.shards.lint import lint
+from pipelines.shards.sidecar import read_sidecar
 from pipelines.sources import Source
 from pipelines.stages.ingest import Ingest, IngestParams
+from pipelines.storage import Storage
 from tests.contract.folders import assert_same, tree
 from tests.faults.making import fates, lay, png, rows, run_ingest
 from tests.sources.test_tar import write_tar
@@ -76,6 +79,14 @@ def test_a_content_is_tried_once_for_each_unit(tmp_path: Path, monkeypatch: pyte
 
     execute(Watched(), job, SerialRunner)
     assert len(reads) <= 2
+
+
+def test_a_few_copies_lie_in_the_unit_of_what_is_kept(tmp_path: Path) -> None:
+    lay(tmp_path / "in", {f"a/{number:03d}.png": png(number % 60) for number in range(120)})
+    dataset = run_ingest(tmp_path / "data", folder(tmp_path / "in"), shard_samples=20)
+    for shard in Dataset.open(dataset).shards:
+        keys = Counter(read_sidecar(Storage(dataset), shard.sidecar, ["key"])["key"].to_pylist())
+        assert set(keys.values()) == {2}
 
 
 def test_the_folder_is_the_same_whatever_unit_comes_first(tmp_path: Path) -> None:
