@@ -80,14 +80,15 @@ def _colours() -> dict[str, Callable[[torch.Tensor, Values], torch.Tensor]]:
     def away(image: torch.Tensor, mean: torch.Tensor, factor: float) -> torch.Tensor:
         return (image - mean) * factor + mean
 
+    # Gamma, posterize and equalize are not defined beyond [0, 1]: Kornia gives NaN, wraps bits or refuses a rounding error.
     return {
         "brightness": lambda x, v: enhance.adjust_brightness_accumulative(x, float(v["factor"])),
         "contrast": lambda x, v: enhance.adjust_contrast_with_mean_subtraction(x, float(v["factor"])),
         "saturation": lambda x, v: enhance.adjust_saturation_with_gray_subtraction(x, float(v["factor"])),
         "hue": lambda x, v: enhance.adjust_hue(x, float(v["turns"]) * 2 * math.pi),
-        "gamma": lambda x, v: enhance.adjust_gamma(x, float(v["gamma"])),
+        "gamma": lambda x, v: enhance.adjust_gamma(x.clamp(0, 1), float(v["gamma"])),
         "solarize": lambda x, v: enhance.solarize(x, float(v["threshold"])),
-        "posterize": lambda x, v: enhance.posterize(x, int(v["bits"])),
+        "posterize": lambda x, v: enhance.posterize(x.clamp(0, 1), int(v["bits"])),
         "invert": lambda x, v: enhance.invert(x),
         "grayscale": lambda x, v: color.rgb_to_grayscale(x).expand(-1, 3, -1, -1),
         "channel_shuffle": lambda x, v: x[:, [int(source) for source in v["order"]]],
@@ -96,7 +97,7 @@ def _colours() -> dict[str, Callable[[torch.Tensor, Values], torch.Tensor]]:
             x,
             enhance.normalize_min_max(x).clamp(0, 1),
         ),  # Kornia makes a flat channel black
-        "equalize": lambda x, v: enhance.equalize(x),
+        "equalize": lambda x, v: enhance.equalize(x.clamp(0, 1)),
         "brightness_shift": lambda x, v: x + float(v["shift"]),
         "saturation_mean": lambda x, v: away(x, x.mean(1, keepdim=True), float(v["factor"])),
         "contrast_mean": lambda x, v: away(x, x.mean((1, 2, 3), keepdim=True), float(v["factor"])),

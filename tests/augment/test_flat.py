@@ -84,3 +84,15 @@ def test_flat_pictures_do_not_turn_black_in_the_presets() -> None:
         black = (made.images.flatten(1).amax(1) == 0).numpy()
         assert used.any()
         assert not black.any()
+
+
+@pytest.mark.parametrize("operation", [{"gamma": {"gamma": 1.7}}, {"posterize": {"bits": 3}}, "equalize"], ids=str)
+@pytest.mark.parametrize("first", [{"gaussian_noise": {"std": 0.4}}, {"brightness_shift": {"shift": -0.6}}], ids=str)
+def test_what_is_not_defined_beyond_its_range_is_given_what_lies_in_it(first: Any, operation: Any) -> None:
+    pytest.importorskip("kornia")
+    images = torch.rand(4, 3, 20, 20, generator=torch.Generator().manual_seed(1))
+    made = {
+        name: Augmenter([first, operation], backend=name)(images, list(range(4))).images for name in ("torch", "kornia")
+    }  # type: ignore[arg-type]
+    assert made["torch"].isfinite().all()
+    torch.testing.assert_close(made["torch"], made["kornia"], atol=2e-6, rtol=0)

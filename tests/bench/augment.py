@@ -300,6 +300,7 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="also Kornia under torch.compile, on the policies")
     parser.add_argument("--boxes", action="store_true", help="the policies with three boxes an image")
     parser.add_argument("--only", nargs="*", help="names of operations or policies")
+    parser.add_argument("--batches", type=int, nargs="*", help="images in a batch")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.03, help="of each measurement, at least one call")
     parser.add_argument(
@@ -312,6 +313,7 @@ def main() -> None:
     sizes, batches = ([32, 224], [1, 32]) if options.quick else ([32, 224, 512], [1, 32, 256])
     if options.boxes:
         sizes, batches = [32, 224], [1, 64]
+    batches = options.batches or batches
     device = "cuda" if torch.cuda.is_available() else "cpu"
     names = options.only or ([*POLICIES, "horizontal_flip", "affine"] if options.boxes else [*OURS, *POLICIES])
     rows = []
