@@ -38,9 +38,9 @@ fixed order for the same reason; `python -m tests.gpu.test_augment` tries it the
 
 ## Which backend
 
-`auto` takes cv2 for uint8 images on a CPU and torch for all else. Give it batches: drawing by key costs some 50 microseconds a call
-on the host, whether for one image or for sixty-four. One image at a time, ours on cv2 takes 0.4 to 1.3 times as long as albumentations
-from 224 px on (imagenet, simclr and detection); at 32 px it takes 1.5 to 2.2 times as long, up to 0.1 ms more an image. A
+`auto` takes cv2 for uint8 images on a CPU and torch for all else. Give it batches: drawing by key and planning cost some 100
+microseconds a call on the host, for one image little less than for sixty-four. One image at a time, ours on cv2 takes 0.4 to 1.3
+times the CPU time of albumentations from 224 px on (imagenet, simclr and detection); at 32 px 1.5 to 2.2 times, 0.1 ms more. A
 loader that must augment small images one by one and needs no record of it is better served by albumentations; to batch them after
 loading is faster than both. Single cheap operations (a flip alone) on single images are faster in anybody else's library. Figures:
 `python -m tests.bench.augment`, with boxes `python -m tests.bench.augment --boxes`.
