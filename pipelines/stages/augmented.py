@@ -23,6 +23,7 @@ from pipelines.images.encode import EXTENSIONS, encode
 from pipelines.images.params import ImageParams
 from pipelines.images.phash import phash
 from pipelines.images.process import decode_rgb, pixel_sha256
+from pipelines.images.words import words
 from pipelines.outcomes import Outcome, failed
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.keys import derived_key
@@ -115,7 +116,7 @@ class ViewMaker:
         try:
             members = self.dataset.read(row["shard"], row["key"], row["members"])
         except OSError as error:
-            return failed("unreadable", "transient", str(error))
+            return failed("unreadable", "transient", words(error))
         image = next((members.pop(ext) for ext in IMAGE_EXTENSIONS if ext in members), None)
         if image is None:
             return failed("no_image", detail="the sample has no jpg, png or webp")

@@ -67,15 +67,15 @@ def measure(params: ImageParams | None = None) -> Cost:
     watcher.join()
     with Decoders(params or ImageParams(), 1) as decoders:
         for name, raw in files.items():
-            spent = _decoder_seconds(process)
+            spent = decoder_seconds(process)
             decoders.process(raw)
-            took = _decoder_seconds(process) - spent
+            took = decoder_seconds(process) - spent
             if took > cost.slowest:
                 cost.slowest, cost.slowest_name = took, name
     return cost
 
 
-def _decoder_seconds(process: psutil.Process) -> float:
+def decoder_seconds(process: psutil.Process) -> float:
     """CPU seconds of everything below this process's children: the decoders, not the server that they are forked from."""
     total = 0.0
     for server in process.children():

@@ -5,6 +5,10 @@
 One thread, CPU time (the machine may be shared), the same images in alternating blocks, the median of the block
 ratios. The bare loop is simplejpeg decode, OpenCV AREA resize where the size changes, simplejpeg encode: no probe, no
 limits, no hashes.
+
+Then what it costs to decode in processes of their own, as `ingest` does: CPU seconds of this process and of the decoder
+over those of the same work here, and pictures a second with two threads each way. Last, what a large picture of each kind
+takes in memory, beside what `budget` says that it takes.
 """
 
 from __future__ import annotations
@@ -13,17 +17,25 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
+import numpy as np
+import psutil
 import simplejpeg
+from PIL import Image
 
-from pipelines.images import ImageParams, Processed, process
+from pipelines.images import ImageLimits, ImageParams, Processed, process
+from pipelines.images.budget import processing
 from pipelines.images.decode import decode
 from pipelines.images.geometry import plan
+from pipelines.images.isolation import Decoders
 from pipelines.images.phash import phash
 from pipelines.images.probe import Probe, probe
 from pipelines.images.process import pixel_sha256
+from tests.bench.hostile import decoder_seconds
+from tests.images.making import encoded
 
 BLOCK, BLOCKS = 200, 8
 
@@ -75,6 +87,62 @@ def parts(images: list[bytes]) -> None:
         print(f"{name:28s} {(time.process_time() - start) / len(images) * 1e6:8.1f} us per image")
 
 
+def isolated(images: list[bytes], params: ImageParams) -> None:
+    """The same pictures here and in decoders, in alternating blocks."""
+    added, ours, theirs = [], 0.0, 0.0
+    with Decoders(params, 2) as decoders, ThreadPoolExecutor(2) as pool:
+        for block in range(BLOCKS):
+            part = images[block * BLOCK : (block + 1) * BLOCK] or images[:BLOCK]
+            decoders.process(part[0])
+            before = decoder_seconds(psutil.Process())
+            apart = seconds(decoders.process, part) + decoder_seconds(psutil.Process()) - before
+            added.append((apart - seconds(lambda raw: process(raw, params), part)) / len(part))
+            start = time.monotonic()
+            list(pool.map(decoders.process, part))
+            middle = time.monotonic()
+            list(pool.map(lambda raw: process(raw, params), part))
+            ours, theirs = ours + middle - start, theirs + time.monotonic() - middle
+    print(
+        f"in processes of their own    {statistics.median(added) * 1e6:+.0f} us of CPU time per image; "
+        f"with two threads {len(images) / ours:.0f} img/s against {len(images) / theirs:.0f} img/s here"
+    )
+
+
+def memory() -> None:
+    """Peak resident memory of a decoder for flat pictures of 25 million pixels, over what it had, and the budget's word."""
+    side, params = 5000, ImageParams(limits=ImageLimits(max_memory=1 << 32))
+    grey = Image.new("L", (side, side), 90)
+    colour, clear = grey.convert("RGB"), grey.convert("RGBA")
+    made = {
+        "JPEG": encoded(colour, "JPEG"),
+        "JPEG progressive": encoded(colour, "JPEG", progressive=True),
+        "JPEG cmyk": encoded(grey.convert("CMYK"), "JPEG"),
+        "PNG": encoded(colour, "PNG"),
+        "PNG alpha": encoded(clear, "PNG"),
+        "PNG 16 bits": cv2.imencode(".png", np.full((side, side, 3), 9999, np.uint16))[1].tobytes(),
+        "WebP": encoded(colour, "WEBP"),
+        "WebP alpha": encoded(clear, "WEBP"),
+        "WebP animated": encoded(colour, "WEBP", save_all=True, append_images=[colour.transpose(0)]),
+        "GIF": encoded(grey, "GIF"),
+        "TIFF": encoded(colour, "TIFF", compression="tiff_lzw"),
+        "AVIF": encoded(colour, "AVIF", speed=10),
+        "AVIF alpha": encoded(clear, "AVIF", speed=10),
+    }
+    for name, raw in made.items():
+        header = probe(raw)
+        assert isinstance(header, Probe)
+        size = (side, side)
+        with Decoders(params, 1) as decoders:
+            decoders.process(encoded(grey.resize((64, 64)), "PNG"))
+            ((decoder,),) = (server.children() for server in psutil.Process().children() if server.children())
+            status = Path(f"/proc/{decoder.pid}/status")
+            before = decoder.memory_info().rss
+            decoders.process(raw)
+            peak = next(int(line.split()[1]) << 10 for line in status.read_text().splitlines() if "VmHWM" in line)
+        told = processing(header, size, size, size) + 2 * len(raw)
+        print(f"{name:28s} {(peak - before) / side**2:5.1f} bytes a pixel, budget {told / side**2:5.1f}")
+
+
 def main() -> None:
     cv2.setNumThreads(1)
     files = sorted(path for path in Path(sys.argv[1]).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
@@ -91,6 +159,9 @@ def main() -> None:
         ImageParams(resize="shorter", size=64),
     ):
         compare(images, params)
+    for params in (ImageParams(), ImageParams(resize="shorter", size=160)):
+        isolated(images, params)
+    memory()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipelines.images.exif import Orientation
 from pipelines.images.formats.base import (
@@ -28,6 +28,7 @@ from pipelines.images.formats.base import (
 SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
 #: Frame headers of processes whose coefficients come in several passes.
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 #: Segments that decide pixels, Adobe's (what the colours mean) and JFIF's among them; all else can go.
 _NEEDED = frozenset({*range(0xC0, 0xD0), 0xDB, 0xDC, 0xDD, 0xE0, 0xEE}) - {0xC8}
@@ -37,8 +38,7 @@ _AFTER_DATA = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 MOST_SCANS = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A marker at `start`, the content of its segment (without the length) and where its segment ends."""
 
     marker: int
@@ -49,7 +49,7 @@ class Segment:
 
 def is_frame(marker: int) -> bool:
     """Whether a marker begins a frame header (SOFn)."""
-    return 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
+    return marker in _FRAMES
 
 
 def segments(raw: bytes, notes: Notes) -> Iterator[Segment]:
@@ -60,26 +60,29 @@ def segments(raw: bytes, notes: Notes) -> Iterator[Segment]:
     """
     position, scanned = 2, False
     while True:
-        found = (_AFTER_DATA if scanned else _MARKER).search(raw, position)
-        if found is None:
-            if scanned:
-                return
-            raise IndexError("no further marker")
-        start = found.start()
-        if not scanned and raw[position:start].strip(b"\xff"):
-            notes.add(JUNK)
-        marker = raw[start + 1]
+        marker = raw[position + 1] if raw[position : position + 1] == b"\xff" else 0
+        if not 0 < marker < 0xFF:
+            found = (_AFTER_DATA if scanned else _MARKER).search(raw, position)
+            if found is None:
+                if scanned:
+                    return
+                raise IndexError("no further marker")
+            if not scanned and raw[position : found.start()].strip(b"\xff"):
+                notes.add(JUNK)
+            position = found.start()
+            marker = raw[position + 1]
         if marker in _ALONE:
-            position = start + 2
+            position += 2
             continue
         if marker == EOI:
-            yield Segment(marker, start, start + 2, start + 2)
+            yield Segment(marker, position, position + 2, position + 2)
             return
-        if scanned and start + 4 > len(raw):
+        if scanned and position + 4 > len(raw):
             return
-        (length,) = struct.unpack_from(">H", raw, start + 2)
-        yield Segment(marker, start, start + 4, start + 2 + max(length, 2))
-        position, scanned = start + 2 + max(length, 2), scanned or marker == SOS
+        length = max(2, raw[position + 2] << 8 | raw[position + 3])
+        yield Segment(marker, position, position + 4, position + 2 + length)
+        position += 2 + length
+        scanned = scanned or marker == SOS
 
 
 def header(raw: bytes) -> Probe:
@@ -170,6 +173,8 @@ class _Profile:
 
     @property
     def damaged(self) -> bool:
+        if self._sound and not self._pieces:
+            return False
         whole = len(self._pieces) == self._count and sum(map(len, self._pieces.values())) <= MAX_PROFILE
         return not (self._sound and whole)
 
