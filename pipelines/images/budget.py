@@ -12,7 +12,7 @@ from pipelines.images.geometry import Size
 
 _RGB = 3
 #: Bytes a pixel that Pillow's decoders hold beside the RGB array that is made of them.
-_PILLOW = {"png": 4, "gif": 5, "bmp": 4, "pnm": 4, "tiff": 4, "webp": 8, "avif": 16}
+_PILLOW = {"png": 4, "gif": 5, "bmp": 4, "pnm": 4, "tiff": 4, "webp": 8, "avif": 10}
 #: An animated WebP is drawn on two canvases and handed over as bytes; AVIF may be put together from a grid.
 _ANIMATED = {"webp": 12, "gif": 4}
 _CHANNELS = {"grey": 1, "rgb": 3, "palette": 1, "cmyk": 4, "other": 4}

@@ -27,7 +27,7 @@ from pipelines.images.params import ImageParams
 from pipelines.images.process import Processed, decode_rgb, process
 from pipelines.outcomes import Outcome
 
-#: Messages to a decoder: store this picture, only see whether it is sound, you may have the memory.
+#: Messages to a decoder: store these pictures, only see whether they are sound, you may have the memory.
 STORE, CHECK, GRANTED = b"S", b"C", b"G"
 #: Messages from a decoder: may I have this much memory, here is what became of it.
 NEED, DONE = b"N", b"D"
@@ -48,21 +48,22 @@ class Stream:
 
     def __init__(self, link: socket.socket) -> None:
         self.link = link
-        self._rest = b""
+        self._held, self._at = b"", 0
 
     def receive(self, size: int) -> bytes:
         """Exactly `size` bytes; EOFError when the other end is gone."""
-        if len(self._rest) < size:
-            parts, missing = [self._rest], size - len(self._rest)
+        missing = size - (len(self._held) - self._at)
+        if missing > 0:
+            parts = [self._held[self._at :]]
             while missing > 0:
                 part = self.link.recv(max(missing, _AT_ONCE))
                 if not part:
                     raise EOFError
                 parts.append(part)
                 missing -= len(part)
-            self._rest = b"".join(parts)
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
+            self._held, self._at = b"".join(parts), 0
+        self._at += size
+        return self._held[self._at - size : self._at]
 
     def send(self, *parts: bytes) -> None:
         """All parts, in one go where the socket takes them."""
@@ -113,12 +114,16 @@ def _decoder(link: socket.socket) -> NoReturn:
         os.dup2(null, 1)
         os.dup2(null, 2)  # libraries print what they think of a file; the outcome says it
         while True:
-            kind, length = ASK.unpack(stream.receive(ASK.size))
-            raw = stream.receive(length)
-            # It counts CPU time, so that it can be left running between pictures.
-            signal.setitimer(signal.ITIMER_PROF, params.limits.max_seconds)
-            _answer(stream, _result(kind, raw, params, stream))
-            del raw
+            kind, count = ASK.unpack(stream.receive(ASK.size))
+            lengths = [NUMBER.unpack(stream.receive(NUMBER.size))[0] for _ in range(count)]
+            raws = [
+                stream.receive(length) for length in lengths
+            ]  # all, before there is an answer that nobody reads yet
+            for raw in raws:
+                # It counts CPU time, so that it can be left running between pictures.
+                signal.setitimer(signal.ITIMER_PROF, params.limits.max_seconds)
+                _answer(stream, _result(kind, raw, params, stream))
+            del raws, raw
     except (EOFError, OSError):
         code = 0
     finally:

@@ -13,9 +13,11 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pipelines
 from pipelines.images import isolated
@@ -31,6 +33,9 @@ _CRASHES = frozenset(
 _OUT_OF_TIME = frozenset({signal.SIGPROF, signal.SIGXCPU})
 #: How often a picture may bring its decoder down, and how often others may.
 _MOST_CRASHES, _MOST_KILLS = 2, 5
+
+
+Result = Processed | Outcome | None
 
 
 class DecoderDied(Exception):
@@ -68,13 +73,16 @@ class Decoders:
 
     def process(self, raw: bytes) -> Processed | Outcome:
         """`pipelines.images.process` with these parameters, or the outcome of a decoder that did not live to tell."""
-        result = self._ask(STORE, raw)
-        assert result is not None, "a stored picture has an outcome"
-        return result
+        return self.process_all([raw])[0]
+
+    def process_all(self, raws: Sequence[bytes]) -> list[Processed | Outcome]:
+        """`process` for several pictures, one after another in one decoder: small ones cost less that way."""
+        results = self._ask(STORE, raws)
+        return [result for result in results if result is not None]  # which all are
 
     def check(self, raw: bytes) -> Outcome | None:
         """Why a picture cannot be decoded; None when it can."""
-        result = self._ask(CHECK, raw)
+        (result,) = self._ask(CHECK, [raw])
         assert not isinstance(result, Processed)
         return result
 
@@ -87,32 +95,42 @@ class Decoders:
         for decoder in doomed:
             decoder.end()
 
-    def _ask(self, kind: bytes, raw: bytes) -> Processed | Outcome | None:
+    def _ask(self, kind: bytes, raws: Sequence[bytes]) -> list[Result]:
+        """A result for each. Answers come one by one: the first that is missing is of the picture that a death is about."""
+        results: list[Result] = []
         crashes = kills = 0
         with self._slots:
-            while True:
-                decoder = None
+            while len(results) < len(raws):
+                decoder, known = None, len(results)
                 try:
                     decoder = self._borrow()
-                    result = decoder.ask(kind, raw, self._memory)
+                    decoder.ask(kind, raws[known:], self._memory, results)
                 except DecoderDied as death:
                     self._discard(decoder)
-                    if death.signal in _OUT_OF_TIME:
-                        return too_slow(self._params.limits)
-                    if death.signal in _CRASHES:
-                        crashes += 1
-                    else:
-                        kills += 1
-                    if crashes >= _MOST_CRASHES:
-                        name = signal.Signals(death.signal).name
-                        return failed("decoder_died", detail=f"its decoder ended with {name}, {crashes} times")
-                    if kills >= _MOST_KILLS:
-                        detail = "its decoder was killed from outside each time; the machine may be short of memory"
-                        return failed("decoder_killed", "transient", detail)
+                    if len(results) > known:
+                        crashes = kills = 0
+                    crashes += death.signal in _CRASHES
+                    kills += death.signal not in _CRASHES
+                    outcome = self._verdict(death, crashes, kills)
+                    if outcome is not None:
+                        results.append(outcome)
+                        crashes = kills = 0
                 else:
                     with self._lock:
                         self._idle.append(decoder)
-                    return result
+        return results
+
+    def _verdict(self, death: DecoderDied, crashes: int, kills: int) -> Outcome | None:
+        """What a picture comes to whose decoder died, so often by itself and so often not; None if it is to be tried again."""
+        if death.signal in _OUT_OF_TIME:
+            return too_slow(self._params.limits)
+        if crashes >= _MOST_CRASHES:
+            name = signal.Signals(death.signal).name
+            return failed("decoder_died", detail=f"its decoder ended with {name}, {crashes} times")
+        if kills >= _MOST_KILLS:
+            detail = "its decoder was killed from outside each time; the machine may be short of memory"
+            return failed("decoder_killed", "transient", detail)
+        return None
 
     def _borrow(self) -> _Decoder:
         with self._lock:
@@ -149,25 +167,26 @@ class _Decoder:
         with suppress(OSError):  # if it is gone already, the first picture will notice
             self._stream.send(NUMBER.pack(len(form)), form)
 
-    def ask(self, kind: bytes, raw: bytes, memory: _Memory) -> Processed | Outcome | None:
-        """What became of a picture; `DecoderDied` when that will not be known."""
+    def ask(self, kind: bytes, raws: Sequence[bytes], memory: _Memory, results: list[Result]) -> None:
+        """Append what became of each picture; `DecoderDied` when the next will not be known."""
         granted = 0
         try:
-            self._stream.send(ASK.pack(kind, len(raw)), raw)
-            while True:
-                message, first, second = ANSWER.unpack(self._stream.receive(ANSWER.size))
-                if message == DONE:
-                    break
-                granted = memory.take(first)
-                self._stream.send(GRANTED)
-            form, data = json.loads(self._stream.receive(first)), self._stream.receive(second)
+            self._stream.send(ASK.pack(kind, len(raws)), *(NUMBER.pack(len(raw)) for raw in raws), *raws)
+            for _ in raws:
+                while True:
+                    message, first, second = ANSWER.unpack(self._stream.receive(ANSWER.size))
+                    if message == DONE:
+                        break
+                    granted = memory.take(first)
+                    self._stream.send(GRANTED)
+                form, data = json.loads(self._stream.receive(first)), self._stream.receive(second)
+                memory.give(granted)
+                granted = 0
+                results.append(_result(form, data))
         except (EOFError, OSError):
             raise DecoderDied(self.end()) from None
         finally:
             memory.give(granted)
-        if not form:
-            return None
-        return Outcome(**form) if "status" in form else Processed(data=data, **form)
 
     def end(self) -> int | None:
         """End the process, if it has not ended; its wait status the first time, None where nobody knows."""
@@ -178,6 +197,12 @@ class _Decoder:
         status = self._server.end(self._number)
         self._stream.link.close()
         return status
+
+
+def _result(form: dict[str, Any], data: bytes) -> Result:
+    if not form:
+        return None
+    return Outcome(**form) if "status" in form else Processed(data=data, **form)
 
 
 class _Server:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from pydantic import Field
 from pipelines.config import Section
 from pipelines.errors import UserError
 from pipelines.images.documents import stored_document
-from pipelines.images.isolation import Decoders, DecodersClosed
+from pipelines.images.isolation import Decoders
 from pipelines.images.params import ImageParams
 from pipelines.images.process import Processed
 from pipelines.outcomes import Outcome, failed, internal_error
@@ -44,6 +44,8 @@ from pipelines.storage import canonical_json
 
 #: Records in flight between the reading thread and the writer of one unit.
 WINDOW = 64
+#: Records that a thread hands to a decoder at a time, and their bytes.
+BATCH, BATCH_BYTES = 8, 1 << 20
 
 
 class IngestParams(Section):
@@ -130,7 +132,17 @@ def _processed(
 ) -> Generator[tuple[dict[str, Any], Processed | Outcome], None, None]:
     """Rows with what became of them, in plan order. Threads read and hash, and wait for the processes that decode."""
 
-    def work(place: int, row: dict[str, Any]) -> Processed | Outcome:
+    def work(places: range) -> list[Processed | Outcome]:
+        """A few records at a time: decoders answer small pictures faster than one is asked for."""
+        found = [encoded(place, rows[place]) for place in places]
+        made = iter(decoders.process_all([raw for raw in found if isinstance(raw, bytes)]))
+        return [
+            twins.settled(rows[place], next(made)) if isinstance(raw, bytes) else raw
+            for place, raw in zip(places, found, strict=True)
+        ]
+
+    def encoded(place: int, row: dict[str, Any]) -> bytes | Outcome:
+        """The bytes to decode, or what became of the record without them."""
         if row.get("problem") is not None:
             return Outcome(**row["problem"])
         if (fate := twins.known(row)) is not None:
@@ -139,16 +151,13 @@ def _processed(
         if row["length"] > limit:  # known before it is read into memory
             return failed("too_many_bytes", "policy", f"{row['length']} bytes, the limit is {limit}")
         try:
-            raw: bytes | Outcome = read(place, row)
-        except DecodersClosed:
-            raise
+            return read(place, row)
         except OSError as error:
             return unreadable(error)
         except MemoryError:
             return failed("out_of_memory", "transient", "there was no memory to read it")
         except Exception as error:
             return internal_error(error)
-        return raw if isinstance(raw, Outcome) else twins.settled(row, decoders.process(raw))
 
     def read(place: int, row: dict[str, Any]) -> bytes | Outcome:
         record = _record(row)
@@ -164,12 +173,25 @@ def _processed(
     pool = ThreadPoolExecutor(params.threads)
     with Decoders(params.image, params.threads) as decoders:
         try:
-            for start in range(0, len(rows), WINDOW):
-                window = rows[start : start + WINDOW]
-                yield from zip(window, pool.map(work, range(start, start + len(window)), window), strict=True)
+            batches = _batches(rows, params.threads)
+            while window := list(itertools.islice(batches, WINDOW // BATCH)):
+                for places, made in zip(window, pool.map(work, window), strict=True):
+                    yield from zip((rows[place] for place in places), made, strict=True)
         finally:
             decoders.close()  # whoever waits for one gives up
             pool.shutdown(cancel_futures=True)
+
+
+def _batches(rows: Sequence[dict[str, Any]], threads: int) -> Iterator[range]:
+    """Places of rows in runs that one thread takes at a time: few where there are few, and none of many bytes."""
+    most, start, held = min(BATCH, max(1, len(rows) // (4 * threads))), 0, 0
+    for place, row in enumerate(rows):
+        if place > start and (place - start >= most or held + row["length"] > BATCH_BYTES):
+            yield range(start, place)
+            start, held = place, 0
+        held += row["length"]
+    if start < len(rows):
+        yield range(start, len(rows))
 
 
 def _record(row: dict[str, Any]) -> Record:

@@ -16,9 +16,10 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,6 +35,7 @@ from pipelines.images.isolation import Decoders
 from pipelines.images.phash import phash
 from pipelines.images.probe import Probe, probe
 from pipelines.images.process import pixel_sha256
+from pipelines.stages.ingest import BATCH
 from tests.bench.hostile import decoder_seconds
 from tests.images.making import encoded
 
@@ -50,7 +52,7 @@ def bare(raw: bytes, params: ImageParams) -> bytes:
     return simplejpeg.encode_jpeg(pixels, quality=params.quality, colorsubsampling=params.subsampling)
 
 
-def seconds(work: Callable[[bytes], object], images: list[bytes]) -> float:
+def seconds(work: Callable[[Any], object], images: Sequence[Any]) -> float:
     start = time.process_time()
     for raw in images:
         work(raw)
@@ -87,6 +89,11 @@ def parts(images: list[bytes]) -> None:
         print(f"{name:28s} {(time.process_time() - start) / len(images) * 1e6:8.1f} us per image")
 
 
+def batches(images: list[bytes]) -> list[list[bytes]]:
+    """Pictures as `ingest` hands them to a decoder."""
+    return [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+
+
 def isolated(images: list[bytes], params: ImageParams) -> None:
     """The same pictures here and in decoders, in alternating blocks."""
     added, ours, theirs = [], 0.0, 0.0
@@ -95,10 +102,10 @@ def isolated(images: list[bytes], params: ImageParams) -> None:
             part = images[block * BLOCK : (block + 1) * BLOCK] or images[:BLOCK]
             decoders.process(part[0])
             before = decoder_seconds(psutil.Process())
-            apart = seconds(decoders.process, part) + decoder_seconds(psutil.Process()) - before
+            apart = seconds(decoders.process_all, batches(part)) + decoder_seconds(psutil.Process()) - before
             added.append((apart - seconds(lambda raw: process(raw, params), part)) / len(part))
             start = time.monotonic()
-            list(pool.map(decoders.process, part))
+            list(pool.map(decoders.process_all, batches(part)))
             middle = time.monotonic()
             list(pool.map(lambda raw: process(raw, params), part))
             ours, theirs = ours + middle - start, theirs + time.monotonic() - middle

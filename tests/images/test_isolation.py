@@ -66,6 +66,18 @@ def test_a_picture_that_takes_too_long_is_ended_and_the_next_one_is_not() -> Non
         assert decoders.process(b"") == process(b"", SLOW)
 
 
+def test_one_bad_picture_of_several_takes_none_with_it() -> None:
+    params = SLOW.model_copy(update={"limits": ImageLimits(max_seconds=0.5, max_pixels=60_000_000)})
+    quick = [b"", encoded(picture(8, 8), "GIF")[:20], b"text"]
+    with Decoders(params, 1) as decoders:
+        found = decoders.process_all([*quick, PHOTO, *quick])
+    assert [made.reason if isinstance(made, Outcome) else "kept" for made in found] == [
+        *(process(raw, params).reason for raw in quick),  # type: ignore[union-attr]
+        "too_slow",
+        *(process(raw, params).reason for raw in quick),  # type: ignore[union-attr]
+    ]
+
+
 def test_a_stopped_machine_loses_no_picture() -> None:
     with Decoders(ImageParams(limits=ImageLimits(max_seconds=0.5)), 1) as decoders:
         decoders.process(PHOTO)
