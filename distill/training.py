@@ -28,7 +28,9 @@ Row = dict[str, float | int]
 #: Steps between two looks at the loss on a GPU, which has to be waited for; on a CPU every step is looked at.
 LOOK_EVERY = 50
 #: A training that ends at so many times the loss of a network without an opinion has diverged, though its numbers are finite.
-HOPELESS, LEAST_BLANK = 1000.0, 0.01
+HOPELESS, LEAST_BLANK = 100.0, 0.01
+#: The same for the look after the last step, in eval mode: statistics of a few steps alone may put a sound network far off.
+SENSELESS = 100_000.0
 #: Share of the learning rate that a warm-up starts from (SRe2L's Tiny-ImageNet teachers).
 WARMUP_START = 0.01
 
@@ -176,11 +178,10 @@ class Trainer:
             # What the last step did shows in no loss of the training: its batch is looked at once more.
             last = self._final_loss(epoch, views, *self._bounds[-1])
             unsure_loss = float(blank) / len(views)
-            for loss_told in (train_loss, last):
-                if not loss_told <= HOPELESS * max(unsure_loss, LEAST_BLANK):
+            for found, limit in ((train_loss, HOPELESS), (last, SENSELESS)):
+                if not found <= limit * max(unsure_loss, LEAST_BLANK):
                     raise self._diverged(
-                        f"its loss ended at {loss_told:.3g}, where a network without an opinion has {unsure_loss:.3g}",
-                        rate,
+                        f"its loss ended at {found:.3g}, where a network without an opinion has {unsure_loss:.3g}", rate
                     )
         self.epoch += 1
         row: Row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss}

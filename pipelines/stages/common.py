@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from augment.values import require_spread
 from distill.errors import DivergedError
 from pipelines.errors import UserError
 from pipelines.runtime.finished import Finished
@@ -160,6 +161,12 @@ def load_teacher(job: Job[Any], device: torch.device) -> Teacher:
         )
     model.to(device).eval().requires_grad_(False)
     mean, std = tuple(facts["mean"]), tuple(facts["std"])
+    try:
+        require_spread(mean, std)
+    except ValueError as error:
+        raise UserError(
+            f"the teacher in {squeeze.storage.url} is broken: {error}; run again: limbeck run squeeze"
+        ) from None
     return Teacher(model, facts["network"], facts["classes"], facts["image_size"], mean, std)
 
 

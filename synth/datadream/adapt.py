@@ -35,7 +35,7 @@ from synth.errors import SynthError
 #: Steps between two looks at the loss on a device that has to be waited for.
 LOOK_EVERY = 50
 #: An adapter that ends at so many times the loss of predicting nothing has diverged, though its numbers are finite.
-HOPELESS = 1000.0
+HOPELESS = 100.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from synth.errors import SynthError
 from synth.family.config import Budget
 
 #: A training that ends at so many times the loss it began with has diverged, though its numbers are finite.
-HOPELESS = 1000.0
+HOPELESS = 100.0
 
 
 class Part(Protocol):
