@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.errors import UserError
+from pipelines.locations import is_url
 from pipelines.shards.members import COMPRESSED
 from pipelines.sources.base import is_hidden, resolve
 from pipelines.storage import Storage
@@ -35,7 +38,7 @@ def open_files(path: str, endings: tuple[str, ...], what: str, hidden: Callable[
     url = resolve(path).rstrip("/")
     parent, _, name = url.rpartition("/")
     folder = Storage(parent or ("/" if url.startswith("/") else "."))
-    files = _found(url, path, name, folder, endings, what, hidden)
+    files = _regular(_found(url, path, name, folder, endings, what, hidden), path, what)
     if files.names and not files.storage.serves_parts(files.names[0]):
         raise UserError(
             f"the server of {path} sends whole files only (it takes no range requests), and a {what} is read in parts; "
@@ -55,7 +58,7 @@ def _found(
     if url.lower().endswith(endings) and not folder.exists(name):
         raise UserError(f"no {what} at {path}; check the path of this source")
     storage = Storage(url)
-    files, passed = _sorted_out(storage.list(), endings, hidden)
+    files, passed = _sorted_out(storage, endings, hidden)
     _refuse_compressed([file for file in passed["compressed"] if not _has_twin(file, files)], path)
     if not files:
         there = ", ".join(f"{len(names)} {reason}" for reason, names in passed.items() if names)
@@ -66,11 +69,11 @@ def _found(
 
 
 def _sorted_out(
-    names: Sequence[str], endings: tuple[str, ...], hidden: Callable[[str], bool]
+    storage: Storage, endings: tuple[str, ...], hidden: Callable[[str], bool]
 ) -> tuple[list[str], dict[str, list[str]]]:
     files: list[str] = []
-    passed: dict[str, list[str]] = {"hidden": [], "compressed": [], "other_file": []}
-    for name in names:
+    passed: dict[str, list[str]] = {"hidden": [], "compressed": [], "link_not_followed": [], "other_file": []}
+    for name in storage.list():
         low = name.lower()
         if hidden(name):
             passed["hidden"].append(name)
@@ -78,6 +81,8 @@ def _sorted_out(
             files.append(name)
         elif low.endswith(tuple(COMPRESSED)):
             passed["compressed"].append(name)
+        elif storage.is_local and (storage.root / name).is_dir():
+            passed["link_not_followed"].append(name)
         elif name.rpartition("/")[2] != "classes.json":
             passed["other_file"].append(name)
     return files, passed
@@ -105,20 +110,21 @@ def _matching(url: str, path: str, endings: tuple[str, ...], what: str) -> Files
     """The files that a pattern names. What braces spell out has to be there."""
     parts = url.split("/")
     first = next(place for place, part in enumerate(parts) if _MAGIC.search(part))
+    here = not is_url(url)
+    while here and first + 1 < len(parts) and Path("/".join(parts[: first + 1])).expanduser().is_dir():
+        first += 1  # a folder whose own name holds such signs
     storage = Storage("/".join(parts[:first]) or ("/" if url.startswith("/") else "."))
-    there = storage.list()
+    there = () if here else frozenset(storage.list())
     found: dict[str, None] = {}
     missing = []
     for name in _spelled(parts[first:]):
-        if name in there:
+        wanted = name.split("/")
+        if here:
+            matching = sorted(_below(storage.root, "", wanted))
+        elif name in there:
             matching = [name]
         else:
-            wanted = name.split("/")
-            matching = [
-                file
-                for file in there
-                if len(inside := file.split("/")) == len(wanted) and all(map(fnmatchcase, inside, wanted))
-            ]
+            matching = [file for file in there if _is_like(file.split("/"), wanted)]
         if not matching:
             missing.append(name)
         found.update(dict.fromkeys(matching))
@@ -132,6 +138,44 @@ def _matching(url: str, path: str, endings: tuple[str, ...], what: str) -> Files
             f"{refused[0]} at {path} is no {what} ({' or '.join(endings)}); narrow the pattern of this source"
         )
     return Files(storage, sorted(found), Counter())
+
+
+def _is_like(inside: Sequence[str], wanted: Sequence[str]) -> bool:
+    return len(inside) == len(wanted) and all(map(fnmatchcase, inside, wanted))
+
+
+def _below(root: Path, folder: str, wanted: Sequence[str]) -> Iterator[str]:
+    """Relative paths of the local files that a pattern's parts name; only folders that it names are looked into."""
+    first, *rest = wanted
+    start = root / folder
+    if os.path.lexists(start / first):
+        names = [first]
+    else:
+        names = [entry.name for entry in os.scandir(start) if fnmatchcase(entry.name, first)] if start.is_dir() else []
+    for name in names:
+        path = f"{folder}/{name}" if folder else name
+        if not rest:
+            yield path
+        elif (root / path).is_dir():
+            yield from _below(root, path, rest)
+
+
+def _regular(files: Files, path: str, what: str) -> Files:
+    """The files less those that are none: opening a pipe would wait for ever. Links that lead nowhere stay, to be told."""
+    if not files.storage.is_local:
+        return files
+    names, passed = [], files.passed.copy()
+    for name in files.names:
+        place = files.storage.root / name
+        if place.is_file() or not place.exists():
+            names.append(name)
+        elif place.is_dir():
+            passed["link_not_followed" if place.is_symlink() else "folder"] += 1
+        else:
+            passed["not_a_file"] += 1
+    if not names:
+        raise UserError(f"no {what} at {path}: what is called so is no file; check the path of this source")
+    return Files(files.storage, names, passed)
 
 
 def _spelled(parts: Sequence[str]) -> Iterator[str]:

@@ -52,6 +52,7 @@ class ParquetSource:
         self._storage, self._files, self._beside = open_files(params.path, _ENDINGS, "parquet file", _is_hidden)
         self._rows = RowReader(self._storage, self._image_column)
         self._passed: Counter[str] = Counter()
+        self._names_of: dict[str, Names] | None = None
 
     def scan(self, max_bytes: int | None = None) -> Iterator[Record]:
         """Files by name, rows in file order. What a damaged row group does not give is a row each, too."""
@@ -140,6 +141,8 @@ class ParquetSource:
 
     def _stated(self) -> dict[str, Names]:
         """The class names by index for the labels of each file; `UserError` that names every file that is unfit."""
+        if self._names_of is not None:
+            return self._names_of
         found: dict[str, Names] = {}
         wrong = []
         for file in self._files:
@@ -163,6 +166,7 @@ class ParquetSource:
                 f"{len(wrong)} of {len(self._files)} tables at {self._storage.url} cannot be used: "
                 f"{'; '.join(wrong[:_SHOWN])}{more}. Mend them or move them away"
             )
+        self._names_of = found
         return found
 
     def _fault(self, file: str, schema: pa.Schema) -> str | None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pipelines.outcomes import Outcome, failed
 from pipelines.remote import RemoteError
 from pipelines.sources.base import unreadable
+from pipelines.sources.folder_walk import readable
 from pipelines.storage import Storage
 
 #: Bytes of a batch, about: rows differ in size, and a row is never cut.
@@ -25,6 +26,8 @@ _BATCH_ROWS = 1024
 _KEPT_BYTES = 256 << 20
 #: Row groups that are open for reading on, per process and source.
 _OPEN = 4
+#: Files whose footers are kept, per process and source.
+_TABLES = 16
 #: What pyarrow raises for a file that is not as it says.
 DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError)
 
@@ -42,9 +45,10 @@ class Batch(NamedTuple):
 def open_table(storage: Storage, file: str) -> pq.ParquetFile:
     """The file with its footer read and nothing else. Raises one of `DAMAGE`."""
     local = storage.local_path(file)
+    named = local is not None and readable(str(local)) == str(local)  # pyarrow takes no name that is not UTF-8
     # Through a buffer and not ahead: else a whole row group is in memory at once. Few writers store checksums of pages.
     return pq.ParquetFile(
-        local if local is not None else storage.open(file),
+        local if named else storage.open(file),
         buffer_size=1 << 20,
         pre_buffer=False,
         page_checksum_verification=True,
@@ -100,6 +104,7 @@ class RowReader:
         self._kept: OrderedDict[tuple[str, int, int], pa.Array] = OrderedDict()  # by file, group, first row
         self._bytes = 0
         self._running: OrderedDict[tuple[str, int], tuple[Iterator[Batch], int]] = OrderedDict()  # and the rows read
+        self._tables: OrderedDict[str, pq.ParquetFile] = OrderedDict()
         self._lock = threading.Lock()
 
     def cell(self, file: str, group: int, row: int) -> pa.Scalar:
@@ -120,7 +125,7 @@ class RowReader:
         """Read on to the batch that holds the row; from the start of its group where that lies behind."""
         reading, ahead = self._running.pop((file, group), (None, 0))
         if reading is None or row < ahead:
-            reading, ahead = group_batches(open_table(self._storage, file), group, [self._column]), 0
+            reading, ahead = group_batches(self._table(file), group, [self._column]), 0
         for batch in reading:
             if batch.rows is None:
                 raise OSError(batch.problem.detail if batch.problem else "")
@@ -133,6 +138,13 @@ class RowReader:
                     self._running.popitem(last=False)
                 return column[row - batch.start]
         raise OSError("the table has fewer rows than it had")
+
+    def _table(self, file: str) -> pq.ParquetFile:
+        table = self._tables.pop(file, None)
+        self._tables[file] = table = table or open_table(self._storage, file)
+        while len(self._tables) > _TABLES:
+            self._tables.popitem(last=False)
+        return table
 
     def _keep(self, key: tuple[str, int, int], column: pa.Array) -> None:
         if key in self._kept:

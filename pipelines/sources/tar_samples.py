@@ -20,6 +20,7 @@ from pipelines.shards.members import image_ending, is_litter, split_name
 from pipelines.shards.walker import TarDamage, TarMember, TarWalker
 from pipelines.sources.base import too_many_bytes
 from pipelines.sources.folder_walk import readable
+from pipelines.workspace import workspace
 
 #: Members that describe an image.
 SIDES = ("cls", "txt", "json")
@@ -89,7 +90,7 @@ class SamplesOfTar:
         return self._last
 
     def __iter__(self) -> Iterator[TarSample]:
-        with tempfile.SpooledTemporaryFile(_SPOOL) as spool:
+        with tempfile.SpooledTemporaryFile(_SPOOL, dir=str(workspace())) as spool:
             file = cast(BinaryIO, spool)
             for run in self._runs():
                 pickle.dump(run, file, pickle.HIGHEST_PROTOCOL)

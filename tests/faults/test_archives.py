@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -307,3 +308,39 @@ def test_lint_knows_the_same_endings_and_the_same_tails(tmp_path: Path) -> None:
     assert found[("foreign_image", "a.tar:b.heic")] == 1
     assert {where for code, where in found if code == "data_after_end"} == {"a.tar", "b.tar"}
     assert {where for code, where in found if code == "no_image"} == {"a.tar:d"}
+
+
+def test_pipes_are_not_waited_for_and_links_to_nothing_are_told(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(UserError, match="what is called so is no file"):
+        open_source(TarParams(path=str(tmp_path / "pipe.tar")))
+    (tmp_path / "far").mkdir()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/folder").symlink_to(tmp_path / "far")
+    os.mkfifo(tmp_path / "in/pipe.tar")
+    source = opened(tmp_path / "in", ("0.jpg", b"0"))
+    assert len(told(source)) == 1
+    assert source.passed_over() == Counter(not_a_file=1, link_not_followed=1)
+    (tmp_path / "in/lost.tar").symlink_to("nowhere.tar")
+    (tmp_path / "in/loop.tar").symlink_to("loop.tar")
+    with pytest.raises(UserError, match=r"2 of 3 tars .*lost\.tar \(cannot be read: .*loop\.tar \(cannot be read: "):
+        told(open_source(TarParams(path=str(tmp_path / "in"))))
+
+
+def test_names_of_tars_may_hold_anything(tmp_path: Path) -> None:
+    for name in ("zip::a.tar", "b{1}.tar", "c [2024].tar", "d\n.tar", os.fsdecode(b"caf\xe9.tar")):
+        folder = tmp_path / f"x::y [{len(name)}]"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(tar_bytes(("0.jpg", b"0")))
+        for path in (folder / name, folder / "*.tar"):
+            source = open_source(TarParams(path=str(path)))
+            records = list(source.scan())
+            assert {source.read(record) for record in records} == {b"0"}
+            assert all(record.file.encode() and record.source.encode() for record in records)
+
+
+def test_a_pattern_looks_only_into_the_folders_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/a.tar").write_bytes(b"no tar at all")
+    (tmp_path / "a.tar").write_bytes(SOUND)
+    assert len(list(open_source(TarParams(path=str(tmp_path / "*.tar"))).scan())) == 4

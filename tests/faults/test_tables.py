@@ -267,3 +267,13 @@ def test_a_column_is_named_whole_even_with_dots(tmp_path: Path) -> None:
     table = written(tmp_path, {"image": IMAGES, "image.bytes": ["x"] * 6, "img.png": IMAGES[::-1]})
     assert all_read(opened(table)) == IMAGES
     assert all_read(open_source(ParquetParams(path=str(table), image_column="img.png"))) == IMAGES[::-1]
+
+
+def test_names_of_tables_may_hold_anything_and_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.parquet")
+    name = os.fsdecode(b"caf\xe9.parquet")
+    written(tmp_path, {"image": IMAGES}).replace(tmp_path / name)
+    source = opened(tmp_path)
+    assert all_read(source) == IMAGES
+    assert {record.source.partition("#")[0] for record in source.scan()} == {"caf\\xe9.parquet"}
+    assert source.passed_over() == Counter(not_a_file=1)
