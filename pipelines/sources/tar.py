@@ -155,10 +155,10 @@ class TarSource:
     def _refusal(self, damaged: list[str]) -> str:
         count = len(damaged)
         more = f"; and {count - _SHOWN} more" if count > _SHOWN else ""
+        head = "" if self._params.damaged == "head" else ", or set damaged: head in this source to take what is sound"
         return (
             f"{count} of {len(self._files)} tars at {self._storage.url} cannot be read to their end: "
-            f"{'; '.join(damaged[:_SHOWN])}{more}. Fetch them again, move them away, or set damaged: head in this source "
-            "to take what comes before the damage"
+            f"{'; '.join(damaged[:_SHOWN])}{more}. Fetch them again or move them away{head}"
         )
 
 
