@@ -66,12 +66,21 @@ def check_stage(storage: Storage, files: list[str], findings: Findings) -> Finis
                 findings.error("missing_file", path, "the stage left it but it is not there")
         elif (of_datasets.get(path) or file_sum(storage, path)) != known:
             findings.error("file_changed", path, "it is not the file that the stage left: its SHA-256 is another")
-    known_paths = named.keys() | of_datasets.keys() | {STAGE_FILE, CONFIG_FILE}
-    for path in files:
-        shard_like = (path.endswith((".tar", ".parquet")) and "/shards/" in f"/{path}") or "/meta/" in f"/{path}"
-        if path not in known_paths and not path.startswith(f"{LEDGER}/") and not shard_like:
-            findings.warning("leftover_file", path, "no record of the stage names it")
+    _unnamed(files, named.keys() | of_datasets.keys() | {STAGE_FILE, CONFIG_FILE}, stage.parts(), findings)
     return stage
+
+
+def _unnamed(files: list[str], named: set[str], parts: Iterable[str], findings: Findings) -> None:
+    """What no record names, outside of the datasets, which are looked after by themselves."""
+    prefixes = [f"{part}/" if part else "" for part in parts]
+    inside = tuple(f"{prefix}{folder}/" for prefix in prefixes for folder in ("shards", "meta"))
+    for path in files:
+        if path in named or path.startswith((f"{LEDGER}/", *inside)):
+            continue
+        if f"/{path}".rpartition("/")[0].endswith(("/shards", "/meta")) and path.endswith((".tar", ".parquet")):
+            findings.error("unnamed_shard", path, "no index names it, so no reader sees it")
+        else:
+            findings.warning("leftover_file", path, "no record of the stage names it")
 
 
 def _name(storage: Storage) -> str:

@@ -338,3 +338,15 @@ def test_a_finished_stage_looks_at_its_small_files_without_being_asked(place: Pa
     swap_names(data / "split/train/classes.json")
     execute(stage, job, SerialRunner)
     assert_same(tree(data / "split"), clean)
+
+
+def test_lint_names_what_lies_in_a_stage_and_belongs_to_nothing(data: Path) -> None:
+    shutil.copytree(data / "split/test", data / "split/old")
+    (data / "split/old/index.json").unlink()
+    (data / "squeeze/meta").mkdir()
+    (data / "squeeze/meta/note.txt").write_text("mine")
+    found = {(finding.severity, finding.code, finding.where) for finding in lint_all(str(data)).findings}
+    assert ("error", "unnamed_shard", "split/old/shards/split-000000.tar") in found
+    assert ("error", "unnamed_shard", "split/old/meta/split-000000.parquet") in found
+    assert ("warning", "leftover_file", "squeeze/meta/note.txt") in found
+    assert ("warning", "leftover_file", "split/old/classes.json") in found
