@@ -6,6 +6,7 @@ told apart by the hash of their bytes. A scene's bytes are binary PPM, so no enc
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from pipelines.sources.composing.words import noun_of
 from pipelines.sources.params import ComposedParams
 from pipelines.storage import canonical_json
 
+log = logging.getLogger(__name__)
+
 #: Images of a class that are tried before the base is said to be unfit.
 _TRIES = 16
 #: Cut-outs kept in memory; one of a 28 px image takes 0.2 MB.
@@ -38,11 +41,12 @@ class ComposedSource:
         self._params = params
         self._base = base
         self._names = base.classes()
+        self._unusable = 0
         self._pools: dict[str, list[Record]] | None = None
         self._cutouts: OrderedDict[bytes, Cutout | None] = OrderedDict()
         self._lock = threading.Lock()
-        if not self._names:
-            raise UserError(f"the base at {redacted(params.path)} has no class names; give them in `base.classes`")
+        if not self._names:  # text labels are names that only the records state
+            self._pools = self._scanned()
         if unknown := sorted(set(params.nouns) - set(self._names)):
             raise UserError(f"nouns names {unknown[0]!r}, which is no class; there is {', '.join(self._names)}")
 
@@ -78,7 +82,8 @@ class ComposedSource:
         return list(self._names)
 
     def passed_over(self) -> Counter[str]:
-        return Counter()
+        """Images of the base that no scene can show; each was said to be bad by the base."""
+        return +Counter(unusable_base=self._unusable)
 
     def scene(self, index: int) -> Scene:
         """The scene of this number, painted anew."""
@@ -126,10 +131,22 @@ class ComposedSource:
     def _scanned(self) -> dict[str, list[Record]]:
         found: dict[str, dict[bytes, Record]] = {name: {} for name in self._names}
         splits: set[str | None] = set()
+        self._unusable = numbers = 0
         for record in self._base.scan():
-            if record.problem is None and record.label_name is not None and record.sha256 is not None:
-                found[record.label_name].setdefault(record.sha256, record)
+            if record.problem is not None or record.sha256 is None:
+                self._unusable += 1
+            elif record.label_name is not None:
+                found.setdefault(record.label_name, {}).setdefault(record.sha256, record)
                 splits.add(record.split)
+            else:
+                numbers += record.label is not None
+        if not found or numbers:
+            raise UserError(
+                f"the base at {redacted(self._params.path)} has no class names; give them in `base.classes`"
+            )
+        self._names += sorted(set(found).difference(self._names))
+        if self._unusable:
+            log.warning("%s: %d images of the base cannot be used", redacted(self._params.path), self._unusable)
         if len(splits) > 1:
             told = ", ".join(sorted(str(split) for split in splits))
             raise UserError(

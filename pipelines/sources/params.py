@@ -1,4 +1,9 @@
-"""How a user names a source in `params.yaml`: a `type`, a `path`, and what that type needs."""
+"""How a user names a source in `params.yaml`: a `type`, a `path`, and what that type needs.
+
+What a label says is one rule for all (`pipelines.sources.labels`): a number is an index into the names that its own file or
+folder states, text is a name, -1 and null say nothing. Sources are merged by name. Numbers without any names are called "0",
+"1", ...; beside a source with names they are refused until `classes` names them.
+"""
 
 from __future__ import annotations
 
@@ -57,9 +62,10 @@ class FolderParams(_Common):
 class TarParams(_Common):
     """One tar or a folder of tars, WebDataset style: members that share a name up to the first dot are a sample.
 
-    The label is a `.cls` member (number or class name) or `label_key` of `.json`; the caption `.txt` or `caption_key`.
-    What `.json` says is kept when it has COCO `annotations`.
-    Class names come from `classes`, else from a `classes.json` beside the tars.
+    The label is a `.cls` member (digits are an index, other text a name) or `label_key` of `.json` (a number is an index,
+    text a name, digits or not); the caption `.txt` or `caption_key`. What `.json` says is kept when it has COCO `annotations`.
+    Class names come from `classes`, else from the nearest `classes.json` in the folder of the tar or above it, for a folder
+    `shards` also beside it; without one a `label_name` in `.json` names the index, and text labels are names.
 
     Members of a sample may lie apart, joined archives are read one after the other, and links lead to what they name
     inside the archive. Of several images of one sample (`a.left.jpg` and `a.right.jpg`, `a.jpg` and `a.png`, `photo.1.jpg`
@@ -80,8 +86,9 @@ class ParquetParams(_Common):
     """One parquet file, a folder of them or a pattern, with image bytes in a column or paths to image files.
 
     `image_column` holds bytes (or lists of them, or base64), or Hugging Face's struct of `bytes` and `path`; `path_column`
-    paths relative to the parquet file, which may not lead out of this source's folder. Exactly one is given. Labels are
-    numbers or names; names from Hugging Face's metadata are used, and a folder `COLUMN=VALUE` gives its files that label.
+    paths relative to the parquet file, which may not lead out of this source's folder. Exactly one is given. Labels in
+    a column of numbers are indices, those in a column of text are names, digits or not; each file's indices count in its own
+    ClassLabel names (Hugging Face's metadata), and a folder `COLUMN=VALUE` gives its files that label.
     Files that are no sound parquet are all named and refused; rows that a damaged row group does not give fail one by one.
     """
 
@@ -101,7 +108,7 @@ class ParquetParams(_Common):
 class IdxParams(_Common):
     """The MNIST family: `images` and `labels` are IDX files in the folder `path`, plain or gzipped.
 
-    Class names come from `classes`, else from a `classes.json` in the folder. `sha256` (hex, by file name) is checked
+    A label is an index. Class names come from `classes`, else from a `classes.json` in the folder. `sha256` (hex, by file name) is checked
     before anything is read from a file.
     """
 

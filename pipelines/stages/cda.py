@@ -40,9 +40,11 @@ from pipelines.stages.common import (
     stage_digest,
     torch_device,
 )
-from pipelines.stages.distilled import shuffled_keys
+from pipelines.stages.distilled import set_name, shuffled_keys
 from pipelines.storage import canonical_json
 
+#: Real images to start from: keys by class, by the number of the set.
+Starts = dict[int, list[list[str]]]
 LOSSES = "losses.csv"
 #: Images in one step by side length: small images fill a machine only in company.
 IMAGES_PER_STEP = {32: 1000, 64: 400}
@@ -53,6 +55,12 @@ class CdaParams(Section):
 
     ipc: int = Field(10, ge=1, le=10_000, description="distilled images per class")
     recover: RecoverConfig = RecoverConfig()
+    seeds: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="sets distilled, each from a seed of its own; with one, no ± holds chance in distilling",
+    )
     class_chunk: int = Field(100, ge=1, description="classes of one group; BN statistics couple its images")
     slots_per_unit: int | Literal["auto"] = Field("auto", description="IPC slots recovered in one step; auto by size")
     init: Literal["noise", "real"] = Field("real", description="where recovery starts")
@@ -76,13 +84,15 @@ class Cda(Stage[CdaParams]):
         inputs = {"squeeze": stage_digest(job, "squeeze"), "train": dataset_digest(train)}
         block = self._slots_per_unit(job, min(len(classes), params.class_chunk))
         units: list[Unit] = []
-        for first in range(0, params.ipc, block):
-            slots = list(range(first, min(first + block, params.ipc)))
-            for start in range(0, len(classes), params.class_chunk):
-                chunk = list(range(start, min(start + params.class_chunk, len(classes))))
-                payload = {"slots": slots, "classes": chunk, "inputs": inputs}
-                units.append(Unit(f"cda-{len(units):06d}", payload))
-        return Plan(units, facts={"classes": classes, "ipc": params.ipc})
+        for number in range(params.seeds):
+            before = len(units)
+            for first in range(0, params.ipc, block):
+                slots = list(range(first, min(first + block, params.ipc)))
+                for start in range(0, len(classes), params.class_chunk):
+                    chunk = list(range(start, min(start + params.class_chunk, len(classes))))
+                    payload = {"set": number, "slots": slots, "classes": chunk, "inputs": inputs}
+                    units.append(Unit(f"{set_name(number)}-{len(units) - before:06d}", payload))
+        return Plan(units, facts={"classes": classes, "ipc": params.ipc, "seeds": params.seeds})
 
     def _slots_per_unit(self, job: Job[CdaParams], group: int) -> int:
         if job.params.slots_per_unit != "auto":
@@ -101,7 +111,7 @@ class Cda(Stage[CdaParams]):
                 "such as convnet3_w128 or resnet18, then: limbeck run squeeze"
             )
 
-    def open(self, job: Job[CdaParams]) -> tuple[Teacher, list[list[str]] | None]:
+    def open(self, job: Job[CdaParams]) -> tuple[Teacher, Starts | None]:
         teacher = load_teacher(job, torch_device(job))
         train = open_part(job, "split", "train")
         require_classes(train.classes, teacher.classes, train.storage.url)
@@ -112,24 +122,26 @@ class Cda(Stage[CdaParams]):
             raise UserError(
                 f"class {empty[0]} has no training image to start from; set cda.init to noise, or mend the data"
             )
-        return teacher, pools
+        return teacher, {0: pools}
 
-    def run(
-        self, unit: Unit, worker: tuple[Teacher, list[list[str]] | None], output: UnitOutput, job: Job[CdaParams]
-    ) -> None:
+    def run(self, unit: Unit, worker: tuple[Teacher, Starts | None], output: UnitOutput, job: Job[CdaParams]) -> None:
         import torch
 
         from distill.cda import recover
 
-        teacher, pools = worker
+        teacher, starts = worker
         device = torch_device(job)
-        slots, classes = unit.payload["slots"], unit.payload["classes"]
+        number, slots, classes = unit.payload["set"], unit.payload["slots"], unit.payload["classes"]
+        of_set = f"set {number} " if number else ""
 
         def watch(step: int, loss: float | None) -> None:
             output.tick(step, job.params.recover.iterations, "" if loss is None else f"loss {loss:.3f}")
 
         init, parents = None, None
-        if pools is not None:  # one real image per class and slot, none twice while there are enough
+        if starts is not None:  # one real image per class and slot, none twice while there are enough
+            if number not in starts:
+                starts[number] = shuffled_keys(open_part(job, "split", "train"), job.seed(of_set.strip(), "init"))
+            pools = starts[number]
             parents = [[pools[label][slot % len(pools[label])] for label in classes] for slot in slots]
             real = load_arrays(open_part(job, "split", "train"), [key for row in parents for key in row])
             init = torch.from_numpy(real.images).to(device)
@@ -139,7 +151,9 @@ class Cda(Stage[CdaParams]):
                 teacher.model,
                 torch.tensor(classes, device=device),
                 job.params.recover,
-                seeds=[job.seed(f"slot {slot} classes {classes[0]}-{classes[-1]}", "recover") for slot in slots],
+                seeds=[
+                    job.seed(f"{of_set}slot {slot} classes {classes[0]}-{classes[-1]}", "recover") for slot in slots
+                ],
                 mean=teacher.mean,
                 std=teacher.std,
                 image_size=teacher.image_size,
@@ -152,7 +166,7 @@ class Cda(Stage[CdaParams]):
             for row, slot in enumerate(slots):
                 for column, label in enumerate(classes):
                     parent = parents[row][column] if parents is not None else None
-                    shard.keep(_sample(images[row, column], slot, label, teacher, parent, job))
+                    shard.keep(_sample(images[row, column], (number, slot), label, teacher, parent, job))
         output.write(f"losses/{unit.name}.csv", csv_bytes(losses, ("unit", "step", "loss")))
         output.summary = {"loss": result.losses[-1][1]}
 
@@ -162,29 +176,38 @@ class Cda(Stage[CdaParams]):
         header = tables[0].split("\n", 1)[0]
         body = "".join(table.split("\n", 1)[1] for table in tables)
         job.output.write_bytes(LOSSES, f"{header}\n{body}".encode())
-        extra = {"name": "cda", "description": f"distilled images, {plan.facts['ipc']} per class"}
+        sets = f" of each of {plan.facts['seeds']} sets" if plan.facts["seeds"] > 1 else ""
+        extra = {"name": "cda", "description": f"distilled images, {plan.facts['ipc']} per class{sets}"}
         return publish_datasets(job.output, markers, plan.facts["classes"], extra)
 
     def identity_params(self, job: Job[CdaParams]) -> dict[str, Any]:
-        """Without what only shapes the plan: raising ipc adds units and keeps those that are done."""
+        """Without what only shapes the plan: raising ipc or seeds adds units and keeps those that are done."""
         whole = super().identity_params(job)
-        for name in ("ipc", "class_chunk", "slots_per_unit"):
+        for name in ("ipc", "seeds", "class_chunk", "slots_per_unit"):
             whole["own"].pop(name)
         return whole
 
 
 def _sample(
-    pixels: np.ndarray[Any, Any], slot: int, label: int, teacher: Teacher, parent: str | None, job: Job[CdaParams]
+    pixels: np.ndarray[Any, Any],
+    place: tuple[int, int],
+    label: int,
+    teacher: Teacher,
+    parent: str | None,
+    job: Job[CdaParams],
 ) -> Sample:
+    """An image at its (set, slot)."""
     pixels = np.ascontiguousarray(pixels)
     height, width = pixels.shape[:2]
-    key, name = slot_key("cda", label, slot), teacher.classes[label]
+    number, slot = place
+    key, name = slot_key(set_name(number), label, slot), teacher.classes[label]
     data = encode(pixels, job.params.image.format, job.params.image)
     ext = EXTENSIONS[job.params.image.format]
     described = {"key": key, "label": label, "label_name": name, "slot": slot, "width": width, "height": height}
     described |= {"parent": parent} if parent else {}
+    described |= {"set": number} if number else {}
     row = {
-        "source": f"slot {slot}",
+        "source": f"set {number} slot {slot}" if number else f"slot {slot}",
         "split": "train",
         "label": label,
         "label_name": name,
@@ -195,7 +218,7 @@ def _sample(
         "phash": phash(pixels),
         "parents": [parent] if parent else [],
         "op": "cda",
-        "params": canonical_json({"slot": slot}).decode(),
+        "params": canonical_json({"slot": slot} | ({"set": number} if number else {})).decode(),
         "model_id": teacher.network,
     }
     members = ((ext, data), ("json", canonical_json(described)), ("cls", str(label).encode()))

@@ -12,18 +12,33 @@ from pipelines.runtime.job import Job
 from pipelines.seeds import seed_for
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.keys import slot_key
-from pipelines.stages.common import open_part
+from pipelines.stages.common import finished, open_part
 from pipelines.stages.pictures import distinct_places
 
 
-def load_distilled(job: Job[Any], ipc: int) -> ImageArrays:
-    """The images of slots 0..ipc-1 of every class, class by class: nested, IPC 1 is the head of IPC 10."""
-    dataset = open_part(job, "cda")
-    keys = [slot_key("cda", label, slot) for label in range(len(dataset.classes)) for slot in range(ipc)]
+def set_name(number: int) -> str:
+    """What the distilled set of a seed is called in keys: `cda`, `cda_s1`, `cda_s2`, ..."""
+    return "cda" if number == 0 else f"cda_s{number}"
+
+
+def distilled_sets(job: Job[Any]) -> int:
+    """How many sets were distilled, each from a seed of its own."""
+    return int(finished(job, "cda").config()["cda"].get("seeds", 1))
+
+
+def images_per_class(job: Job[Any], dataset: Dataset) -> int:
+    """Those of one distilled set."""
+    return len(dataset) // max(len(dataset.classes), 1) // distilled_sets(job)
+
+
+def load_distilled(job: Job[Any], ipc: int, number: int = 0) -> ImageArrays:
+    """The images of slots 0..ipc-1 of every class of a set, class by class: nested, IPC 1 is the head of IPC 10."""
+    dataset, name = open_part(job, "cda"), set_name(number)
+    keys = [slot_key(name, label, slot) for label in range(len(dataset.classes)) for slot in range(ipc)]
     try:
         return load_arrays(dataset, keys)
     except UserError as error:
-        have = len(dataset) // max(len(dataset.classes), 1)
+        have = images_per_class(job, dataset)
         if ipc <= have:
             raise
         raise UserError(

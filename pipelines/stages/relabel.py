@@ -31,7 +31,7 @@ from pipelines.stages.common import (
     stage_digest,
     torch_device,
 )
-from pipelines.stages.distilled import load_distilled
+from pipelines.stages.distilled import distilled_sets, images_per_class, load_distilled
 from pipelines.storage import pretty_json
 
 
@@ -64,18 +64,18 @@ class Relabel(Stage[RelabelParams]):
         distilled, params = open_part(job, "cda"), job.params
         inputs = {"cda": dataset_digest(distilled), "squeeze": stage_digest(job, "squeeze")}
         units = []
-        have = len(distilled) // len(distilled.classes)
+        have, sets = images_per_class(job, distilled), distilled_sets(job)
         subsets = sorted({have if ipc == "all" else ipc for ipc in params.ipc})
         if subsets[-1] > have:
             raise UserError(
                 f"relabel.ipc asks for {subsets[-1]} images per class, {distilled.storage.url} has {have}; lower it, say "
                 f"all, or raise cda.ipc"
             )
-        for ipc in subsets:
+        for ipc, number in ((ipc, number) for ipc in subsets for number in range(sets)):
             for first in range(0, params.epochs, params.epochs_per_unit):
                 epochs = [first, min(first + params.epochs_per_unit, params.epochs)]
-                payload = {"ipc": ipc, "epochs": epochs, "inputs": inputs}
-                units.append(Unit(f"ipc_{ipc:03d}/relabel-{first // params.epochs_per_unit:06d}", payload))
+                payload = {"ipc": ipc, "set": number, "epochs": epochs, "inputs": inputs}
+                units.append(Unit(f"{labels_of(ipc, number)}/relabel-{first // params.epochs_per_unit:06d}", payload))
         return Plan(units, facts={"classes": distilled.classes, "ipc": subsets})
 
     def open(self, job: Job[RelabelParams]) -> Teacher:
@@ -84,17 +84,17 @@ class Relabel(Stage[RelabelParams]):
     def run(self, unit: Unit, worker: Teacher, output: UnitOutput, job: Job[RelabelParams]) -> None:
         params, ipc = job.params, unit.payload["ipc"]
         require_classes(open_part(job, "cda").classes, worker.classes, job.input("cda").url)
-        subset = load_distilled(job, ipc)
+        subset = load_distilled(job, ipc, unit.payload["set"])
         with blamed("relabel"), output.file(f"labels/{unit.name}.arrow") as path:
             size = label_epochs(path, range(*unit.payload["epochs"]), subset, ipc, worker, params, job, output.tick)
-        output.summary = {"bytes": size, "samples": len(subset), "ipc": ipc}
+        output.summary = {"bytes": size, "samples": len(subset), "ipc": ipc, "set": unit.payload["set"]}
 
     def finish(self, job: Job[RelabelParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         metrics = {}
         for ipc in plan.facts["ipc"]:
             mine = [marker.summary for marker in markers if marker.summary["ipc"] == ipc]
             metrics[f"ipc_{ipc}"] = {
-                "bytes": sum(one["bytes"] for one in mine),
+                "bytes": sum(one["bytes"] for one in mine if one["set"] == 0),
                 "epochs": job.params.epochs,
                 "samples": mine[0]["samples"],
                 "format": job.params.format,
@@ -108,6 +108,11 @@ class Relabel(Stage[RelabelParams]):
         for name in ("ipc", "epochs", "epochs_per_unit"):
             whole["own"].pop(name)
         return whole
+
+
+def labels_of(ipc: int, number: int) -> str:
+    """The folder of a set's labels for a subset, below `labels`."""
+    return f"ipc_{ipc:03d}" + (f"-s{number}" if number else "")
 
 
 def label_epochs(

@@ -128,6 +128,41 @@ def test_annotations_that_cannot_be_true_are_told(document: Any, message: str) -
         stored(document, png(64, 48), ImageParams())
 
 
+def turned_jpeg(width: int, height: int) -> bytes:
+    """A JPEG whose EXIF says: turn me by a quarter (orientation 6)."""
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    plain = cv2.imencode(".jpg", np.full((height, width, 3), 90, np.uint8))[1].tobytes()
+    return plain[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + plain[2:]
+
+
+@pytest.mark.parametrize(
+    ("size", "kept"),
+    [
+        ({"width": 48, "height": 64}, True),
+        ({}, True),
+        ({"width": None, "height": 64}, True),
+        ({"width": 64, "height": 48}, False),
+    ],
+)
+def test_boxes_beside_a_turned_photo_are_of_the_upright_one(size: dict[str, Any], kept: bool) -> None:
+    document = coco([4, 50, 10, 6], **size)
+    if kept:
+        assert stored(document, turned_jpeg(64, 48), ImageParams(format="png"))["annotations"][0]["bbox"] == [
+            4,
+            50,
+            10,
+            6,
+        ]
+        return
+    with pytest.raises(ValueError, match=r"64x48, but it has 48x64; they were made before .* as its EXIF orientation"):
+        stored(document, turned_jpeg(64, 48), ImageParams(format="png"))
+
+
+def test_a_box_of_numbers_nobody_can_count_to_is_none() -> None:
+    with pytest.raises(ValueError, match="annotation 0 has no bbox"):
+        stored(coco([10**400, 1, 2, 3]), png(64, 48), ImageParams())
+
+
 def test_a_crop_of_an_odd_surplus_cuts_like_the_pixels() -> None:
     sizes = Plan((8, 11), (8, 8))
     assert move_boxes(np.array([[1.0, 0, 9, 8]]), (8, 11), sizes).tolist() == [[0, 0, 8, 8]]

@@ -1,7 +1,8 @@
 """The part of `evaluate` about distillation: students on the distilled set, on as many random real images, on the full set.
 
 One unit is one student: (arm, IPC, seed). Soft arms see the same views with the same kind of labels from the same teacher,
-so that the images are all that differs; every seed draws its own random images. Accuracy is that of the last epoch on the
+so that the images are all that differs; every seed draws its own random images, and takes the next of the distilled sets, where there
+are several. Accuracy is that of the last epoch on the
 test set; the best epoch is shown beside it, never quoted.
 """
 
@@ -37,9 +38,9 @@ from pipelines.stages.common import (
     stage_digest,
     torch_device,
 )
-from pipelines.stages.distilled import load_distilled, random_real, stored_image_bytes
+from pipelines.stages.distilled import distilled_sets, load_distilled, random_real, stored_image_bytes
 from pipelines.stages.evaluated.params import EvaluateParams
-from pipelines.stages.relabel import RelabelParams, label_epochs, view_seed
+from pipelines.stages.relabel import RelabelParams, label_epochs, labels_of, view_seed
 from pipelines.storage import Storage
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
 
 CURVES = "curves.csv"
 CURVE_COLUMNS = ("arm", "ipc", "seed", "epoch", "train_loss", "test_top1")
-#: The one seed that distilled images are made from: `cda` has no other.
-DISTILLED_SET = 0
 FULL = 0  # the IPC of the arm that sees everything
 
 
@@ -61,7 +60,7 @@ def units(job: Job[EvaluateParams]) -> list[Unit]:
         "teacher": stage_digest(job, "squeeze"),
         "labels": stage_digest(job, "relabel"),
     }
-    subsets = _subsets(job)
+    subsets, sets = _subsets(job), distilled_sets(job)
     found = [Unit("teacher", {"arm": "teacher", "inputs": inputs | {"teacher": made["teacher"]}})]
     for arm in params.arms:
         needs = _needs(arm)
@@ -69,8 +68,9 @@ def units(job: Job[EvaluateParams]) -> list[Unit]:
         config = asdict(_config(arm, params, _relabel_params(job)))
         for ipc in (FULL,) if arm == "real_hard" else subsets:
             for seed in range(params.seeds):
+                number = seed % sets if arm.startswith("distilled") else 0
                 name = f"{arm}-{'full' if ipc == FULL else f'ipc{ipc:03d}'}-seed{seed}"
-                told = {"arm": arm, "ipc": ipc, "seed": seed, "inputs": used, "config": config}
+                told = {"arm": arm, "ipc": ipc, "seed": seed, "set": number, "inputs": used, "config": config}
                 found.append(Unit(name, {**told, "network": params.network}))
     return found
 
@@ -105,10 +105,11 @@ class DistilledStudents:
             return
         arm, ipc, seed = unit.payload["arm"], unit.payload["ipc"], unit.payload["seed"]
         classes = len(teacher.classes)
-        data = _images(job, arm, ipc, seed)
+        number = unit.payload["set"]
+        data = _images(job, arm, ipc, seed, number)
         config = _config(arm, job.params, _relabel_params(job))
         with blamed(f"the soft labels of {unit.name}"):
-            soft, label_bytes = _labels(job, arm, ipc, data, teacher, output.scratch())
+            soft, label_bytes = _labels(job, arm, labels_of(ipc, number), ipc, data, teacher, output.scratch())
         init = seed_for(job.run.seed, "evaluate", f"seed {seed}", "init")
         model = build_network(job.params.network, classes, teacher.image_size, init, "evaluate.network").to(device)
         views = view_seed(job, ipc) if soft else seed_for(job.run.seed, "evaluate", f"seed {seed}", "views")
@@ -132,6 +133,7 @@ class DistilledStudents:
             "arm": arm,
             "ipc": ipc,
             "seed": seed,
+            "set": number,
             "last": accuracies[-1],
             "best": max(accuracies),
             "images": len(data),
@@ -144,15 +146,18 @@ def comparisons(job: Job[EvaluateParams], markers: Sequence[Marker]) -> list[Com
     """Distilled against as many random real images, by IPC and labels, in pairs of seeds; to be judged with what else is compared."""
     test_images = len(open_part(job, "split", "test"))
     accuracies: dict[tuple[int, str], dict[int, float]] = {}
+    sets: dict[int, int] = {}
     for one in (marker.summary for marker in markers if marker.summary["arm"] != "teacher"):
+        if one["arm"].startswith("distilled"):
+            sets[one["seed"]] = one["set"]
         accuracies.setdefault((one["ipc"], one["arm"]), {})[one["seed"]] = one["last"]
     found = []
     for (ipc, arm), ours in sorted(accuracies.items()):
         control = accuracies.get((ipc, arm.replace("distilled", "random")))
         if arm.startswith("distilled") and control is not None:
-            # One distilled set for all seeds: what is compared is this set, not the method that made it.
+            # Students of one distilled set tell about this set, not about the method that made it.
             told = {"ipc": ipc, "labels": arm.removeprefix("distilled_")}
-            found.append(told | compare(ours, control, dict.fromkeys(ours, DISTILLED_SET), test_images))
+            found.append(told | compare(ours, control, sets, test_images))
     return found
 
 
@@ -179,11 +184,6 @@ def curves(job: Job[EvaluateParams], markers: Sequence[Marker]) -> bytes:
     tables = [made.read(f"curves/{m.name}.csv").decode() for m in markers if m.summary["arm"] != "teacher"]
     body = "".join(table.split("\n", 1)[1] for table in tables)
     return (",".join(CURVE_COLUMNS) + "\n" + body).encode()
-
-
-def _one_set(arm: str) -> bool:
-    """Whether all seeds of an arm see the same images: the distilled set, or the whole real one."""
-    return not arm.startswith("random")
 
 
 def _needs(arm: str) -> list[str]:
@@ -220,15 +220,21 @@ def _config(arm: str, params: EvaluateParams, labels: RelabelParams) -> TrainCon
     return replace(params.soft, views=views, batch_size=labels.batch_size)
 
 
-def _images(job: Job[EvaluateParams], arm: str, ipc: int, seed: int) -> ImageArrays:
+def _images(job: Job[EvaluateParams], arm: str, ipc: int, seed: int, number: int) -> ImageArrays:
     if arm.startswith("distilled"):
-        return load_distilled(job, ipc)
+        return load_distilled(job, ipc, number)
     train = open_part(job, "split", "train")
     return load_arrays(train) if arm == "real_hard" else random_real(train, ipc, job.run.seed, seed)
 
 
 def _labels(
-    job: Job[EvaluateParams], arm: str, ipc: int, data: ImageArrays, teacher: Teacher, scratch: Storage
+    job: Job[EvaluateParams],
+    arm: str,
+    folder: str,
+    ipc: int,
+    data: ImageArrays,
+    teacher: Teacher,
+    scratch: Storage,
 ) -> tuple[SoftLabels | None, int]:
     """Soft labels of an arm and their bytes: from `relabel` for the distilled set, made the same way for random images."""
     from distill.labels import replay
@@ -238,7 +244,7 @@ def _labels(
     params = _relabel_params(job)
     if arm == "distilled_soft":
         made = finished(job, "relabel")
-        paths = made.paths(f"labels/ipc_{ipc:03d}")
+        paths = made.paths(f"labels/{folder}")
         for path in paths:
             made.require(path)
         return replay(read_soft_labels(made.storage, paths, data.keys)), sum(made.size(path) for path in paths)
@@ -265,7 +271,7 @@ def _summary(students: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "best_mean": statistics.fmean(best),
         "last": [one["last"] for one in sorted(students, key=lambda one: int(one["seed"]))],
         "seeds": len(students),
-        "sets": len({DISTILLED_SET if _one_set(one["arm"]) else one["seed"] for one in students}),
+        "sets": len({one["seed"] if one["arm"].startswith("random") else one["set"] for one in students}),
         "images": students[0]["images"],
         "image_bytes": round(statistics.fmean(one["image_bytes"] for one in students)),
         "label_bytes": round(statistics.fmean(one["label_bytes"] for one in students)),
@@ -282,6 +288,7 @@ def _protocol(job: Job[EvaluateParams]) -> dict[str, Any]:
         "epochs": params.soft.epochs,
         "batch_size": labels.batch_size,
         "seeds": params.seeds,
+        "distillation_seeds": distilled_sets(job),
         "temperature": params.soft.temperature,
         "test_images": len(open_part(job, "split", "test")),
         "label_format": labels.format,
