@@ -27,10 +27,15 @@ def local_path(location: str) -> Path:
     text = _LOCAL.sub("", location, count=1)
     if not text or "\0" in text:
         raise UserError(f"{location!r} is no path; name a folder, or a URL such as s3://bucket/folder")
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError:  # no such user
+    if not text.startswith("~"):  # pathlib takes ./~ for ~ too
         return Path(text).absolute()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        user = text.partition("/")[0]
+        raise UserError(
+            f"{location}: there is no user {user[1:]!r}; a folder called {user} is written ./{user}"
+        ) from None
 
 
 def normal(location: str) -> str:

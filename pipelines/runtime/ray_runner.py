@@ -19,7 +19,7 @@ from pipelines.errors import LimbeckError, StageStopped
 from pipelines.runtime.execute import TickOf, UnitError
 from pipelines.runtime.guard import require_current, stop_units
 from pipelines.runtime.job import Job, Stage
-from pipelines.runtime.ray_session import RETRIES, session
+from pipelines.runtime.ray_session import RETRIES, Head, session
 from pipelines.runtime.serial import describe, run_unit
 from pipelines.runtime.units import Marker, Unit
 
@@ -80,6 +80,7 @@ class RayRunner:
         with session(self._workers, share, job.run.threads):
             crew = _Actors(stage, job) if stage.workers == "actors" else _Tasks(stage, job)
             workers = min(crew.hire(self._workers, len(units)), len(units))
+            head = Head()
             waiting, running = deque(units), dict[Any, Unit]()
             try:
                 while waiting or running:
@@ -90,6 +91,8 @@ class RayRunner:
                     for reference in ready:
                         yield _result(reference, running.pop(reference), job)
                         crew.release(reference)
+                    if head.lost():
+                        raise _cluster_died(job, "its head does not answer")
                     if not ready:
                         _relay_ticks(job, [unit.name for unit in running.values()], tick)
             finally:
@@ -108,10 +111,10 @@ def _result(reference: Any, unit: Unit, job: Job[Any]) -> Marker | UnitError:
     except ray.exceptions.RayTaskError as error:
         return UnitError(unit.name, describe(error.cause or error), str(error))
     except _cluster_errors() as error:
-        raise _cluster_died(job, error) from None
+        raise _cluster_died(job, describe(error)) from None
     except ray.exceptions.RayError as error:
         if _node_died(error):
-            raise _cluster_died(job, error) from None
+            raise _cluster_died(job, describe(error)) from None
         hint = "it may need more memory than there is"
         return UnitError(unit.name, f"its worker died {RETRIES + 1} times ({hint}): {describe(error)}", str(error))
     if isinstance(result, LimbeckError):
@@ -134,10 +137,10 @@ def _node_died(error: BaseException) -> bool:
     )
 
 
-def _cluster_died(job: Job[Any], error: BaseException) -> StageStopped:
+def _cluster_died(job: Job[Any], said: str) -> StageStopped:
     return StageStopped(
         f"{job.name} stopped: a Ray node or the head of the cluster died under it, and no unit is to blame "
-        f"({describe(error)[:200]}). Finished units are kept; when Ray is up again, limbeck run {job.name} goes on"
+        f"({said[:200]}). Finished units are kept; when Ray is up again, limbeck run {job.name} goes on"
     )
 
 

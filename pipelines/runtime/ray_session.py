@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,8 @@ RETRIES = 3
 #: Pixels never enter the object store; markers are small.
 OBJECT_STORE_BYTES = 128 << 20
 CONNECT_SECONDS = 15
+#: Seconds that the head of a cluster may be away, for a restart say; Ray's own patience is 60.
+HEAD_PATIENCE = 30.0
 
 
 @contextmanager
@@ -49,6 +52,28 @@ def session(workers: int | None, cpus_per_worker: int, threads: int) -> Iterator
         yield
     finally:
         ray.shutdown()
+
+
+class Head:
+    """The cluster's head, asked now and then: when it is gone for a minute Ray ends the driver without a word."""
+
+    def __init__(self) -> None:
+        import ray
+
+        host, _, port = str(ray.get_runtime_context().gcs_address).rpartition(":")
+        self._address = (host.strip("[]"), int(port)) if port.isdigit() else None
+        self._seen = time.monotonic()
+
+    def lost(self) -> bool:
+        """Whether nobody has answered at its address for `HEAD_PATIENCE` seconds."""
+        if self._address is None:
+            return False
+        try:
+            socket.create_connection(self._address, timeout=CONNECT_SECONDS).close()
+            self._seen = time.monotonic()
+        except OSError:
+            return time.monotonic() - self._seen > HEAD_PATIENCE
+        return False
 
 
 def _require_reachable(address: str) -> None:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipelines.runtime.ray_runner import RayRunner
@@ -110,6 +111,23 @@ def test_a_signal_ends_a_run_on_ray_tidily(workplace: Workplace, clean: dict[str
     _, said = driver.communicate(timeout=60)
     assert driver.returncode == 130, said.decode()
     assert not (workplace.output / "index.json").exists()
+    workplace.delay(0)
+    workplace.run()
+    assert_same(workplace.tree(), clean)
+
+
+def test_a_dead_raylet_is_told_as_what_it_is(workplace: Workplace, clean: dict[str, bytes]) -> None:
+    """No unit is to blame, and none needs more memory."""
+    workplace.delay(0.06)
+    driver = start_driver(workplace, "--runner", "ray", "--workers", "2")
+    wait_for_work(workplace, driver, markers=1)
+    for child in psutil.Process(driver.pid).children(recursive=True):
+        if child.name() == "raylet":
+            child.kill()
+    _, said = driver.communicate(timeout=120)
+    assert driver.returncode == 3, said.decode()
+    assert "a Ray node or the head of the cluster died under it" in said.decode()
+    assert "memory" not in said.decode()
     workplace.delay(0)
     workplace.run()
     assert_same(workplace.tree(), clean)

@@ -137,6 +137,12 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert Storage("~/x").root == tmp_path / "x"
     (tmp_path / "f").write_bytes(b"1")
     assert open_url("~/f").read() == b"1"
+    with pytest.raises(
+        UserError, match=r"there is no user 'nobody-at-all'; a folder called ~nobody-at-all is written \./~"
+    ):
+        Storage("~nobody-at-all/x")
+    monkeypatch.chdir(tmp_path)
+    assert Storage("./~nobody-at-all").root == tmp_path / "~nobody-at-all"
 
 
 def test_the_command_refuses_with_a_sentence_and_keeps_everything(tmp_path: Path) -> None:

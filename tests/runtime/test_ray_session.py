@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from pipelines.runtime import ray_session
+from pipelines.runtime.ray_session import Head
+
 PROGRAM = """
 import signal
 from pipelines.errors import UserError
@@ -46,3 +49,14 @@ def test_a_cluster_that_is_not_there_is_a_user_error() -> None:
     text = said(None, RAY_ADDRESS="127.0.0.1:1")
     assert text.startswith("no Ray cluster at 127.0.0.1:1 (")
     assert text.endswith("unset RAY_ADDRESS to run on this machine\n")
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_head_is_lost_when_it_has_not_answered_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = Head()
+    assert not head.lost()
+    head._address = ("127.0.0.1", 1)
+    assert not head.lost(), "it may be restarting"
+    monkeypatch.setattr(ray_session, "HEAD_PATIENCE", 0.0)
+    assert head.lost()
