@@ -253,6 +253,9 @@ class Look:
                 log.warning(
                     "%s: folders without an image are no classes: %s", path, ", ".join(map(repr, empty[:_TOLD]))
                 )
+            splits = [name for name in contents.classes if name.lower() in SPLITS]
+            if len(splits) > 1 and self._params.classes is None:
+                log.warning("%s: classes called like splits: %s; see layout: split_class", path, ", ".join(splits))
             alike = _alike(contents.classes)
             if alike:
                 log.warning(

@@ -108,6 +108,10 @@ def _csv_lines(raw: bytes, table: str, label_column: str) -> Iterator[tuple[str,
         return
     reader = csv.DictReader(io.StringIO(text, newline=""), dialect="excel-tab" if _tabbed(text) else "excel")
     try:
+        twice = [name for name in reader.fieldnames or () if list(reader.fieldnames or ()).count(name) > 1]
+        if twice:
+            yield table, failed("bad_metadata", detail=f"the table has two columns {ascii(twice[0])[:60]}")
+            return
         for line in reader:
             values: dict[str, Any] = {
                 name: value for name, value in line.items() if isinstance(name, str) and value not in (None, "")

@@ -181,6 +181,13 @@ def test_folders_called_like_splits_are_no_classes(tmp_path: Path, names: tuple[
     assert len(scan(tmp_path, classes=sorted(names))) == 2 * len(names)
 
 
+def test_splits_among_other_folders_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lay(tmp_path, {f"{name}/a/x.png": png(0) for name in ("train", "test", "extra")})
+    with caplog.at_level(logging.WARNING):
+        scan(tmp_path)
+    assert "classes called like splits: test, train; see layout: split_class" in caplog.text
+
+
 def test_a_lone_folder_of_pictures_called_train_asks_for_a_flat_layout(tmp_path: Path) -> None:
     lay(tmp_path, {"train/0.png": png(0)})
     with pytest.raises(UserError, match="set layout: flat and one source per split, such as train"):
@@ -328,6 +335,9 @@ def test_a_table_that_fits_nothing_is_refused_in_a_sentence(tmp_path: Path) -> N
         scan(tmp_path, table="labels.csv")
     with pytest.raises(UserError, match=r"names no file that is there \(labels\.csv#2: there is no file '0\.png'"):
         scan(tmp_path, table="labels.csv", file_column="file")
+    (tmp_path / "labels.csv").write_bytes(b"file_name,label,label\nimages/0.png,cat,dog\n")
+    with pytest.raises(UserError, match="the table has two columns 'label'"):
+        scan(tmp_path, table="labels.csv")
     with pytest.raises(UserError, match=r"has no file x\.csv; `table` is relative to the folder"):
         scan(tmp_path, table="x.csv")
 
