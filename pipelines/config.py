@@ -30,7 +30,7 @@ class BreakerParams(Section):
     """When a stage stops by itself instead of turning bad input into an empty dataset."""
 
     min_attempted: int = Field(200, ge=1, description="samples to see before judging")
-    max_failed: float = Field(0.25, gt=0, le=1, description="largest fraction of failed samples")
+    max_failed: float = Field(0.45, gt=0, le=1, description="largest fraction of failed samples")
     max_transient: float = Field(0.2, gt=0, le=1, description="largest fraction of transient failures (network, disk)")
     min_kept: int = Field(
         1, ge=0, description="samples to be kept of an input that has any; 0 accepts an empty dataset"

@@ -35,7 +35,7 @@ def test_too_many_failures_stop_the_run_before_its_end(failing: Workplace) -> No
     with pytest.raises(StageStopped) as stop:
         failing.run(job=failing.job({"min_attempted": 60}))
     sentence = str(stop.value)
-    assert "67% of 60 samples failed (limit 25%), last in toy-000001" in sentence
+    assert "67% of 60 samples failed (limit 45%), last in toy-000001" in sentence
     assert "failed:permanent:permanent_trouble 20" in sentence
     assert "limbeck info --failed toy" in sentence
     assert "run.breaker.max_failed" in sentence

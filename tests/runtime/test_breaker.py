@@ -65,7 +65,7 @@ def test_a_set_of_which_nothing_is_kept_is_no_result() -> None:
 def test_almost_half_failed_is_too_much_by_default() -> None:
     breaker = Breaker("s", BreakerParams())
     breaker.finished(marker(53, permanent=47))
-    with pytest.raises(StageStopped, match=r"47% of 100 samples failed \(limit 25%\)"):
+    with pytest.raises(StageStopped, match=r"47% of 100 samples failed \(limit 45%\)"):
         breaker.conclude()
 
 
