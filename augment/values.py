@@ -7,7 +7,6 @@ packages asks here first, and compares afterwards. Imports no torch: parameter f
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from numbers import Integral, Real
 from types import UnionType
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 
 #: No parameter means anything beyond this, and optimisers that multiply it stay within float32. (NaN is not below it, either.)
 LARGEST = 1e30
+#: Means of channels lie within it, deviations between one over it and it: what is divided by them stays a number in any layer.
+WIDEST = 1e6
 
 
 def require_values(config: object, error: type[ValueError] = ValueError) -> None:
@@ -32,11 +33,11 @@ def require_values(config: object, error: type[ValueError] = ValueError) -> None
 
 
 def require_spread(mean: Any, std: Any, error: type[ValueError] = ValueError) -> None:
-    """Refuse a mean that is no finite number and a deviation that is not above 0, per channel: images are divided by it."""
-    if not all(math.isfinite(value) for value in mean):
-        raise error(f"mean takes finite numbers, got {list(mean)}")
-    if not all(math.isfinite(value) and value > 0 for value in std):
-        raise error(f"std takes finite numbers above 0, got {list(std)}")
+    """Refuse a mean and a deviation, per channel, that leave no images of what they are taken from and divided by."""
+    if not all(abs(value) <= WIDEST for value in mean):  # NaN is not, either
+        raise error(f"mean takes finite numbers up to {WIDEST:g}, got {list(mean)}")
+    if not all(1 / WIDEST <= value <= WIDEST for value in std):
+        raise error(f"std takes finite numbers above 0, from {1 / WIDEST:g} to {WIDEST:g}, got {list(std)}")
 
 
 def not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:

@@ -201,6 +201,8 @@ class Trainer:
                 "the soft labels hold values that are not finite numbers: their teacher is at fault, not this training"
             )
         lower = f"lower learning_rate (now {self.config.learning_rate:g}; {rate:.3g} in that epoch)"
+        if rate * self.config.weight_decay >= 1:  # a step takes away more than there is
+            lower += f", weight_decay (now {self.config.weight_decay:g})"
         return DivergedError(f"the training diverged: {what}; {lower} or lengthen warmup_epochs")
 
     @torch.no_grad()

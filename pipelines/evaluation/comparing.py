@@ -123,6 +123,11 @@ def errors_needed(level: float, freedom: int) -> float:
     return high
 
 
+def beats_chance(accuracy: float, chance: float, images: int) -> bool:
+    """Whether an accuracy on so many images is above `chance` by two standard deviations of guessing."""
+    return accuracy > chance + 2 * math.sqrt(chance * (1 - chance) / images)
+
+
 def how_sure(found: Mapping[str, Any]) -> str:
     """The second half of a sentence about a comparison: what the gap was measured with, and what would have told."""
     if found["outcome"] == "unproved":

@@ -6,14 +6,15 @@ import csv
 import hashlib
 import importlib.util
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from augment.values import require_spread
+from augment.values import WIDEST, require_spread
 from distill.errors import DivergedError
 from pipelines.errors import UserError
 from pipelines.runtime.finished import Finished
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Mean = Annotated[float, Field(ge=-WIDEST, le=WIDEST, allow_inf_nan=False)]
+_Spread = Annotated[float, Field(ge=1 / WIDEST, le=WIDEST, allow_inf_nan=False)]
 #: A number for each channel; and one that images are divided by.
-Channels = tuple[_Finite, _Finite, _Finite]
-Spreads = tuple[_Positive, _Positive, _Positive]
+Channels = tuple[_Mean, _Mean, _Mean]
+Spreads = tuple[_Spread, _Spread, _Spread]
 
 TEACHER_FILE = "teacher.json"
 TEACHER_WEIGHTS = "teacher.safetensors"
@@ -47,8 +48,16 @@ def _text_keys(value: Any) -> Any:
     return value
 
 
+def _not_blank(names: dict[str, str]) -> dict[str, str]:
+    if blank := [name for name, told in names.items() if not told.strip()]:
+        raise ValueError(
+            f"class {blank[0]!r} is called by an empty text; give it words, or leave it out to use its name"
+        )
+    return names
+
+
 #: Class name -> what prompts call it.
-Names = Annotated[dict[str, str], BeforeValidator(_text_keys)]
+Names = Annotated[dict[str, str], BeforeValidator(_text_keys), AfterValidator(_not_blank)]
 
 
 #: Options of a training that mean nothing with hard labels.
@@ -56,9 +65,11 @@ SOFT_ONLY = dict.fromkeys(("soft_loss", "temperature", "t_squared"), "its labels
 
 
 def refuse_ignored(given: Any, section: str, ignored: Mapping[str, str]) -> None:
-    """`ValueError` for an option under `section` of a raw parameter mapping that would not be used, with the reason: a reader would
-    take it for what was done."""
-    asked = given.get(section) if isinstance(given, Mapping) else None
+    """`ValueError` for an option under `section` (with dots) of a raw parameter mapping that would not be used, with the reason: a
+    reader would take it for what was done."""
+    asked = given
+    for name in section.split("."):
+        asked = asked.get(name) if isinstance(asked, Mapping) else None
     for name in asked if isinstance(asked, Mapping) else ():
         if name in ignored:
             raise ValueError(f"{section}.{name} would be ignored: {ignored[name]}; leave it out")
@@ -82,6 +93,12 @@ def open_part(job: Job[Any], stage: str, part: str = "") -> Dataset:
         have = ", ".join(filter(None, made.parts())) or "none"
         raise UserError(f"{stage} made no {part} dataset (it made: {have}); see {stage} in params.yaml")
     return dataset
+
+
+def commonest_share(dataset: Dataset) -> float:
+    """The accuracy of whoever names a dataset's commonest class every time: what a network that knows nothing may reach."""
+    labels = dataset.rows(["label"])["label"].to_pylist()
+    return max(Counter(labels).values(), default=0) / max(len(labels), 1)
 
 
 def dataset_digest(dataset: Dataset) -> str:

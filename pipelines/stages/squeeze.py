@@ -7,6 +7,7 @@ and ends with the same bytes. `weights` names a local file to start from, or, wi
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pydantic import Field, model_validator
 from distill.config import TrainConfig
 from pipelines.config import Section
 from pipelines.errors import UserError
+from pipelines.evaluation.comparing import beats_chance
 from pipelines.loaders.arrays import load_arrays
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.units import Marker, Unit, UnitOutput
@@ -29,12 +31,14 @@ from pipelines.stages.common import (
     Spreads,
     blamed,
     build_network,
+    commonest_share,
     csv_bytes,
     dataset_digest,
     open_part,
     refuse_ignored,
     torch_device,
 )
+from pipelines.stages.trainable import common_side, require_trainable, smallest_batch
 from pipelines.storage import pretty_json
 
 HISTORY = "history.csv"
@@ -82,9 +86,11 @@ class Squeeze(Stage[SqueezeParams]):
 
     def check(self, job: Job[SqueezeParams]) -> None:
         torch_device(job)
-        train = open_part(job, "split", "train")
-        size = train.rows(["width"])["width"][0].as_py()
-        model = build_network(job.params.network, len(train.classes), size, 0, "squeeze.network")
+        training = job.params.training
+        train, *held_out = (open_part(job, "split", part) for part in ("train", "val", "test"))
+        side = common_side([train, *held_out])
+        batch = smallest_batch([(len(train), training.batch_size)] if training.epochs else [])
+        model = require_trainable(job.params.network, len(train.classes), side, "squeeze.network", batch)
         if job.params.weights is not None:
             load_weights(model, job.params)
 
@@ -147,7 +153,15 @@ class Squeeze(Stage[SqueezeParams]):
         output.summary = {"val_top1": val_top1, "test_top1": test_top1}
 
     def finish(self, job: Job[SqueezeParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
-        return dict(markers[0].summary)
+        found, test = dict(markers[0].summary), open_part(job, "split", "test")
+        chance = commonest_share(test)
+        if chance < 1 and not beats_chance(found["test_top1"], chance, len(test)):
+            warnings.warn(
+                f"the teacher reaches {100 * found['test_top1']:.1f} % on test images, no better than naming the commonest class every "
+                f"time ({100 * chance:.1f} %): change squeeze.training before anything is distilled from it",
+                stacklevel=2,
+            )
+        return found
 
 
 def _weights_file(name: str) -> Path:
@@ -158,16 +172,24 @@ def _weights_file(name: str) -> Path:
 
 
 def read_weights(name: str) -> dict[str, Any]:
-    """A state dict from a local file; `module.` prefixes of DataParallel are removed. Never unpickles code."""
+    """A state dict from a local file, or `UserError`; `module.` prefixes of DataParallel are removed. Never unpickles code."""
     import safetensors.torch
     import torch
 
     path = _weights_file(name)
-    if path.suffix == ".safetensors":
-        state = safetensors.torch.load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
+    try:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a file of anything makes a reader say
+        problem = (str(error) or type(error).__name__).split("\n")[0][:200]
+        raise UserError(f"squeeze.weights: {path} is no file of weights: {problem}; give a state dict") from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise UserError(
+            f"squeeze.weights: {path} holds no state dict (names and tensors); save one with model.state_dict()"
+        )
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -65,7 +67,7 @@ def refused(folder: Path, stage: str, sentence: str, *changes: str) -> None:
         (["squeeze.training.learning_rate=1.0e+20", "squeeze.training.ema=0.99"], "teacher convnet2_w8: .*diverged"),
         (["squeeze.training.learning_rate=.nan"], "squeeze.training.*learning_rate.*finite number"),
         (["squeeze.training.weight_decay=.inf"], "squeeze.training.*weight_decay.*finite number"),
-        (["squeeze.std=[0.2, 0, 0.2]"], "squeeze.std.1: input should be greater than 0"),
+        (["squeeze.std=[0.2, 0, 0.2]"], "squeeze.std.1: input should be greater than"),
         (["squeeze.std=[0.2, .nan, 0.2]"], "squeeze.std.1: "),
         (["squeeze.mean=[0.2, .inf, 0.2]"], "squeeze.mean.1: .*finite number"),
     ],
@@ -156,3 +158,85 @@ def test_weights_that_are_no_numbers_are_refused_before_work(split: Path, distil
     refused(
         folder, "squeeze", "no sound network: its features.4.weight", f"squeeze.weights={tmp_path}/foreign.safetensors"
     )
+
+
+def spoilt_file(folder: Path, name: str, content: Any) -> str:
+    path = folder / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    return f"squeeze.weights={path}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.safetensors", b"", "is no file of weights"),
+        ("a.safetensors", b"no tensors here" * 20, "is no file of weights"),
+        ("a.pt", b"", "is no file of weights: EOFError"),
+        ("a.th", b"root:x:0:0\n", "is no file of weights"),
+        ("a.pt", torch.nn.Linear(2, 2), "is no file of weights"),
+        ("a.pt", [torch.ones(2)], "holds no state dict"),
+        ("a.pt", {"state_dict": [1]}, "holds no state dict"),
+        ("a.pt", {0: torch.ones(2)}, "holds no state dict"),
+    ],
+)
+def test_a_file_that_holds_no_weights_is_refused_before_work(
+    split: Path, tmp_path: Path, name: str, content: Any, sentence: str
+) -> None:
+    folder = copied(split, tmp_path)
+    refused(folder, "squeeze", f"squeeze.weights: .*{sentence}", spoilt_file(tmp_path, name, content))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (["squeeze.network=vit_tiny_patch16_224"], "vit_tiny_patch16_224 does not take images of 16 px: Input height"),
+        (
+            ["squeeze.network=mobilenetv3_small_050", "squeeze.training.batch_size=1"],
+            "does not take images of 16 px one at a time.*more than 1 value per channel.*raise batch_size",
+        ),
+        (["squeeze.std=[1.0e-300, 0.2, 0.2]"], "squeeze.std.0"),
+        (["squeeze.mean=[1.0e+300, 0.2, 0.2]"], "squeeze.mean.0"),
+        (["squeeze.training.weight_decay=1.0e+10"], "diverged: .*weight_decay .now 1e.10"),
+    ],
+)
+def test_a_teacher_that_cannot_be_trained_is_refused_in_a_sentence(
+    split: Path, tmp_path: Path, changes: list[str], sentence: str
+) -> None:
+    refused(copied(split, tmp_path), "squeeze", sentence, *changes)
+
+
+def test_a_student_that_cannot_take_the_images_is_refused_before_work(distilled: Path, tmp_path: Path) -> None:
+    folder = copied(distilled, tmp_path)
+    refused(
+        folder,
+        "evaluate",
+        "evaluate.network: vit_tiny_patch16_224 does not take images of 16 px",
+        "evaluate.network=vit_tiny_patch16_224",
+    )
+    assert not (folder / "data/evaluate/curves").exists()
+
+
+@pytest.mark.parametrize(("train", "test"), [((16, 24), (16, 24)), ((16, 16), (24, 24)), ((24, 24), (16, 16))])
+def test_images_that_are_not_square_and_of_one_size_are_refused_before_a_teacher_is_trained(
+    tmp_path: Path, train: tuple[int, int], test: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(5)
+    for part, size in (("train", train), ("test", test)):
+        for name in ("left", "right"):
+            (tmp_path / "source" / part / name).mkdir(parents=True)
+            for place in range(8):
+                pixels = rng.integers(0, 255, (*size, 3)).astype(np.uint8)
+                cv2.imwrite(str(tmp_path / "source" / part / name / f"{place}.png"), pixels)
+    params_of(tmp_path / "source", tmp_path)
+    for stage in ("ingest", "split"):
+        run(tmp_path, stage)
+    refused(tmp_path, "squeeze", "square images of one size, and .*24.*ingest.image.resize")
+
+
+def test_a_teacher_at_chance_is_said_to_be_so(split: Path, tmp_path: Path) -> None:
+    folder = copied(split, tmp_path)
+    with pytest.warns(UserWarning, match=r"no better than naming the commonest class every time \(50.0 %\)"):
+        run(folder, "squeeze", "squeeze.training.epochs=0")

@@ -15,13 +15,14 @@ from pipelines.evaluation.comparing import Comparison
 from pipelines.runtime.job import Job, Plan
 from pipelines.runtime.ledger import STAGE_FILE
 from pipelines.runtime.units import Marker, Unit
-from pipelines.stages.common import build_network, dataset_digest, finished, open_part
+from pipelines.stages.common import dataset_digest, finished, open_part
 from pipelines.stages.evaluated.choosing import ZERO_SHOT, Choice, Chosen
 from pipelines.stages.evaluated.fitting import DreamClassifiers, require_clip, require_size, require_texts
 from pipelines.stages.evaluated.params import DreamParams, EvaluateParams
 from pipelines.stages.evaluated.verdicts import comparisons as compared
 from pipelines.stages.evaluated.verdicts import control_table
 from pipelines.stages.generators import GENERATOR_FILE, generator_digest, generator_of
+from pipelines.stages.trainable import common_side, require_trainable
 from synth.datadream.prompts import class_prompt
 
 __all__ = ["DreamClassifiers", "check", "comparisons", "metrics", "owns", "stored", "units"]
@@ -105,9 +106,9 @@ def check(job: Job[EvaluateParams], params: DreamParams) -> None:
     if params.views is not None and size is not None:
         require_size(params.views, size)
     if params.student is not None:
-        train = open_part(job, "split", "train")
-        side = train.rows(["width"])["width"][0].as_py()
-        build_network(params.student.network, len(train.classes), side, 0, "evaluate.datadream.student.network")
+        side = common_side([open_part(job, "split", part) for part in ("train", "val", "test")])
+        key = "evaluate.datadream.student.network"
+        require_trainable(params.student.network, len(classes), side, key, min(2, params.student.training.batch_size))
 
 
 def stored(job: Job[EvaluateParams], params: DreamParams) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from pipelines.stages.common import (
     Teacher,
     blamed,
     build_network,
+    commonest_share,
     csv_bytes,
     dataset_digest,
     finished,
@@ -41,6 +42,7 @@ from pipelines.stages.common import (
 from pipelines.stages.distilled import distilled_sets, load_distilled, random_real, stored_image_bytes
 from pipelines.stages.evaluated.params import EvaluateParams
 from pipelines.stages.relabel import RelabelParams, label_epochs, labels_of, view_seed
+from pipelines.stages.trainable import require_trainable, smallest_batch
 from pipelines.storage import Storage
 
 if TYPE_CHECKING:
@@ -76,9 +78,17 @@ def units(job: Job[EvaluateParams]) -> list[Unit]:
 
 
 def check(job: Job[EvaluateParams]) -> None:
-    """Raise `UserError` for a student that cannot be built."""
+    """Raise `UserError` for a student that cannot be built, or not be trained on batches of some arm."""
     facts = finished(job, "squeeze").json(TEACHER_FILE)
-    build_network(job.params.network, len(facts["classes"]), facts["image_size"], 0, "evaluate.network")
+    classes, trainings = len(facts["classes"]), []
+    for arm in job.params.arms:
+        size = _config(arm, job.params, _relabel_params(job)).batch_size
+        if arm == "real_hard":
+            trainings.append((len(open_part(job, "split", "train")), size))
+        else:
+            trainings += [(ipc * classes, size) for ipc in _subsets(job)]
+    batch = smallest_batch(trainings)
+    require_trainable(job.params.network, classes, facts["image_size"], "evaluate.network", batch)
 
 
 class DistilledStudents:
@@ -279,7 +289,7 @@ def _summary(students: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _protocol(job: Job[EvaluateParams]) -> dict[str, Any]:
-    params, labels = job.params, _relabel_params(job)
+    params, labels, test = job.params, _relabel_params(job), open_part(job, "split", "test")
     note = params.note
     if params.seeds < 3:
         note = f"{note} Only {params.seeds} seed(s) per arm: a demonstration, not a result to quote.".strip()
@@ -290,7 +300,8 @@ def _protocol(job: Job[EvaluateParams]) -> dict[str, Any]:
         "seeds": params.seeds,
         "distillation_seeds": distilled_sets(job),
         "temperature": params.soft.temperature,
-        "test_images": len(open_part(job, "split", "test")),
+        "test_images": len(test),
+        "chance": commonest_share(test),
         "label_format": labels.format,
         "note": note,
     }

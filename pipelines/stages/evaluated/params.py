@@ -56,6 +56,13 @@ class DreamParams(Section):
     )
     student: StudentParams | None = Field(None, description="null trains no network from scratch")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_ignored(cls, given: Any) -> Any:
+        once = {"evaluate_every": "a student is looked at after its last epoch"}
+        refuse_ignored(given, "student.training", {**SOFT_ONLY, **once})
+        return given
+
     def shots_of(self, variant: str) -> tuple[int, ...]:
         """Real images per class of a variant's arms, or without a variant of all others."""
         return self.loft_shots if variant == "loft" and self.loft_shots else self.shots
@@ -73,7 +80,15 @@ class DreamParams(Section):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} names something twice")
+        if self.student is not None:
+            _require_epochs("student.training", self.student.training)
         return self
+
+
+def _require_epochs(section: str, training: TrainConfig) -> None:
+    """A student is fresh: without an epoch there is nothing to tell of it."""
+    if training.epochs < 1:
+        raise ValueError(f"{section}.epochs takes a whole number from 1, got {training.epochs}")
 
 
 #: Options of a training that soft arms take from elsewhere, or not at all, and why.
@@ -109,6 +124,12 @@ class EvaluateParams(Section):
             ignored |= dict.fromkeys(("temperature", "t_squared"), "soft_loss mse_gt has no temperature")
         refuse_ignored(given, "soft", ignored)
         return given
+
+    @model_validator(mode="after")
+    def _students_are_trained(self) -> EvaluateParams:
+        for section in ("soft", "hard", "full"):
+            _require_epochs(section, getattr(self, section))
+        return self
 
     @property
     def distillation(self) -> bool:
