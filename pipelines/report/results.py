@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from pipelines.evaluation import comparing
-from pipelines.evaluation.comparing import how_sure
+from pipelines.evaluation.comparing import beats_chance, how_sure
 from pipelines.report.words import grouped, listed, number, percent, points
 
 #: Arms in the order of the table: name in metrics.json -> (images, labels).
@@ -170,12 +170,6 @@ def _is_whole(one: Mapping[str, Any]) -> bool:
     return known and one["outcome"] in (*get_args(Outcome), "unproved")
 
 
-def compare(arms: Mapping[str, Arm], labels: str) -> Comparison | None:
-    """Distilled against random real under `labels`, judged alone; None when either is not there."""
-    found = _measured(arms, labels)
-    return None if found is None else _shown(arms, labels, found)
-
-
 def _measured(arms: Mapping[str, Arm], labels: str, test_images: float | None = None) -> comparing.Comparison | None:
     distilled, control = arms.get(f"distilled_{labels}"), arms.get(f"random_{labels}")
     if distilled is None or control is None or distilled.mean is None or control.mean is None:
@@ -238,7 +232,7 @@ def verdict(results: Results) -> list[str]:
     if whole:
         text = listed(whole)
         sentences.append(text[0].upper() + text[1:] + ".")
-    sentences += _seeds(results.arms)
+    sentences += _chance(results) + _seeds(results.arms)
     if results.note:
         sentences.append(results.note if results.note.endswith((".", "!", "?")) else results.note + ".")
     return sentences
@@ -271,6 +265,25 @@ def _gap(comparison: Comparison) -> str:
             else f"distilled {verb} by {size}, {sure}"
         )
     return f"{size} apart, {sure}"
+
+
+def _chance(results: Results) -> list[str]:
+    """Who is no better than whoever names one class every time. Finite losses do not tell: a dead network has a very even one."""
+    chance, images = (number(results.protocol.get(name)) for name in ("chance", "test_images"))
+    if chance is None or not images or not 0 < chance < 1:
+        return []
+    reached: dict[str, float | None] = {"the teacher": results.teacher_accuracy}
+    for ipc, arms in results.by_ipc.items():
+        reached |= {f"{arm.images_from} + {arm.labels} labels at IPC {ipc}": arm.mean for arm in arms.values()}
+    reached |= {"the full real set": results.full.mean} if results.full is not None else {}
+    blind = [who for who, mean in reached.items() if mean is not None and not beats_chance(mean, chance, int(images))]
+    if not blind:
+        return []
+    text = listed(blind)
+    return [
+        f"{text[0].upper() + text[1:]} {'is' if len(blind) == 1 else 'are'} no better than naming the commonest class every time "
+        f"({percent(chance)}), which takes no learning."
+    ]
 
 
 def _seeds(arms: Sequence[Arm]) -> list[str]:

@@ -214,6 +214,13 @@ def test_nothing_is_no_test_set() -> None:
         evaluate(build("convnet2_w8", 2, 16), images[:0], labels[:0], **STATISTICS)
 
 
+def _few_of_each(classes: int, right: int) -> list[list[int]]:
+    """One image of each class, the first ones taken for what they are, all others each for another class of its own."""
+    rest = classes - right
+    taken = [*range(right), *(right + (place + 1) % rest for place in range(rest))]
+    return [[int(column == taken[row]) for column in range(classes)] for row in range(classes)]
+
+
 @pytest.mark.parametrize(
     ("confusion", "sentence"),
     [
@@ -223,6 +230,10 @@ def test_nothing_is_no_test_set() -> None:
         ([[10, 0, 0], [10, 0, 0], [10, 0, 0]], "chance accuracy"),
         ([[60, 20, 20], [20, 60, 20], [20, 20, 60]], None),
         ([[2, 0], [0, 2]], None),
+        ([[80, 10], [2, 8]], None),  # right less often than whoever names the first class, and knows both
+        ([[90, 0], [10, 0]], "chance accuracy"),
+        ([[7]], None),
+        (_few_of_each(40, right=12), None),
     ],
 )
 def test_foreign_weights_of_another_class_order_are_known_by_their_confusion(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.report.page import ACCURACY_HEAD, accuracy_rows
-from pipelines.report.results import compare, headline, read_results, verdict
+from pipelines.report.results import headline, read_results, verdict
 from pipelines.report.words import grouped, human_bytes, human_seconds, listed, number, percent, points, share, signed
 from tests.report.folders import NOTE, arm, metrics
 
@@ -47,9 +47,7 @@ def test_a_gap_that_the_seeds_do_not_tell_is_no_win() -> None:
 
 def test_without_single_accuracies_means_and_deviations_decide() -> None:
     """5 points over 3 seeds: the error is 5 / sqrt(3), 3.5 of which are less than the 4.3 that two degrees of freedom need."""
-    arms = read_results(at_ten(arm(0.90, std=0.03), arm(0.80, std=0.04))).by_ipc[10]
-    comparison = compare(arms, "soft")
-    assert comparison is not None
+    comparison = read_results(at_ten(arm(0.90, std=0.03), arm(0.80, std=0.04))).comparisons[10, "soft"]
     assert comparison.told["standard_error"] == pytest.approx(5.0 / math.sqrt(3))
     assert (comparison.outcome, comparison.gap) == ("level", 10.0)
 
@@ -57,9 +55,7 @@ def test_without_single_accuracies_means_and_deviations_decide() -> None:
 def test_accuracies_by_seed_are_compared_in_pairs() -> None:
     """Both arms rise and fall together by ten points; their difference does not."""
     ours, control = (arm(0.7, std=0.1) | {"last": values} for values in ([0.61, 0.71, 0.81], [0.60, 0.70, 0.80]))
-    comparison = compare(read_results(at_ten(ours, control)).by_ipc[10], "soft")
-    assert comparison is not None
-    assert comparison.outcome == "win"
+    assert read_results(at_ten(ours, control)).comparisons[10, "soft"].outcome == "win"
 
 
 def test_students_of_one_distilled_set_are_told_as_such() -> None:
@@ -115,10 +111,26 @@ def test_the_gap_is_the_difference_of_the_figures_a_reader_sees() -> None:
     assert points(0.84149, 0.82951) == 1.1  # 84.1 and 83.0 are shown; the exact gap would round to 1.2
 
 
+def test_what_is_no_better_than_naming_one_class_is_told_as_such() -> None:
+    """With 1000 images of two classes, 50 % +- 3.2 points are what guessing reaches."""
+    form = at_ten(arm(0.53), arm(0.90)) | {
+        "teacher": {"network": "x", "test_top1": 0.5},
+        "full": {"real_hard": arm(0.95)},
+    }
+    protocol = {"test_images": 1000, "chance": 0.5}
+    assert (
+        "The teacher and distilled + soft labels at IPC 10 are no better than naming the commonest class every time (50.0 %), "
+        "which takes no learning."
+    ) in said(form | {"protocol": protocol})
+    assert "no better" not in said(form | {"protocol": protocol | {"test_images": 100_000, "chance": 0.4}})
+    assert "no better" not in said(form | {"protocol": protocol | {"chance": 1.0}})  # one class
+    assert "no better" not in said(form)
+
+
 def test_values_that_are_no_numbers_become_unknown_and_not_zero() -> None:
     results = read_results(at_ten(arm(float("nan")), arm(0.8)) | {"ipc_x": 3, "teacher": None})
     assert results.by_ipc[10]["distilled_soft"].mean is None
-    assert compare(results.by_ipc[10], "soft") is None
+    assert not results.comparisons
     assert list(results.by_ipc) == [10]
     assert not read_results({})
 
