@@ -29,8 +29,8 @@ from pipelines.outcomes import Outcome
 
 #: Messages to a decoder: store these pictures, only see whether they are sound, you may have the memory.
 STORE, CHECK, GRANTED = b"S", b"C", b"G"
-#: Messages from a decoder: may I have this much memory, here is what became of it.
-NEED, DONE = b"N", b"D"
+#: Messages from a decoder: may I have this much memory, here is what became of it, the same and the bytes that came stay.
+NEED, DONE, SAME = b"N", b"D", b"="
 #: Messages to the server: fork a decoder on the socket that comes along, end the decoder of this number.
 FORK, END = b"F", b"E"
 ASK, ANSWER = struct.Struct("<cQ"), struct.Struct("<cQQ")
@@ -122,7 +122,7 @@ def _decoder(link: socket.socket) -> NoReturn:
             for raw in raws:
                 # It counts CPU time, so that it can be left running between pictures.
                 signal.setitimer(signal.ITIMER_PROF, params.limits.max_seconds)
-                _answer(stream, _result(kind, raw, params, stream))
+                _answer(stream, _result(kind, raw, params, stream), raw)
             del raws, raw
     except (EOFError, OSError):
         code = 0
@@ -148,13 +148,16 @@ def _result(kind: bytes, raw: bytes, params: ImageParams, stream: Stream) -> Pro
     return result
 
 
-def _answer(stream: Stream, result: Processed | Outcome | None) -> None:
-    """A line of JSON, which cannot harm who reads it, and the bytes to store."""
+def _answer(stream: Stream, result: Processed | Outcome | None, raw: bytes) -> None:
+    """A line of JSON, which cannot harm who reads it, and the bytes to store unless they are those that came."""
     fields = () if result is None else result.__dataclass_fields__
     form = {name: getattr(result, name) for name in fields if name != "data"}
     said = json.dumps(form).encode()
     data = result.data if isinstance(result, Processed) else b""
-    stream.send(ANSWER.pack(DONE, len(said), len(data)), said, data)
+    if data is raw:
+        stream.send(ANSWER.pack(SAME, len(said), 0), said)
+    else:
+        stream.send(ANSWER.pack(DONE, len(said), len(data)), said, data)
 
 
 def _end_with_parent() -> None:

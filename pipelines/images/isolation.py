@@ -21,7 +21,7 @@ from typing import Any
 
 import pipelines
 from pipelines.images import isolated
-from pipelines.images.isolated import ANSWER, ASK, CHECK, DONE, END, FORK, GRANTED, NUMBER, STORE, Stream
+from pipelines.images.isolated import ANSWER, ASK, CHECK, END, FORK, GRANTED, NEED, NUMBER, SAME, STORE, Stream
 from pipelines.images.params import ImageParams
 from pipelines.images.process import Processed, too_slow
 from pipelines.outcomes import Outcome, failed
@@ -172,14 +172,15 @@ class _Decoder:
         granted = 0
         try:
             self._stream.send(ASK.pack(kind, len(raws)), *(NUMBER.pack(len(raw)) for raw in raws), *raws)
-            for _ in raws:
+            for raw in raws:
                 while True:
                     message, first, second = ANSWER.unpack(self._stream.receive(ANSWER.size))
-                    if message == DONE:
+                    if message != NEED:
                         break
                     granted = memory.take(first)
                     self._stream.send(GRANTED)
-                form, data = json.loads(self._stream.receive(first)), self._stream.receive(second)
+                form = json.loads(self._stream.receive(first))
+                data = raw if message == SAME else self._stream.receive(second)
                 memory.give(granted)
                 granted = 0
                 results.append(_result(form, data))

@@ -7,12 +7,15 @@ position (positions change with every reshard). What is derived from one parent 
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 
 #: Characters of the digest that are kept: 26 x 5 = 130 bits.
 KEY_LENGTH = 26
+#: RFC 4648 in lower case, two characters at a time: the standard library's base32 takes as long as the digest itself.
+_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS = [first + second for first in _BASE32 for second in _BASE32]
+_SHIFTS = range(5 * (KEY_LENGTH - 2), -1, -10)
 
 #: Words of lower-case letters, digits and underscores joined by single hyphens; 80 characters leave room for an
 #: extension in the 100 bytes of a ustar name.
@@ -25,7 +28,8 @@ _STAGE = re.compile(r"[a-z0-9_]{1,24}")
 def content_key(digest: bytes) -> str:
     """The key that belongs to a 32-byte SHA-256 digest."""
     assert len(digest) == 32, f"a SHA-256 digest has 32 bytes, not {len(digest)}"
-    return base64.b32encode(digest)[:KEY_LENGTH].decode().lower()
+    number = int.from_bytes(digest, "big") >> 256 - 5 * KEY_LENGTH
+    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
 def key_of_bytes(raw: bytes) -> str:

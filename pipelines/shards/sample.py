@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pipelines.shards.keys import KEY_PATTERN
@@ -63,6 +64,12 @@ def ordered_members(members: Iterable[tuple[str, bytes]]) -> tuple[tuple[str, by
 
 def member_problem(exts: Iterable[str]) -> str | None:
     """What is wrong with this sequence of extensions under the contract, or None."""
+    return _problem(tuple(exts))
+
+
+@lru_cache(256)
+def _problem(exts: tuple[str, ...]) -> str | None:
+    """A dataset has a handful of sequences, and asks for every sample."""
     last, last_rank = "", -1
     for ext in exts:
         rank = MEMBER_RANK.get(ext)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import posixpath
@@ -229,25 +230,29 @@ def hash_in_order(
     """Each item with (length, sha256 digest) as `load` gives them, from a few threads, in the order of `items`.
 
     `load` may give an outcome, or raise OSError, for bytes that cannot be read. At most `window` items are under way,
-    so memory does not grow with the source.
+    so memory does not grow with the source. A thread takes a few at a time: handing over one costs as much as hashing it.
     """
 
-    def hashed(item: T) -> Hashed[T]:
+    def hashed(some: list[T]) -> list[Hashed[T]]:
+        return [hashed_one(item) for item in some]
+
+    def hashed_one(item: T) -> Hashed[T]:
         try:
             found = load(item)
         except OSError as error:
             found = unreadable(error)
         return Hashed(item, 0, None, found) if isinstance(found, Outcome) else Hashed(item, *found, None)
 
+    remaining, few = iter(items), max(1, window // (2 * HASH_THREADS))
     with ThreadPoolExecutor(HASH_THREADS) as pool:
-        waiting: deque[Future[Hashed[T]]] = deque()
+        waiting: deque[Future[list[Hashed[T]]]] = deque()
         try:
-            for item in items:
-                waiting.append(pool.submit(hashed, item))
-                if len(waiting) >= window:
-                    yield waiting.popleft().result()
+            while some := list(itertools.islice(remaining, few)):
+                waiting.append(pool.submit(hashed, some))
+                if len(waiting) >= window // few:
+                    yield from waiting.popleft().result()
             while waiting:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()

@@ -19,7 +19,7 @@ from pipelines.sources.base import (
 )
 from pipelines.sources.folder_contents import Contents, Look, place, stem_of
 from pipelines.sources.folder_tables import document_of
-from pipelines.sources.folder_walk import hash_file, native_name, open_regular, readable, stored_name
+from pipelines.sources.folder_walk import hash_file, native_name, read_regular, readable, stored_name
 from pipelines.sources.labels import Label, StatedNames, label_from
 from pipelines.sources.params import FolderParams
 from pipelines.storage import Storage
@@ -108,8 +108,7 @@ class FolderSource:
         path = self._storage.local_path(file)
         if path is None:
             return self._storage.read_bytes(file)
-        with open_regular(path) as handle:
-            return handle.read(most)
+        return read_regular(path, most)
 
 
 def _beside(file: str, sides: dict[str, str]) -> str | None:

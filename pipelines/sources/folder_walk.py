@@ -11,7 +11,7 @@ import os
 import stat
 from collections import Counter
 from dataclasses import dataclass, field
-from io import BufferedReader
+from io import FileIO
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
@@ -21,6 +21,8 @@ from pipelines.storage import Storage
 
 #: Links to folders that one path may lead through; more is a maze.
 _MOST_LINKS = 4
+#: Files below this size are hashed out of memory.
+_WHOLE = 1 << 20
 
 
 @dataclass(slots=True)
@@ -110,13 +112,32 @@ def _link(
     return None
 
 
-def open_regular(path: Path) -> BufferedReader:
-    """A regular file, open for reading; OSError for anything else, at once: a pipe put there is not waited for."""
+def read_regular(path: Path, most: int = -1) -> bytes:
+    """The first `most` bytes of a regular file, or all; OSError for anything else, at once."""
+    with _open_regular(path) as handle:
+        return _read(handle, most)
+
+
+def _open_regular(path: Path) -> FileIO:
+    """A regular file, open for reading; OSError for anything else, at once: a pipe put there is not waited for.
+
+    Without a buffer: who reads a small file whole, would pay for the buffer as much as for the file.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if stat.S_ISREG(os.fstat(handle).st_mode):
-        return os.fdopen(handle, "rb")
+        return FileIO(handle)
     os.close(handle)
     raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+def _read(handle: FileIO, most: int) -> bytes:
+    """What `most` bytes of a buffered file would be: the kernel may give less at a time than it is asked for."""
+    if most < 0:
+        return handle.readall()
+    data = handle.read(most)
+    while len(data) < most and (more := handle.read(most - len(data))):
+        data += more
+    return data
 
 
 def hash_file(storage: Storage, file: str, limit: int | None) -> tuple[int, bytes] | Outcome:
@@ -130,10 +151,12 @@ def hash_file(storage: Storage, file: str, limit: int | None) -> tuple[int, byte
         if size not in (-1, len(data)):
             return failed("unreadable", "transient", f"{len(data)} of {size} bytes came")
         return digest(data)
-    with open_regular(path) as handle:
+    with _open_regular(path) as handle:
         size = os.fstat(handle.fileno()).st_size
         if limit is not None and size > limit:
             return too_many_bytes(size, limit)
+        if size < _WHOLE:
+            return digest(handle.readall())  # `file_digest` takes a buffer that costs more than a small file
         sha256 = hashlib.file_digest(handle, "sha256").digest()
         return handle.tell(), sha256
 

@@ -57,6 +57,18 @@ def test_the_results_are_those_of_this_process(params: ImageParams) -> None:
     assert not decoding()
 
 
+def test_bytes_that_are_kept_are_those_that_were_given_and_do_not_travel_back() -> None:
+    odd = PHOTO[:-2] + bytes(7) + PHOTO[-2:]  # a camera's bytes before the end: they go, so these are others
+    raws = [PHOTO, odd, PHOTO[:200], encoded(picture(), "BMP"), PHOTO + b"more"]
+    params = ImageParams(format="keep")
+    with Decoders(params, 1) as decoders:
+        made = decoders.process_all(raws)
+    assert made == [process(raw, params) for raw in raws]
+    stored = [result.data if isinstance(result, Processed) else None for result in made]
+    assert [data is raw for data, raw in zip(stored, raws, strict=True)] == [True, False, False, False, True]
+    assert stored[1] == PHOTO
+
+
 def test_a_picture_that_takes_too_long_is_ended_and_the_next_one_is_not() -> None:
     limits = ImageLimits(max_seconds=0.2)
     with Decoders(SLOW.model_copy(update={"limits": limits}), 1) as decoders:

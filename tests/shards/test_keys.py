@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 
 import pytest
@@ -16,6 +17,8 @@ def test_a_key_is_26_lower_base32_characters_of_the_digest() -> None:
     assert content_key(hashlib.sha256(b"x").digest()) == key_of_bytes(b"x")
     assert key_of_url("https://example.org/a.jpg") == key_of_bytes(b"https://example.org/a.jpg")
     assert KEY_PATTERN.fullmatch(key_of_bytes(b""))
+    for digest in (bytes(32), b"\xff" * 32, *(hashlib.sha256(b"%d" % number).digest() for number in range(500))):
+        assert content_key(digest) == base64.b32encode(digest)[:26].decode().lower()
 
 
 def test_a_derived_key_shows_its_family() -> None:

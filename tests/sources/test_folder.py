@@ -120,6 +120,20 @@ def test_records_are_hashes_and_lengths_of_what_another_process_reads(tmp_path: 
     assert (record.offset, record.row, record.file) == (0, -1, "a/real.png")
 
 
+def test_a_file_of_any_size_is_hashed_and_read_whole(tmp_path: Path) -> None:
+    sizes = [0, 1, (1 << 20) - 1, 1 << 20, (3 << 20) + 5]  # on both sides of what is hashed out of memory
+    written = [bytes([place + 1]) * size for place, size in enumerate(sizes)]
+    for place, data in enumerate(written):
+        (tmp_path / f"{place}.jpg").write_bytes(data)
+    opened = open_source(FolderParams(path=str(tmp_path), layout="flat"))
+    records = list(opened.scan())
+    assert [record.length for record in records] == sizes
+    assert [record.sha256 for record in records] == [hashlib.sha256(data).digest() for data in written]
+    assert [opened.read(record) for record in records] == written
+    (tmp_path / "1.jpg").write_bytes(b"it grew")
+    assert opened.read(records[1]) != written[1]  # so that its hash tells
+
+
 def test_order_is_the_same_for_any_number_of_files_in_flight(tmp_path: Path) -> None:
     lay(tmp_path, *(f"c{number % 7}/{number:04d}.jpg" for number in range(500)))
     names = [fact[0] for fact in facts(tmp_path)]
