@@ -26,7 +26,8 @@ class MapDataset(data.Dataset[Any]):
     """Samples by number in index order, for any sampler: `dataset[3]`.
 
     A sample is a dict with `key`, `label` (int, -1: none), `image` (a uint8 tensor (3, H, W), RGB) and the `members` asked
-    for; `transform(sample)`, when given, returns what is handed out instead. Raises `BadSampleError`.
+    for; `transform(sample)`, when given, returns what is handed out instead. With `decode=False`, `image` is the encoded
+    bytes, for decoders of your own (on a GPU, say); that they are those that were written is checked. Raises `BadSampleError`.
     """
 
     def __init__(
@@ -35,8 +36,9 @@ class MapDataset(data.Dataset[Any]):
         transform: Transform | None = None,
         members: Sequence[str] = (),
         limits: ImageLimits | None = None,
+        decode: bool = True,
     ) -> None:
-        self._reader = SampleReader(opened(location), members, limits)
+        self._reader = SampleReader(opened(location), members, limits, decode=decode)
         self._transform = transform
 
     def __len__(self) -> int:
@@ -64,8 +66,9 @@ def opened(location: Location) -> Dataset:
 
 
 def finished(sample: dict[str, Any], transform: Transform | None) -> Any:
-    """The sample with its image as a tensor (3, H, W), through the transform."""
-    sample["image"] = torch.from_numpy(np.ascontiguousarray(sample["image"].transpose(2, 0, 1)))
+    """The sample with its image as a tensor (3, H, W) if it was decoded, through the transform."""
+    if not isinstance(sample["image"], bytes):
+        sample["image"] = torch.from_numpy(np.ascontiguousarray(sample["image"].transpose(2, 0, 1)))
     if transform is None:
         return sample
     try:

@@ -52,6 +52,7 @@ class SampleReader:
     """Samples of `dataset` by number, as dicts: `key` str, `label` int (-1: none), `image` uint8 (H, W, 3) RGB, and one
     entry for each extension in `members`: `json` parsed, `cls` int, `txt` str, `npy` and `npz` arrays.
 
+    Without `decode`, `image` is the encoded bytes as they were written, checked like any other member and not looked into.
     `keep` bounds the shards whose rows stay in memory; None reads all rows now (about 60 bytes a sample).
     """
 
@@ -61,16 +62,20 @@ class SampleReader:
         members: Sequence[str] = (),
         limits: ImageLimits | None = None,
         keep: int | None = None,
+        decode: bool = True,
     ) -> None:
         unknown = [ext for ext in members if ext not in MEMBERS]
         if unknown:
             raise UserError(f"a sample has no member {unknown[0]!r}; choose from {', '.join(MEMBERS)}")
+        if limits is not None and not decode:
+            raise UserError("limits are for pictures that are decoded; leave them out with decode=False")
         if not len(dataset):
             raise UserError(f"{dataset.storage.url} holds no kept samples")
         self.dataset = dataset
         self.sizes = [shard.samples for shard in dataset.shards]
         self._firsts = np.concatenate([[0], np.cumsum(self.sizes)])
         self._members, self._limits, self._keep = tuple(members), limits, keep
+        self._decode = decode
         self._rows: OrderedDict[int, _Rows] = OrderedDict()
         self._lock = Lock()
         if keep is None:
@@ -94,14 +99,14 @@ class SampleReader:
     def read(self, number: int) -> dict[str, Any]:
         """One sample; safe from many threads.
 
-        Raises `BadSampleError` when the bytes are not those that were written, when the image does not decode within the
-        limits, or when a member is missing or broken. Errors of the machine or the network are others and are not to be skipped.
+        Raises `BadSampleError` when the bytes are not those that were written, when the image is to be decoded and does not
+        within the limits, or when a member is missing or broken. Errors of the machine or the network are others and are not to be skipped.
         """
         shard = int(np.searchsorted(self._firsts, number, side="right")) - 1
         rows, row = self._rows_of(shard), number - int(self._firsts[shard])
         key = rows.keys[row].as_py()
         try:
-            sample = self._decode(shard, rows, row)
+            sample = self._fetch(shard, rows, row)
         except TarDamage as damage:
             raise BadSampleError(self.dataset.damaged(shard, key, damage.reason)) from None
         if isinstance(sample, Outcome):
@@ -113,7 +118,7 @@ class SampleReader:
             raise UserError(problem) if sample.error_class == "transient" else BadSampleError(problem)
         return {"key": key, "label": int(rows.labels[row]), **sample}
 
-    def _decode(self, shard: int, rows: _Rows, row: int) -> dict[str, Any] | Outcome:
+    def _fetch(self, shard: int, rows: _Rows, row: int) -> dict[str, Any] | Outcome:
         if rows.sizes[row] < 0:
             return failed("no_image")
         image_span = MemberSpan("image", int(rows.offsets[row]), int(rows.sizes[row]), int(rows.sums[row]))
@@ -125,7 +130,8 @@ class SampleReader:
                 return failed("missing_member", detail=f"it has no .{missing[0]}")
             spans = [found[ext] for ext in self._members]
         others = self.dataset.reader(shard).read([image_span, *spans])
-        image = decode_rgb(others.pop("image"), self._limits)
+        raw = others.pop("image")
+        image = decode_rgb(raw, self._limits) if self._decode else raw
         if isinstance(image, Outcome):
             return image
         try:

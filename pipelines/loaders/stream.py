@@ -81,6 +81,7 @@ class StreamDataset(data.IterableDataset[Any]):
         members: Sequence[str] = (),
         on_error: OnError = "raise",
         limits: ImageLimits | None = None,
+        decode: bool = True,
         threads: int = 2,
     ) -> None:
         super().__init__()
@@ -99,7 +100,7 @@ class StreamDataset(data.IterableDataset[Any]):
             raise UserError(f"rank must be 0..{self.world - 1}, got {self.rank}")
         # A window is read together with the next one while readers pass from it.
         keep = 2 * window + 1 if shuffle == "block" else None
-        self._reader = SampleReader(opened(location), members, limits, keep)
+        self._reader = SampleReader(opened(location), members, limits, keep, decode)
         self._transform, self._collate, self._threads = transform, collate, threads
         self._shuffle, self._window, self._tail, self._on_error = shuffle, window, tail, on_error
         self.batch_size, self.seed = batch_size, seed

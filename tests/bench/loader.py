@@ -5,7 +5,8 @@
 The files are packed unchanged into a dataset in a temporary folder; everything lies in the page cache. Each row hands out
 the same batches: 64 images as uint8 tensors (3, H, W), collated, with labels. Ours are shuffled over all shards and
 decoded by two threads a process unless the row says otherwise; webdataset reads its shards in sequence without a
-shuffle, ImageFolder shuffles files. "our decoder" gives the other readers ours, so that what is left is reading. Rows take
+shuffle, ImageFolder shuffles files. "bytes" rows hand out the encoded images of a batch as they lie there (ours with its
+checksums, and shuffled). "our decoder" gives the other readers ours, so that what is left is reading. Rows take
 turns within each repeat; a figure is the median and the interquartile range of images per second by the clock, beside
 images per second of CPU time (all threads and workers), which other jobs on the machine disturb less.
 """
@@ -113,9 +114,16 @@ def rows_of(folder: Path) -> dict[str, Row]:
         torch.tensor([sample["label"] for sample in samples]),
     )
 
+    only_bytes_and_labels = lambda samples: (  # noqa: E731
+        [sample["image"] for sample in samples],
+        torch.tensor([sample["label"] for sample in samples]),
+    )
+
     def stream(workers: int, threads: int, **options: Any) -> Row:
+        collate = only_images_and_labels if options.get("decode", True) else only_bytes_and_labels
+
         def run() -> int:
-            dataset = StreamDataset(folder, BATCH, threads=threads, collate=only_images_and_labels, **options)
+            dataset = StreamDataset(folder, BATCH, threads=threads, collate=collate, **options)
             return images_of(iter(StreamLoader(dataset, num_workers=workers)))
 
         return run
@@ -140,6 +148,10 @@ def rows_of(folder: Path) -> dict[str, Row]:
         rows[f"ImageFolder, {name}"] = loader_row(files(by_pillow), workers, batch_size=BATCH, shuffle=True)
         rows[f"ImageFolder, our decoder, {name}"] = loader_row(
             files(lambda path: ours(Path(path))), workers, batch_size=BATCH, shuffle=True
+        )
+        rows[f"ours, bytes, one thread, {name}"] = stream(workers, 1, decode=False)
+        rows[f"webdataset, bytes, {name}"] = loader_row(
+            lambda: webdataset.WebDataset(shards, shardshuffle=False).to_tuple("jpg", "cls"), workers, batch_size=BATCH
         )
     everything = [path.read_bytes() for path in (folder / "files").rglob("*") if path.is_file()]
     rows["decoding alone, one thread"] = lambda: sum(1 for data in everything if from_bytes(data) is not None)

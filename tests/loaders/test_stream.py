@@ -9,11 +9,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from pipelines.errors import UserError
+from pipelines.images.params import ImageLimits
 from pipelines.loaders.dataset import MapDataset
 from pipelines.loaders.loader import StreamLoader
 from pipelines.loaders.reading import BadSampleError
@@ -46,6 +49,51 @@ def test_a_sample_is_read_back_whole(folder: str) -> None:
     assert dataset.labels.tolist() == [number % 3 for number in range(COUNT)]
     with pytest.raises(IndexError):
         dataset[COUNT]
+
+
+def test_bytes_are_handed_out_undecoded_where_that_is_asked_for(folder: str) -> None:
+    decoded, encoded = MapDataset(folder, members=("json",)), MapDataset(folder, members=("json",), decode=False)
+    for number in (0, 20, COUNT - 1):
+        shown, raw = decoded[number], encoded[number]
+        assert isinstance(raw["image"], bytes)
+        assert torch.equal(
+            torch.from_numpy(cv2.imdecode(np.frombuffer(raw["image"], np.uint8), 1)[:, :, 0]), shown["image"][0]
+        )
+        assert {**shown, "image": None} == {**raw, "image": None}
+    batch = next(iter(StreamDataset(folder, 4, shuffle="none", decode=False)))
+    assert batch["image"] == [encoded[number]["image"] for number in range(4)]
+
+
+@pytest.mark.parametrize("shuffle", ["full", "block"])
+def test_undecoded_epochs_have_the_order_of_decoded_ones(folder: str, shuffle: str) -> None:
+    keys = [
+        [
+            key
+            for batch in StreamDataset(folder, 4, seed=2, shuffle=shuffle, window=2, decode=decode)
+            for key in batch["key"]
+        ]
+        for decode in (True, False)
+    ]
+    assert keys[0] == keys[1]
+
+
+def test_undecoded_bytes_are_checked_like_others(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path, bad={5})
+    assert MapDataset(folder, decode=False)[5]["image"] == b"no image"  # as it was written; not looked into
+    shard = tmp_path / "shards/test-000000.tar"
+    damaged = bytearray(shard.read_bytes())
+    damaged[512 + 20] ^= 1
+    shard.write_bytes(damaged)
+    with pytest.raises(BadSampleError, match=f"sample {key_of(0)} .*not what was written"):
+        MapDataset(folder, decode=False)[0]
+    skipping = StreamDataset(folder, 4, shuffle="none", decode=False, on_error="skip")
+    with pytest.warns(UserWarning, match="left out"):
+        assert sum(len(batch["key"]) for batch in skipping) == COUNT - 1
+
+
+def test_limits_of_what_is_not_decoded_are_refused(folder: str) -> None:
+    with pytest.raises(UserError, match="leave them out with decode=False"):
+        StreamDataset(folder, 4, limits=ImageLimits(), decode=False)
 
 
 def test_batches_come_collated(folder: str) -> None:
