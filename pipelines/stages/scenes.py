@@ -33,7 +33,8 @@ class Scenes:
 
 
 def load_scenes(dataset: Dataset, size: int) -> Scenes:
-    """All kept scenes in index order. `UserError` for one without a caption or annotations, or of another size."""
+    """All kept scenes in index order. `UserError` for one without a caption or annotations, or of another size, and for classes of one
+    noun."""
     require_size(dataset, size)
     rows = dataset.rows(["key", "members"])
     classes = dataset.classes
@@ -62,8 +63,19 @@ def load_scenes(dataset: Dataset, size: int) -> Scenes:
             shown[place, number[name]] = 1
             seen[number[name]][noun] += 1
     nouns = [_commonest(counts, name) for counts, name in zip(seen, classes, strict=True)]
+    _require_distinct(nouns, classes, dataset)
     alone = [things[0][1] if len(things) == 1 else None for _, things in words]
     return Scenes(images, [caption for caption, _ in words], alone, shown, nouns)
+
+
+def _require_distinct(nouns: Sequence[str], classes: Sequence[str], dataset: Dataset) -> None:
+    first: dict[str, str] = {}
+    for noun, name in zip(nouns, classes, strict=True):
+        if (other := first.setdefault(noun.casefold(), name)) != name:
+            raise UserError(
+                f"classes {other!r} and {name!r} are both called {noun!r} in the captions of {dataset.storage.url}: a generator cannot "
+                "learn to tell them apart; give one another name in the source of the scenes (classes), and in that of split"
+            )
 
 
 def require_size(dataset: Dataset, size: int) -> None:

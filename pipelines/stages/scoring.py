@@ -56,7 +56,14 @@ class Scorer:
             side, device = self.teacher.image_size, features.device
             mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (self.teacher.mean, self.teacher.std))
             shown = (resized(images.to(device), (side, side)) - mean) / std
-            columns |= teacher_fit(self.teacher.model(shown), labels)
+            logits = self.teacher.model(shown)
+            # An image that is no numbers is a row; a teacher that answers sound images so would drop them all.
+            if not bool(logits[shown.isfinite().flatten(1).all(1)].isfinite().all()):
+                raise UserError(
+                    "the teacher's answers to generated images are not finite numbers: the teacher is broken; lower "
+                    "squeeze.training.learning_rate, then: limbeck run squeeze"
+                )
+            columns |= teacher_fit(logits, labels)
         if seen is not None:
             columns |= memorised(features, seen[1], images, seen[0])
         rows = [{name: column[place] for name, column in columns.items()} for place in range(len(images))]
