@@ -135,6 +135,11 @@ def recover(
     torch_rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
     roll_rngs = [random.Random(seed) for seed in seeds]
     low, high = (bound.to(targets.device, dtype).view(-1, 1, 1) for bound in pixel_bounds(mean, std))
+    if config.learning_rate >= (across := float((high - low).min())):
+        raise DivergedError(
+            f"a step of learning_rate {config.learning_rate:g} takes every pixel from black to white ({across:.3g} apart) or back: the "
+            "images would be nothing else; lower it (0.25 is usual)"
+        )
     images, start = _start(targets, torch_rngs, init, mean, std, image_size, dtype)
     flat_targets = targets.repeat(groups)
     recorded = images.is_cuda and not reference and config.iterations >= RECORD_FROM

@@ -71,6 +71,12 @@ class Relabel(Stage[RelabelParams]):
                 f"relabel.ipc asks for {subsets[-1]} images per class, {distilled.storage.url} has {have}; lower it, say "
                 f"all, or raise cda.ipc"
             )
+        classes = len(distilled.classes)
+        if params.format == "top_k" and params.top_k >= classes:
+            raise UserError(
+                f"relabel.top_k keeps fewer than all {classes} classes of {distilled.storage.url}, got {params.top_k}; lower it, or set "
+                "relabel.format to fp16"
+            )
         for ipc, number in ((ipc, number) for ipc in subsets for number in range(sets)):
             for first in range(0, params.epochs, params.epochs_per_unit):
                 epochs = [first, min(first + params.epochs_per_unit, params.epochs)]

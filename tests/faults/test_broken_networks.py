@@ -240,3 +240,19 @@ def test_a_teacher_at_chance_is_said_to_be_so(split: Path, tmp_path: Path) -> No
     folder = copied(split, tmp_path)
     with pytest.warns(UserWarning, match=r"no better than naming the commonest class every time \(50.0 %\)"):
         run(folder, "squeeze", "squeeze.training.epochs=0")
+
+
+@pytest.mark.parametrize("mode", ["improved", "reference"])
+def test_a_step_that_leaves_only_black_and_white_is_refused(distilled: Path, tmp_path: Path, mode: str) -> None:
+    """Clamped pixels are finite whatever happens to them, so no number shows it."""
+    folder = copied(distilled, tmp_path)
+    shutil.rmtree(folder / "data/cda")
+    refused(folder, "cda", "cda.recover of cda-000000: a step of learning_rate 4 .*black to white",
+            "cda.recover.learning_rate=4.0", f"cda.recover.mode={mode}")  # fmt: skip
+
+
+def test_more_kept_logits_than_classes_are_refused_before_work(distilled: Path, tmp_path: Path) -> None:
+    folder = copied(distilled, tmp_path)
+    shutil.rmtree(folder / "data/relabel")
+    refused(folder, "relabel", "relabel.top_k keeps fewer than all 2 classes.*got 5", "relabel.format=top_k")
+    assert not (folder / "data/relabel/labels").exists()
