@@ -19,7 +19,7 @@ from pipelines.sources.base import (
 )
 from pipelines.sources.folder_contents import Contents, Look, place, stem_of
 from pipelines.sources.folder_tables import document_of
-from pipelines.sources.folder_walk import hash_file, native_name, read_regular, readable, stored_name
+from pipelines.sources.folder_walk import hash_file, native_name, read_file, readable, stored_name
 from pipelines.sources.labels import Label, StatedNames, label_from
 from pipelines.sources.params import FolderParams
 from pipelines.storage import Storage
@@ -51,7 +51,8 @@ class FolderSource:
             yield bad_record(readable(name), problem, self._params.split)
 
     def read(self, record: Record) -> bytes:
-        return self._read(native_name(record.file), record.length + 1)  # a file that grew is told by its hash
+        most = record.length + 1  # a file that grew is told by its hash
+        return read_file(self._storage, native_name(record.file), most)
 
     def classes(self) -> list[str]:
         """Of all splits, so that a class keeps its label whichever split is picked."""
@@ -86,7 +87,7 @@ class FolderSource:
         if file is None:
             return None
         try:
-            raw = self._read(file, MAX_SIDE_BYTES + 1)
+            raw = read_file(self._storage, file, MAX_SIDE_BYTES + 1)
         except OSError as error:
             return unreadable(error)
         if _holds_boxes(raw):
@@ -99,16 +100,10 @@ class FolderSource:
         if file is None:
             return None
         try:
-            found = read_object(self._read(file, MAX_SIDE_BYTES + 1), "the json beside it")
+            found = read_object(read_file(self._storage, file, MAX_SIDE_BYTES + 1), "the json beside it")
         except OSError as error:
             return unreadable(error)
         return found if isinstance(found, Outcome) else handed_over(found)
-
-    def _read(self, file: str, most: int = -1) -> bytes:
-        path = self._storage.local_path(file)
-        if path is None:
-            return self._storage.read_bytes(file)
-        return read_regular(path, most)
 
 
 def _beside(file: str, sides: dict[str, str]) -> str | None:

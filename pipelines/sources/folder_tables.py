@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,9 @@ from pipelines.storage import Storage, canonical_json
 
 #: Read wherever they lie, unless a table is named.
 TABLES = ("metadata.jsonl", "metadata.csv")
-_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,40}\s*")
+#: What numbers look like in a CSV: pandas makes 1.0 of a 1 where a cell of the column is empty, and may write that as nan.
+_WHOLE = re.compile(r"\s*([+-]?[0-9]{1,40})(\.0*)?\s*")
+_NAN = re.compile(r"\s*nan\s*", re.IGNORECASE)
 _OBJECTS = "objects"
 
 
@@ -106,25 +108,43 @@ def _csv_lines(raw: bytes, table: str, label_column: str) -> Iterator[tuple[str,
     except UnicodeDecodeError as error:
         yield table, failed("bad_metadata", detail=f"the table is no text in UTF-8 (byte {error.start})")
         return
-    reader = csv.DictReader(io.StringIO(text, newline=""), dialect="excel-tab" if _tabbed(text) else "excel")
+    dialect = "excel-tab" if _tabbed(text) else "excel"
+    reader = csv.DictReader(io.StringIO(text, newline=""), dialect=dialect, strict=True)  # an open quote is an error
     try:
-        twice = [name for name in reader.fieldnames or () if list(reader.fieldnames or ()).count(name) > 1]
-        if twice:
-            yield table, failed("bad_metadata", detail=f"the table has two columns {ascii(twice[0])[:60]}")
-            return
-        for line in reader:
-            values: dict[str, Any] = {
-                name: value for name, value in line.items() if isinstance(name, str) and value not in (None, "")
-            }
-            lines.append((f"{table}#{reader.line_num}", values))
+        columns = list(reader.fieldnames or ())
     except csv.Error as error:
-        lines.append((f"{table}#{reader.line_num}", failed("bad_metadata", detail=str(error))))
-    labels = [str(said[label_column]) for _, said in lines if isinstance(said, dict) and label_column in said]
-    if labels and all(_WHOLE.fullmatch(label) for label in labels):
-        for _, said in lines:
-            if isinstance(said, dict) and label_column in said:
-                said[label_column] = int(said[label_column])
+        yield f"{table}#1", failed("bad_metadata", detail=str(error))
+        return
+    twice = [name for name in columns if columns.count(name) > 1]
+    if twice:
+        yield table, failed("bad_metadata", detail=f"the table has two columns {ascii(twice[0])[:60]}")
+        return
+    while True:
+        try:
+            line = next(reader, None)
+        except csv.Error as error:  # of this line; the next ones may be sound
+            lines.append((f"{table}#{reader.line_num}", failed("bad_metadata", detail=str(error))))
+            continue
+        if line is None:
+            break
+        values: dict[str, Any] = {
+            name: value for name, value in line.items() if isinstance(name, str) and value not in (None, "")
+        }
+        lines.append((f"{table}#{reader.line_num}", values))
+    _read_numbers([said for _, said in lines if isinstance(said, dict) and label_column in said], label_column)
     yield from lines
+
+
+def _read_numbers(lines: Sequence[dict[str, Any]], column: str) -> None:
+    """Make numbers of a column's cells where all are whole numbers; nan beside numbers says nothing."""
+    cells = [(line, _WHOLE.fullmatch(line[column])) for line in lines if not _NAN.fullmatch(line[column])]
+    if not cells or any(whole is None for _, whole in cells):
+        return
+    for line in lines:
+        if _NAN.fullmatch(line[column]):
+            del line[column]
+    for line, whole in cells:
+        line[column] = int(whole[1]) if whole else None
 
 
 def _tabbed(text: str) -> bool:

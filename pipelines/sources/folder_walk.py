@@ -140,6 +140,12 @@ def _read(handle: FileIO, most: int) -> bytes:
     return data
 
 
+def read_file(storage: Storage, file: str, most: int = -1) -> bytes:
+    """The bytes of a file (of a local one, `most` at the most); OSError where it is none, at once."""
+    path = storage.local_path(file)
+    return storage.read_bytes(file) if path is None else read_regular(path, most)
+
+
 def hash_file(storage: Storage, file: str, limit: int | None) -> tuple[int, bytes] | Outcome:
     """(length, sha256) of a file; an outcome, and nothing is read, where it has more than `limit` bytes."""
     path = storage.local_path(file)

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipelines.errors import UserError
-from pipelines.sources.base import Record, bad_record, resolve, too_many_bytes
+from pipelines.sources.base import Record, bad_record, resolve, too_many_bytes, unreadable
 from pipelines.sources.base import digest as digest_of
+from pipelines.sources.folder_walk import read_file
 from pipelines.sources.labels import StatedNames, label_from
 from pipelines.sources.params import IdxParams
 from pipelines.storage import Storage
@@ -119,9 +120,11 @@ class IdxSource:
 def read_idx(storage: Storage, name: str, sha256: str | None = None) -> IdxArray:
     """Read and check one IDX file of unsigned bytes. `UserError` when it is not what it says it is."""
     try:
-        raw = storage.read_bytes(name)
+        raw = read_file(storage, name)
     except FileNotFoundError:
         raise UserError(f"no file {name} in {storage.url}; check the path of this source") from None
+    except OSError as error:
+        raise UserError(f"{name} in {storage.url} cannot be read ({unreadable(error).detail})") from None
     if sha256 is not None and (found := hashlib.sha256(raw).hexdigest()) != sha256:
         raise UserError(f"{name} in {storage.url} has sha256 {found}, expected {sha256}; fetch the file again")
     where = f"{name} in {storage.url}"

@@ -5,7 +5,7 @@ The rule, for every source:
 | the value | is |
 | --- | --- |
 | none, -1, NaN of a float column | no label |
-| a whole number (1.0 is one) | an index into the names of its own file; without names any index up to a million |
+| a whole number (1.0 and a decimal 1.00 are) | an index into the names of its own file; without names any index up to a million |
 | text | a name; where names are stated, one of them, digits or not |
 | digits of a `.cls` member | an index: such a member is text because it cannot be anything else |
 | anything else (a bool, 0.5, a list, an index or a name that is not there) | `bad_label`: a row, not the end |
@@ -15,12 +15,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from pipelines.errors import UserError
 from pipelines.outcomes import Outcome, failed
+from pipelines.sources.base import unreadable
+from pipelines.sources.folder_walk import read_file
 from pipelines.storage import Storage
 
 CLASSES_FILE = "classes.json"
@@ -73,13 +77,13 @@ def label_from(value: object, names: Names, member: bool = False) -> Label:
         return Label()
     if isinstance(value, str):
         return _from_text(value, names, member)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return bad_label(f"a label is a number or text, not {type(value).__name__}")
-    if isinstance(value, float):
+    if isinstance(value, float | Decimal):
         if math.isnan(value):
             return Label()
-        if not value.is_integer():
-            return bad_label(f"{value!r} is no whole number")
+        if not math.isfinite(value) or value % 1:
+            return bad_label(f"{value} is no whole number")
         value = int(value)
     return _from_index(value, names)
 
@@ -192,10 +196,17 @@ def stated(names: object, where: str) -> Names:
 
 def _read_names(storage: Storage, folder: str) -> Names | None:
     path = f"{folder}/{CLASSES_FILE}" if folder else CLASSES_FILE
-    if not storage.exists(path):
+    local = storage.local_path(path)
+    if not (storage.exists(path) if local is None else os.path.lexists(local)):
         return None
+    where = f"{storage.url}/{path}"
     try:
-        names = json.loads(storage.read_bytes(path))
+        raw = read_file(storage, path)
+    except OSError as error:
+        told = unreadable(error).detail
+        raise UserError(f"{where} cannot be read ({told}); repair it, move it away or give `classes`") from None
+    try:
+        names = json.loads(raw)
     except (ValueError, RecursionError):
         names = None
-    return stated(names, f"{storage.url}/{path}")
+    return stated(names, where)

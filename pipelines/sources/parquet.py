@@ -31,7 +31,7 @@ from pipelines.sources.base import (
 from pipelines.sources.cells import image_of, unfit, values_of
 from pipelines.sources.files import open_files
 from pipelines.sources.folder_walk import hash_file, native_name, readable, stored_name
-from pipelines.sources.labels import NO_NAMES, Names, label_from, merge
+from pipelines.sources.labels import NO_NAMES, Names, label_from, merge, stated
 from pipelines.sources.params import ParquetParams
 from pipelines.sources.row_groups import DAMAGE, Batch, RowReader, batches, column_of, first_line, open_table
 
@@ -159,7 +159,10 @@ class ParquetSource:
             fault = self._fault(file, schema)
             if fault:
                 wrong.append(f"{readable(file)}: {fault}")
-            found[file] = self._names(schema)
+            try:
+                found[file] = self._names(schema)
+            except UserError as error:
+                wrong.append(f"{readable(file)}: {error}")
         if wrong:
             more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
             raise UserError(
@@ -186,7 +189,7 @@ class ParquetSource:
         if self._params.classes is not None:
             return Names(self._params.classes)
         column = self._params.label_column
-        return NO_NAMES if column is None else Names(_hugging_face_names(schema.metadata, column))
+        return NO_NAMES if column is None else _hugging_face_names(schema.metadata, column)
 
     @property
     def _paths(self) -> bool:
@@ -236,11 +239,15 @@ def _is_hidden(path: str) -> bool:
     return is_hidden(path) or any(part.startswith("_") and "=" not in part for part in path.split("/"))
 
 
-def _hugging_face_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str]:
+def _hugging_face_names(metadata: dict[bytes, bytes] | None, column: str) -> Names:
     """Class names of a Hugging Face ClassLabel column from the table's metadata; empty when it says nothing."""
     try:
         features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         names = features[column]["names"]
-    except (ValueError, KeyError, TypeError):
-        return []
-    return [str(name) for name in names] if isinstance(names, list) else []
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return NO_NAMES
+    if names is None:
+        return NO_NAMES
+    if isinstance(names, list):  # there are years and digits among the published ones
+        names = [str(name) if isinstance(name, int) and not isinstance(name, bool) else name for name in names]
+    return stated(names, f"what its metadata says of {column!r}")

@@ -124,7 +124,7 @@ class TarSource:
             label = label_from(facts.get(self._params.label_key), names)
         else:
             try:
-                label = label_from(raw.decode(), names, member=True)
+                label = label_from(raw.decode("utf-8-sig"), names, member=True)  # Windows writes a mark first
             except UnicodeDecodeError:
                 return bad_label("its cls member is no text in UTF-8")
         name = facts.get("label_name")

@@ -310,6 +310,10 @@ def test_every_bad_line_of_a_table_is_a_row_and_names_its_place(tmp_path: Path) 
         (("0", "1"), ["1", "0"], ["1", "0"]),  # numbers are indices, whatever the names look like
         (("0", "one"), ["0", "one"], ["0", "one"]),  # not all are numbers, so all are names
         (("", "one"), ["0", "one"], ["", "one"]),
+        (("0.0", "1.0"), ["zero", "one"], ["zero", "one"]),  # as pandas writes numbers where another cell is empty
+        (("nan", "1"), ["zero", "one"], ["", "one"]),
+        (("nan", "one"), ["one", "nan"], ["nan", "one"]),  # a name among names
+        (("0.5", "1.0"), ["0.5", "1.0"], ["0.5", "1.0"]),
     ],
 )
 def test_a_named_csv_labels_files(tmp_path: Path, cells: Any, classes: Any, named: list[str]) -> None:
@@ -318,6 +322,21 @@ def test_a_named_csv_labels_files(tmp_path: Path, cells: Any, classes: Any, name
     source = folder(tmp_path / "in", layout="flat", table="labels.csv", file_column="id", label_column="kind")
     dataset = run_ingest(tmp_path / "data", source | ({"classes": classes} if classes else {}))
     assert fates(dataset) == {"a.png": named[0], "b.png": named[1]}
+
+
+def test_a_bad_line_of_a_csv_costs_no_other_line_its_label(tmp_path: Path) -> None:
+    """A cell above csv's limit ended the table, and an open quote made a caption of all lines after it."""
+    table = b"file_name,label,text\n0.png,cat," + b"x" * 200_000 + b'\n1.png,dog,a\n2.png,cat,"open\n3.png,dog,b\n'
+    lay(tmp_path / "in", {f"{place}.png": png(place) for place in range(4)} | {"metadata.csv": table})
+    dataset = run_ingest(tmp_path / "data", folder(tmp_path / "in", layout="flat"))
+    assert fates(dataset) == {
+        "0.png": "",
+        "1.png": "dog",
+        "2.png": "",
+        "3.png": "",
+        "metadata.csv#1": "!bad_metadata",
+        "metadata.csv#3": "!bad_metadata",
+    }
 
 
 def test_a_table_nobody_named_is_said_with_the_parameters(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import struct
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from pipelines.errors import StageStopped, UserError
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.lint import lint
-from pipelines.sources import TarParams, open_source
+from pipelines.sources import ParquetParams, TarParams, open_source
 from pipelines.sources.labels import MOST_UNNAMED, Label, Names, label_from
 from tests.faults.making import fates, lay, png, rows, run_ingest
 from tests.sources.test_tar import write_tar
@@ -298,6 +300,48 @@ def test_a_classes_json_that_is_no_list_of_names_is_refused_in_a_sentence(tmp_pa
     (tmp_path / "classes.json").write_text(text)
     with pytest.raises(UserError, match=r"classes\.json .* or give `classes`"):
         list(open_source(TarParams(path=str(tmp_path))).scan())
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("annexed")])
+def test_a_classes_json_that_is_no_file_is_named_and_never_waited_for(tmp_path: Path, make: Any) -> None:
+    """A folder was told as damage of the tar, a pipe stopped the stage for ever, a link to nothing was passed over."""
+    labelled_tar(tmp_path / "t.tar", b"0")
+    make(tmp_path / "classes.json")
+    with pytest.raises(UserError, match=r"classes\.json cannot be read .* or give `classes`"):
+        list(open_source(TarParams(path=str(tmp_path))).scan())
+
+
+@pytest.mark.parametrize("names", [["cat", "\ud800"], ["cat", "cat"], ["cat", None], {"0": "cat"}])
+def test_class_names_of_a_table_that_are_none_are_refused_with_its_name(tmp_path: Path, names: Any) -> None:
+    parquet(tmp_path / "a.parquet", [0, 1], ["cat", "dog"])
+    parquet(tmp_path / "b.parquet", [0, 1], names)
+    with pytest.raises(UserError, match=r"1 of 2 tables .* b\.parquet: what its metadata says of 'label'"):
+        list(open_source(ParquetParams(**table(tmp_path))).scan())
+
+
+def test_class_names_of_a_table_may_be_numbers(tmp_path: Path) -> None:
+    parquet(tmp_path / "in/a.parquet", [1, 0], [2019, 2020])  # type: ignore[list-item]
+    assert fates(run_ingest(tmp_path / "data", table(tmp_path / "in"))) == {
+        "a.parquet#0": "2020",
+        "a.parquet#1": "2019",
+    }
+
+
+def test_decimals_are_numbers(tmp_path: Path) -> None:
+    """What databases write for a column of whole numbers."""
+    cells = pa.array([Decimal("1.00"), Decimal("0.00"), Decimal("0.50"), None], pa.decimal128(10, 2))
+    parquet(tmp_path / "in/a.parquet", cells, ["cat", "dog"])
+    said = fates(run_ingest(tmp_path / "data", table(tmp_path / "in")))
+    assert [said[f"a.parquet#{row}"] for row in range(4)] == ["dog", "cat", "!bad_label", ""]
+
+
+def test_the_mark_that_windows_writes_first_is_no_part_of_a_label(tmp_path: Path) -> None:
+    labelled_tar(tmp_path / "in/t.tar", b"\xef\xbb\xbf1", b"0\r\n", b"\xef\xbb\xbfdog")
+    said = fates(
+        run_ingest(tmp_path / "data", {"type": "tar", "path": str(tmp_path / "in"), "classes": ["cat", "dog"]})
+    )
+    assert [said[f"t.tar::{place}.png"] for place in range(3)] == ["dog", "cat", "dog"]
 
 
 def test_a_classes_json_of_the_folder_above_counts_for_shards_alone(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import struct
 import zlib
 from collections import Counter
@@ -50,6 +51,15 @@ def test_images_pass_the_safe_path_with_their_exact_pixels(tmp_path: Path, image
         raw = elsewhere.read(record)
         assert (len(raw), hashlib.sha256(raw).digest()) == (record.length, record.sha256)
         np.testing.assert_array_equal(decode_rgb(raw), np.repeat(image[:, :, None], 3, axis=2))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_told_and_not_waited_for(tmp_path: Path, images: np.ndarray, make) -> None:
+    (tmp_path / "images").write_bytes(idx(images))
+    make(tmp_path / "labels")
+    with pytest.raises(UserError, match=r"labels in .* cannot be read"):
+        list(open_source(params(tmp_path)).scan())
 
 
 def test_colour_images_and_absent_labels_are_fine(tmp_path: Path) -> None:
