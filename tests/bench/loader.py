@@ -5,10 +5,12 @@
 The files are packed unchanged into a dataset in a temporary folder; everything lies in the page cache. Each row hands out
 the same batches: 64 images as uint8 tensors (3, H, W), collated, with labels. Ours are shuffled over all shards and
 decoded by two threads a process unless the row says otherwise; webdataset reads its shards in sequence without a
-shuffle, ImageFolder shuffles files. "bytes" rows hand out the encoded images of a batch as they lie there (ours with its
-checksums, and shuffled). "our decoder" gives the other readers ours, so that what is left is reading. Rows take
-turns within each repeat; a figure is the median and the interquartile range of images per second by the clock, beside
-images per second of CPU time (all threads and workers), which other jobs on the machine disturb less.
+shuffle, ImageFolder shuffles files. "our decoder" gives the other readers ours, so that what is left is reading. "bytes"
+rows hand out the encoded images of a batch (ours with the checksums checked, and shuffled); "by number" is a `SampleReader`
+that is open already, in index order and without batches.
+
+Rows take turns within each repeat; a figure is the median and the interquartile range of images per second by the clock,
+beside images per second of CPU time (all threads and workers), which other jobs on the machine disturb less.
 """
 
 from __future__ import annotations
@@ -37,9 +39,10 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from pipelines.images.process import decode_rgb
 from pipelines.loaders.loader import StreamLoader
+from pipelines.loaders.reading import SampleReader
 from pipelines.loaders.stream import StreamDataset
 from pipelines.shards.checksum import file_sum
-from pipelines.shards.dataset import ShardEntry, publish
+from pipelines.shards.dataset import Dataset, ShardEntry, publish
 from pipelines.shards.keys import key_of_bytes
 from pipelines.shards.sidecar import Sidecar
 from pipelines.shards.tar import ShardWriter
@@ -153,6 +156,8 @@ def rows_of(folder: Path) -> dict[str, Row]:
         rows[f"webdataset, bytes, {name}"] = loader_row(
             lambda: webdataset.WebDataset(shards, shardshuffle=False).to_tuple("jpg", "cls"), workers, batch_size=BATCH
         )
+    reader = SampleReader(Dataset.open(folder), decode=False)
+    rows["ours, bytes by number, 0 workers"] = lambda: sum(1 for number in range(len(reader)) if reader.read(number))
     everything = [path.read_bytes() for path in (folder / "files").rglob("*") if path.is_file()]
     rows["decoding alone, one thread"] = lambda: sum(1 for data in everything if from_bytes(data) is not None)
     return rows
@@ -186,13 +191,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a folder of JPEGs of one size per class")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--only", default="", help="rows with this in their names")
     parser.add_argument("--json", type=Path, help="also write the results here")
     options = parser.parse_args()
     assert options.repeats >= 5, "an interquartile range of fewer than 5 repeats says nothing"
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         count = pack(options.folder, Path(temporary), options.images)
-        result = measure(rows_of(Path(temporary)), count, options.repeats)
+        rows = {name: row for name, row in rows_of(Path(temporary)).items() if options.only in name}
+        result = measure(rows, count, options.repeats)
     table = Table(title=f"an epoch of {count} images, {BATCH} a batch")
     for column in ("", "images/s", "IQR", "per CPU second"):
         table.add_column(column, justify="right" if column else "left")
