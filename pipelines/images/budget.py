@@ -12,9 +12,11 @@ from pipelines.images.geometry import Size
 
 _RGB = 3
 #: Bytes a pixel that Pillow's decoders hold beside the RGB array that is made of them.
-_PILLOW = {"png": 4, "gif": 5, "bmp": 4, "pnm": 4, "tiff": 4, "webp": 8, "avif": 10}
-#: An animated WebP is drawn on two canvases and handed over as bytes; AVIF may be put together from a grid.
+_PILLOW = {"png": 4, "gif": 5, "bmp": 4, "pnm": 4, "tiff": 4, "webp": 8}
+#: An animated WebP is drawn on two canvases and handed over as bytes.
 _ANIMATED = {"webp": 12, "gif": 4}
+#: All that OpenCV holds a pixel when it checks an AVIF, without alpha and with; Pillow holds less after it.
+_AVIF, _AVIF_ALPHA = 24, 40
 _CHANNELS = {"grey": 1, "rgb": 3, "palette": 1, "cmyk": 4, "other": 4}
 
 
@@ -32,6 +34,8 @@ def decoding(header: Probe, floor: Size | None) -> int:
         deep = header.bits == 16
         channels = _CHANNELS[header.colour] + header.alpha
         return pixels * (2 * channels + channels + _RGB if deep else _RGB)
+    if header.format == "avif":
+        return pixels * (_AVIF_ALPHA if header.alpha else _AVIF) + 2 * header.packed
     animated = _ANIMATED.get(header.format, 0) if header.animated else 0
     return pixels * (_PILLOW[header.format] + animated + _RGB) + 2 * header.packed
 

@@ -7,12 +7,13 @@
 | JPEG of odd sampling factors | OpenCV, then Pillow | only after `entropy` found the data whole |
 | PNG grey or RGB of 8 bits; WebP; PGM and PPM up to 255 | OpenCV | only where there is no alpha, profile or animation |
 | PNG of 16 bits | OpenCV | value / 257, rounded |
-| anything else known: palette, 1 bit, alpha, profiles, GIF, BMP, TIFF, AVIF, odd PNM | Pillow | first frame or page |
+| AVIF | Pillow | only after OpenCV decoded it, whose AV1 decoder looks whether the coded data comes out even |
+| anything else known: palette, 1 bit, alpha, profiles, GIF, BMP, TIFF, odd PNM | Pillow | first frame or page |
 
 A refusal by a decoder that knows the format is final: no other decoder is asked whether it would show the picture all the
 same. What decoders overlook is checked before (`formats`): checksums of PNG, unfinished data of WebP, AVIF and TIFF,
 components of a JPEG that no scan shows. Rows of plain values (BMP, PNM, uncompressed TIFF) hold nothing that could tell
-damage, nor can anything in WebP, AVIF and CCITT fax data but where it ends. What is wrong beside the pixels is noted; the
+damage, nor can anything in WebP and CCITT fax data but where it ends. What is wrong beside the pixels is noted; the
 decoders then get the picture without it.
 
 Deep Pillow modes: `I;16` and a PNM's `I` are divided by 257; other 16-bit channels are cut to their high byte by
@@ -38,6 +39,7 @@ from pipelines.images.words import words
 from pipelines.outcomes import Outcome, failed
 
 _COLOUR_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_OPENCV_READS_AVIF = cv2.haveImageWriter(".avif")  # one library reads and writes them
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +133,13 @@ def _checked(raw: bytes, header: Probe) -> Sound:
         shorter = webp.check(raw, header)
         if shorter is not None and _opencv(shorter) is not None:
             raise Damage("truncated", "the data of the WebP ends in zeros that its picture does not need")
+        return Sound(raw[: header.end])  # OpenCV would read on behind the end
     elif header.format == "tiff":
         tiff.check(raw)
     elif header.format == "avif":
         avif.check(raw)
+        if _OPENCV_READS_AVIF and _opencv(raw) is None:
+            raise Damage("corrupt", "OpenCV cannot decode this AVIF")
     return Sound(raw)
 
 
