@@ -66,12 +66,23 @@ def read_params(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, An
         raise UserError(f"{path} must hold one section per stage, such as 'ingest:'; it holds {type(raw).__name__}")
     for override in overrides:
         _apply(raw, override)
-    _require_finite(raw, [])
+    _require_finite(raw, [], set())
     return raw
 
 
+#: Of a whole number, as of a real one: larger ones cannot be written out everywhere.
+_LARGEST_BITS = 1024
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML as DVC reads it: a repeated key is an error, and `1e-3` is a number (YAML 1.1 wants `1.0e-3`)."""
+    """YAML as DVC reads it: a repeated key is an error, and `1e-3` is a number (YAML 1.1 wants `1.0e-3`).
+
+    An anchor that stands within itself is an error too: whoever walks through such a value never comes to an end.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.deep_construct = True  # what a value holds is built before the value, so that PyYAML notices a circle
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, int] = {}
@@ -101,16 +112,18 @@ def read_yaml(text: str, origin: str) -> Any:
         raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def _require_finite(value: Any, where: list[str]) -> None:
-    """`.inf` and `.nan` are numbers for YAML and no parameter of anything."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            _require_finite(inner, [*where, str(name)])
-    elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            _require_finite(inner, [*where, str(place)])
+def _require_finite(value: Any, where: list[str], seen: set[int]) -> None:
+    """`.inf` and `.nan` are numbers for YAML and no parameter of anything. What aliases repeat is looked at once."""
+    if isinstance(value, dict | list):
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            _require_finite(inner, [*where, str(name)], seen)
     elif isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{'.'.join(where)}: {value} is not a finite number; give one, or leave the key out")
+    elif isinstance(value, int) and value.bit_length() > _LARGEST_BITS:
+        raise UserError(f"{'.'.join(where)}: a number of {value.bit_length()} bits is too large; give a smaller one")
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

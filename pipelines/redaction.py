@@ -10,6 +10,8 @@ from typing import Any
 
 #: A URL inside a sentence ends at a space or a quote; brackets and commas may be part of it.
 _URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s'\"<>`]+")
+#: A path library makes one slash of two; credentials before a host are told all the same.
+_ONE_SLASH = re.compile(r"(?<![A-Za-z0-9+.\-])([A-Za-z][A-Za-z0-9+.\-]+:/)(?!/)[^\s/'\"<>`@]*:[^\s'\"<>`@]*@")
 #: Before the @ of these stands the name of a container.
 _CONTAINER_SCHEMES = ("abfs", "abfss", "wasb", "wasbs", "adl")
 #: Names of these have no port, so that a colon before an @ is always a credential, with slashes in it or not.
@@ -28,6 +30,8 @@ def redacted(text: str) -> str:
     """`text` without the credentials of any URL in it, and of the end of one. Local paths are left as they are."""
     if "://" in text:
         text = _URL_IN_TEXT.sub(lambda found: "::".join(map(_one, found[0].split("::"))), text)
+    if ":/" in text and "@" in text:
+        text = _ONE_SLASH.sub(rf"\1{HIDDEN}@", text)
     return _SECRET_VALUE.sub(rf"\1{HIDDEN}", text) if "=" in text else text
 
 

@@ -35,7 +35,7 @@ def make_job(name: str, params: Path | str, overrides: Sequence[str] = (), data:
 
 def make_jobs(name: str, params: Path | str, overrides: Sequence[str] = (), data: str = "data") -> list[Job[Any]]:
     """The jobs that `name` stands for: a stage with items, named without one, is all of them in turn."""
-    stage, _, item = name.partition("@")
+    stage, _, item = name.partition("@") if "/" not in name else (name, "", "")
     known = get_stage(stage)
     sections = load_sections(read_params(params, overrides), section_models(), str(params))
     run = sections["run"]

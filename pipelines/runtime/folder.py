@@ -25,11 +25,11 @@ from pipelines.runtime.ownership import (
     Names,
     described,
     is_litter,
-    is_scratch,
+    names_of_unit,
     read_claims,
     require_ours,
 )
-from pipelines.runtime.units import LEDGER, SCRATCH, FileEntry, Marker, Unit, implied_files, marker_path
+from pipelines.runtime.units import LEDGER, SCRATCH, FileEntry, Marker, Unit
 from pipelines.shards.checksum import read_signed, signed_bytes
 from pipelines.shards.index import INDEX
 from pipelines.storage import Storage, canonical_json, pretty_json
@@ -76,8 +76,8 @@ def begin(stage: Stage[Any], job: Job[Any], prepared: Prepared) -> Names:
     present = output.list()
     require_ours(job.name, output, present)
     tables = [_table_path(name) for name in prepared.plan.tables]
-    implied = [path for unit in units for path in (marker_path(unit.name), *implied_files(unit.name))]
-    ours = [path for path in present if not is_litter(path) and not is_scratch(path)]
+    implied = [path for unit in units for path in names_of_unit(unit.name, prepared.identities[unit.name])]
+    ours = [path for path in present if not is_litter(path)]
     names = Names(output, [*ours, UNITS_FILE, CONFIG_FILE, STAGE_FILE, *tables, *implied])
     names.write()
     of_units = _unit_files(prepared.done.values())
@@ -177,10 +177,9 @@ def _clear(job: Job[Any], names: Names, planned: set[str], markers: Sequence[Mar
     output = job.output
     present = _require_whole(job, markers)
     names.add(planned | (read_claims(output, present) or set()))
-    foreign = [p for p in present if p not in names and p not in planned and not is_litter(p) and not is_scratch(p)]
-    if foreign:
+    if foreign := [path for path in present if path not in names and not is_litter(path)]:
         raise _visited(job, foreign)
-    stray = [path for path in present if path not in planned and (path in names or is_scratch(path))]
+    stray = [path for path in present if path not in planned and path in names]
     for path in stray:
         output.remove(path)
     folders = output.sweep_temporary() | {path.rpartition("/")[0] for path in stray} | output.folders(SCRATCH)

@@ -23,7 +23,7 @@ from pipelines.config import Section
 from pipelines.errors import StageStopped, UserError
 from pipelines.runtime.inputs import pins_of, reading
 from pipelines.runtime.job import Job
-from pipelines.runtime.locks import PATIENCE, UNITS_LOCK, owner, readers_of, sign, take
+from pipelines.runtime.locks import PATIENCE, UNITS_LOCK, open_folder, owner, readers_of, sign, take
 from pipelines.storage import Storage
 
 ParamsT = TypeVar("ParamsT", bound=Section)
@@ -47,14 +47,21 @@ def only_run(job: Job[ParamsT], inputs: Mapping[str, Storage] = MappingProxyType
         handle = os.open(folder / f"{job.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --data") from None
+    shared = open_folder(job.output.root)
     try:
         if not take(handle, fcntl.LOCK_EX, PATIENCE):
             raise _taken(job, handle)
+        if shared is not None and not take(shared, fcntl.LOCK_EX, PATIENCE):
+            raise UserError(
+                f"{job.output.url} is at work for another data folder that shares it; wait for that run or stop it"
+            )
         sign(handle, inputs)
         admit_units(job, job.token)
         with reading(job, inputs):
             yield replace(job, pins=pins_of(inputs))
     finally:
+        if shared is not None:
+            os.close(shared)
         os.close(handle)
 
 

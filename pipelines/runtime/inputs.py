@@ -11,14 +11,14 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import StageStopped, UserError
 from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.ledger import STAGE_FILE
-from pipelines.runtime.locks import PATIENCE, owner, take
+from pipelines.runtime.locks import PATIENCE, open_folder, owner, take
 from pipelines.storage import Storage
 
 
@@ -57,10 +57,10 @@ def require_pinned(job: Job[Any]) -> None:
 def reading(job: Job[Any], inputs: Mapping[str, Storage]) -> Iterator[None]:
     """Hold every local input against a run that would rebuild it."""
     with ExitStack() as held:
-        for name, folder in inputs.items():
-            if (handle := _open_lock(name, folder)) is None:
-                continue
+        handles = [(name, handle) for name, folder in inputs.items() for handle in _open_locks(name, folder)]
+        for _, handle in handles:
             held.callback(os.close, handle)
+        for name, handle in handles:
             if not take(handle, fcntl.LOCK_SH, PATIENCE):
                 raise UserError(
                     f"{name}, an input of {job.name}, is being written by another run (process {owner(handle)}); wait for it, "
@@ -69,15 +69,17 @@ def reading(job: Job[Any], inputs: Mapping[str, Storage]) -> Iterator[None]:
         yield
 
 
-def _open_lock(name: str, folder: Storage) -> int | None:
-    """The lock of the runs that write an input; None where there is none to hold."""
+def _open_locks(name: str, folder: Storage) -> list[int]:
+    """The locks of the runs that write an input, as far as there are any to hold: in its data folder, and the folder itself."""
     if not folder.is_local:
-        return None
+        return []
     data = folder.root.parents[name.count("@")]
-    try:
-        return os.open(Path(data) / ".limbeck" / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError:  # a folder that was copied here alone, or may not be written to
-        return None
+    locks = []
+    with suppress(OSError):  # a folder that was copied here alone, or may not be written to
+        locks.append(os.open(Path(data) / ".limbeck" / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644))
+    if (shared := open_folder(folder.root)) is not None:
+        locks.append(shared)
+    return locks
 
 
 def _seal(folder: Storage) -> str | None:

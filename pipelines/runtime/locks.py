@@ -30,6 +30,14 @@ def take(handle: int, kind: int, wait: float) -> bool:
             return True
 
 
+def open_folder(folder: Path) -> int | None:
+    """A handle to lock a folder by, whichever way it was reached: data folders may share one by a link. None without one."""
+    try:
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
+
+
 def sign(handle: int, reads: Iterable[str]) -> None:
     """Say who holds a run's lock: its process, and the inputs it reads."""
     os.ftruncate(handle, 0)
@@ -59,6 +67,9 @@ def readers_of(folder: Path, name: str) -> list[str]:
 
 
 def _signed(handle: int) -> list[str]:
-    """The process and the names of inputs."""
-    process, _, reads = os.pread(handle, _BYTES, 0).decode(errors="replace").partition("\n")
+    """The process and the names of inputs; nothing in a lock that is a folder."""
+    try:
+        process, _, reads = os.pread(handle, _BYTES, 0).decode(errors="replace").partition("\n")
+    except IsADirectoryError:
+        return [""]
     return [process.strip(), *reads.split()]

@@ -1,9 +1,10 @@
 """Which files in a stage's output are ours. Limbeck removes and replaces those and never another.
 
 A file is ours if a record in the same folder names it, so that a folder that DVC restored or somebody copied is ours
-still. `plan/names.txt` is that record: before anything is written under a new name, the name stands there. Workers, who
-cannot share it, leave a claim of their own for what the plan does not imply. The seal, the plan and the markers name files too:
-one damaged record loses nothing. What no record names is refused before any work.
+still. `plan/names.txt` is that record: before anything is written under a new name, the name stands there; one that ends in
+a slash is the scratch folder of a unit. Workers, who cannot share it, leave a claim of their own for what the plan does not
+imply. The seal, the plan and the markers name files too: one damaged record loses nothing. What no record names is refused
+before any work.
 """
 
 from __future__ import annotations
@@ -17,16 +18,15 @@ from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.runtime.ledger import CONFIG_FILE, PLAN_FOLDER, STAGE_FILE, read_marker
-from pipelines.runtime.units import CLAIMS, LEDGER, SCRATCH, implied_files, marker_path
+from pipelines.runtime.units import CLAIMS, HEAD, LEDGER, SCRATCH, implied_files, marker_path, scratch_path
 from pipelines.storage import Storage
 
 UNITS_FILE = f"{PLAN_FOLDER}/units.json"
 NAMES_FILE = f"{PLAN_FOLDER}/names.txt"
-HEAD = "# The files that Limbeck wrote in this folder, one a line. It replaces and removes these and no others."
 #: What systems leave in any folder; passed over, never removed. Patterns of base names.
 LITTER = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".directory", ".nfs*", ".fuse_hidden*", ".gitignore")
 #: A unit's scratch folder ends in its identity.
-_SCRATCH_FILE = re.compile(rf"{re.escape(SCRATCH)}/.+-[0-9a-f]{{32}}/")
+_SCRATCH_FOLDER = re.compile(rf"{re.escape(SCRATCH)}/.+?-[0-9a-f]{{32}}/")
 _SHOWN = 3
 
 
@@ -35,19 +35,26 @@ def is_litter(path: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in LITTER)
 
 
-def is_scratch(path: str) -> bool:
-    """Whether a path is that of a unit's resumable state or of a claim."""
-    return path.startswith(f"{CLAIMS}/") or bool(_SCRATCH_FILE.match(path))
+def names_of_unit(name: str, identity: str) -> tuple[str, ...]:
+    """What a unit's name stands for: its marker, its shard and sidecar, its scratch folder."""
+    return marker_path(name), *implied_files(name), f"{scratch_path(name, identity)}/"
+
+
+def _is_named(path: str, names: Collection[str]) -> bool:
+    """Whether `names` hold a path or the scratch folder it lies in."""
+    scratch = _SCRATCH_FOLDER.match(path)
+    return path in names or (scratch is not None and scratch[0] in names)
 
 
 def strangers(output: Storage, present: Collection[str]) -> list[str]:
-    """The files of `present` that no record names, sorted. Reads records only as far as there is something left to name."""
-    left = {path for path in present if not is_litter(path) and not is_scratch(path)}
+    """The files of `present` that no record names, sorted."""
+    left = {path for path in present if not is_litter(path)}
     listed = _names(output, present)
     recorded = False
     for names in (listed, _sealed(output), _planned(output, listed is None), read_claims(output, present)):
-        recorded |= names is not None
-        left -= names or set()
+        if names is not None:
+            recorded = True
+            left = {path for path in left if not _is_named(path, names)}
     for path in [path for path in present if path.startswith(f"{LEDGER}/")] if left else []:
         if (marker := read_marker(output, path)) is not None:
             recorded = True
@@ -99,7 +106,7 @@ class Names:
         self._output.write_bytes(NAMES_FILE, "\n".join([HEAD, *sorted(self._names), ""]).encode())
 
     def __contains__(self, path: str) -> bool:
-        return path in self._names
+        return _is_named(path, self._names)
 
 
 class NamedStorage(Storage):
@@ -125,23 +132,23 @@ class NamedStorage(Storage):
 
 
 def read_claims(output: Storage, present: Iterable[str]) -> set[str] | None:
-    """All that workers claimed; None where they did not."""
-    paths = [path for path in present if path.startswith(f"{CLAIMS}/")]
-    return {name for path in paths for name in _lines(output, path)} if paths else None
+    """All that workers claimed, and the claims; None where they did not."""
+    claims = {path: _listed(output, path) for path in present if path.startswith(f"{CLAIMS}/")}
+    found = [{path, *names} for path, names in claims.items() if names is not None]
+    return set().union(*found) if found else None
 
 
 def _names(output: Storage, present: Collection[str]) -> set[str] | None:
-    if NAMES_FILE not in present:
-        return None
-    head, *names = _lines(output, NAMES_FILE) or [""]
-    return set(names) if head == HEAD else None
+    return _listed(output, NAMES_FILE) if NAMES_FILE in present else None
 
 
-def _lines(output: Storage, path: str) -> list[str]:
+def _listed(output: Storage, path: str) -> set[str] | None:
+    """The names in a list of ours; None if the file is something else."""
     try:
-        return [line for line in output.read_bytes(path).decode().split("\n") if line]
+        head, *names = output.read_bytes(path).decode().split("\n")
     except (FileNotFoundError, ValueError):
-        return []
+        return None
+    return set(names) - {""} if head == HEAD else None
 
 
 def _sealed(output: Storage) -> set[str] | None:
@@ -159,12 +166,12 @@ def _sealed(output: Storage) -> set[str] | None:
 
 
 def _planned(output: Storage, with_tables: bool) -> set[str] | None:
-    """What `plan/units.json` implies: markers, shards and sidecars of its units; the tables beside it if nothing lists them."""
+    """What `plan/units.json` implies: what the names of its units stand for; the tables beside it if nothing lists them."""
     units = read_units(output)
     if units is None:
         return None
     tables = {path for path in output.list(PLAN_FOLDER) if path.endswith(".parquet")} if with_tables else set()
-    return tables.union(*({marker_path(unit["name"]), *implied_files(unit["name"])} for unit in units))
+    return tables.union(*(names_of_unit(unit["name"], unit["id"]) for unit in units))
 
 
 def read_units(output: Storage) -> list[dict[str, Any]] | None:

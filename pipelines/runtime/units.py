@@ -28,6 +28,8 @@ LEDGER = "ledger"
 SCRATCH = ".partial"
 #: Names of files that units are about to publish; see `ownership`.
 CLAIMS = f"{SCRATCH}/claims"
+#: The first line of every list of names, by which it is told from somebody else's text.
+HEAD = "# The files that Limbeck wrote in this folder, one a line. It replaces and removes these and no others."
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,11 @@ def implied_files(unit_name: str) -> tuple[str, str]:
     return f"{part}{slash}shards/{stem}.tar", f"{part}{slash}meta/{stem}.parquet"
 
 
+def scratch_path(unit_name: str, identity: str) -> str:
+    """The folder of a unit's resumable state."""
+    return f"{SCRATCH}/{unit_name}-{identity}"
+
+
 #: Called as `tick(done, total, note)` by long units; cheap and safe to call often.
 Tick = Callable[[float, float, str], None]
 
@@ -171,7 +178,7 @@ class UnitOutput:
 
         It belongs to the unit's identity: with other parameters or inputs the unit starts afresh.
         """
-        return self.storage.child(f"{SCRATCH}/{self.unit.name}-{self.identity}")
+        return self.storage.child(scratch_path(self.unit.name, self.identity))
 
     def commit(self) -> Marker:
         """Publish the files, then the marker.
@@ -205,7 +212,7 @@ class UnitOutput:
         if not names:
             return ""
         claim = f"{CLAIMS}/{self.unit.name}.txt"
-        self.storage.write_bytes(claim, "\n".join([*names, ""]).encode())
+        self.storage.write_bytes(claim, "\n".join([HEAD, *names, ""]).encode())
         return claim
 
     def abandon(self) -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from pipelines.config import RunParams
 from pipelines.errors import StageStopped, UserError
+from pipelines.runtime import guard, inputs
 from pipelines.runtime.execute import execute, prepare
 from pipelines.runtime.job import Job, Plan
 from pipelines.runtime.serial import SerialRunner
@@ -253,3 +254,38 @@ def test_pictures_may_lie_beside_the_outputs(tmp_path: Path) -> None:
     job = Job("ingest", IngestParams.model_validate(params), RunParams(), str(tmp_path / "data"))
     execute(Ingest(), job, SerialRunner)
     assert_same(tree(source), before)
+
+
+@pytest.mark.parametrize("place", [f".partial/mine-{'a' * 32}/precious.bin", ".partial/claims/mine.txt"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_looks_like_a_unit_s_own_state_is_ours_only_if_a_record_says_so(
+    workplace: Workplace, place: str, finished: bool
+) -> None:
+    if finished:
+        workplace.run()
+    path = workplace.output / place
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"holds 1 file \(\.partial/"):
+        workplace.run(job=workplace.job(size=200))
+    assert path.read_bytes() == b"mine"
+
+
+def test_a_folder_that_two_data_folders_share_is_written_and_read_by_one_run_at_a_time(
+    done: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "PATIENCE", 0.0)
+    monkeypatch.setattr(inputs, "PATIENCE", 0.0)
+    other = Workplace(tmp_path / "elsewhere")
+    other.output.symlink_to(done.output)
+    upstream = {"toy": Storage(str(other.output))}
+    with guard.only_run(done.job()):
+        with pytest.raises(UserError, match="for another data folder that shares it"):
+            other.run()
+        reading = inputs.reading(other.job(), upstream)
+        with pytest.raises(UserError, match="toy, an input of toy, is being written by another run"), reading:
+            pass
+    reading = inputs.reading(other.job(), upstream)
+    with reading, pytest.raises(UserError, match="another data folder that shares it"):
+        done.run()
+    assert other.run()["ran"] == 0

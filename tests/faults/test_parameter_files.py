@@ -20,6 +20,13 @@ def refused(tmp_path: Path, text: bytes, sentence: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def repeated_twenty_times() -> bytes:
+    """Each anchor holds the one before it ten times: short for YAML, without end for whoever walks through all of it."""
+    return b"ingest: {sources: [{type: folder, path: x}]}\nrun:\n  seed:\n    a0: &a0 [1]\n" + b"".join(
+        b"    a%d: &a%d [%s]\n" % (n, n, b",".join([b"*a%d" % (n - 1)] * 10)) for n in range(1, 20)
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -46,6 +53,10 @@ def refused(tmp_path: Path, text: bytes, sentence: str) -> None:
             r"augment.sets.a.policy.0.rotate.degrees.1: inf",
         ),
         (b"run: {seed: 1e999}\n", "run.seed: inf is not a finite number"),
+        (b"run: &a {seed: *a}\n", "found unconstructable recursive node"),
+        (b"run: {seed: [&a {b: [*a]}]}\n", "found unconstructable recursive node"),
+        (b"run: {seed: 0x" + b"f" * 5000 + b"}\n", "run.seed: a number of 20000 bits is too large"),
+        (repeated_twenty_times(), "run.seed: input should be a valid integer"),
     ],
 )
 def test_a_file_that_cannot_be_meant_is_one_sentence(tmp_path: Path, text: bytes, sentence: str) -> None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from pipelines.doors.jobs import make_job
 from pipelines.doors.samples import file_name, show_key
 from pipelines.errors import StageStopped, UserError
 from pipelines.outcomes import failed
@@ -41,6 +42,7 @@ URLS = [
     f"https://host.org/a?{SECRET}{SECRET}",
     f"zip://inner::https://u:{SECRET}@host.org/a.zip?sig={SECRET}",
     f"abfs://key:{SECRET}@account/x",
+    f"https:/user:{SECRET}@host.org/a",
 ]
 
 
@@ -52,7 +54,7 @@ def test_no_credential_of_a_url_is_left_in_a_text(url: str, sentence: str) -> No
     told = redacted(sentence.format(url))
     assert SECRET not in told
     assert "S3cr3t" not in told
-    assert url.split("://")[0] in told
+    assert url.split(":/")[0] in told
     assert redacted(told) == told
 
 
@@ -60,6 +62,7 @@ def test_no_credential_of_a_url_is_left_in_a_text(url: str, sentence: str) -> No
     "text",
     [
         "/data/a@b:c/x?y=z.jpg",
+        "data:/a/b:c@d and x:/a@b",
         "s3://bucket/folder/a@b.jpg",
         "https://host.org:8080/a@b",
         "abfs://container@account.dfs.core.windows.net/x",
@@ -257,3 +260,9 @@ def test_hostile_class_and_file_names_do_not_reach_the_terminal(tmp_path: Path) 
             [sys.executable, "-m", "pipelines", "info", "ingest"], capture_output=True, text=True, cwd=tmp_path
         ).stdout
     )
+
+
+def test_a_url_in_the_place_of_a_stage_is_told_whole_so_that_its_password_is_seen_as_one(repository: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        make_job(f"https://user:{SECRET}@host.org/a", repository / "params.yaml")
+    assert SECRET not in shown(caught.value)
