@@ -29,7 +29,7 @@ def decoding(header: Probe, floor: Size | None) -> int:
         channels = _CHANNELS[header.colour]
         # Coefficients of all blocks are held where they come in more than one scan, 2 bytes each, at every scale.
         held = 2 * channels * pixels if header.buffered else 0
-        return held + out * (_RGB + 4 if header.colour == "cmyk" else _RGB)
+        return held + out * (_RGB + 6 if header.colour == "cmyk" else _RGB)  # Pillow has it twice for a moment
     if by_opencv(header):
         deep = header.bits == 16
         channels = _CHANNELS[header.colour] + header.alpha

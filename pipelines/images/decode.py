@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | JPEG grey, YCbCr, RGB, 8 bits | simplejpeg | libjpeg's warnings are errors; scaled by 1/2, 1/4 or 1/8 when asked |
 | JPEG CMYK or YCCK | simplejpeg | stored inverted, as Adobe does; then by profile or plainly to RGB |
-| JPEG of odd sampling factors | OpenCV, then Pillow | only after `entropy` found the data whole |
+| JPEG of odd sampling factors | OpenCV; CMYK: Pillow | only after `entropy` found the data whole |
 | PNG grey or RGB of 8 bits; WebP; PGM and PPM up to 255 | OpenCV | only where there is no alpha, profile or animation |
 | PNG of 16 bits | OpenCV | value / 257, rounded |
 | AVIF | Pillow | only after OpenCV decoded it, whose AV1 decoder looks whether the coded data comes out even |

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
+from PIL import Image
 
 from pipelines.images.colour import Pixels
 from pipelines.images.formats import entropy, jpeg
@@ -58,7 +60,7 @@ def decode_jpeg(
     decoder = "simplejpeg"
     if pixels is None and said.startswith(_NO_MEMORY):
         raise MemoryError
-    if pixels is None and any(text in said for text in _UNKNOWN) and header.colour != "cmyk":
+    if pixels is None and any(text in said for text in _UNKNOWN):
         if header.end is None:
             raise Damage("truncated", "the JPEG has no end marker")
         if not header.buffered:
@@ -67,11 +69,26 @@ def decode_jpeg(
             if whole != data[: len(whole)]:
                 notes.add(EXTRA_BYTES)
                 data = whole
-        pixels, decoder = lenient(data), "opencv"
+        if header.colour == "cmyk":
+            pixels, decoder = _inverted_cmyk(data), "pillow"
+        else:
+            pixels, decoder = lenient(data), "opencv"
     if pixels is None:
         reason = "truncated" if "Premature end of JPEG" in said else "corrupt"
         return failed(reason, detail=words(said))
     return JpegPixels(pixels, decoder, tuple(sorted(notes)), None if data is raw else data)
+
+
+def _inverted_cmyk(data: bytes) -> Pixels | None:
+    """Pillow's decode of CMYK or YCCK; None when it refuses. OpenCV would make RGB of it."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            pixels = np.asarray(image, np.uint8)
+        return 255 - pixels
+    except MemoryError:
+        raise
+    except Exception:  # a foreign parser
+        return None
 
 
 def _strict(data: bytes, header: Probe, factor: int) -> tuple[Pixels | None, str]:

@@ -277,6 +277,21 @@ def test_the_first_exif_segment_that_states_an_orientation_counts(segments: byte
 # Formats ------------------------------------------------------------
 
 
+@pytest.mark.parametrize("how", [{"subsampling": 2}, {"subsampling": 1}, {"subsampling": 2, "progressive": True}])
+def test_cmyk_of_any_sampling_is_read_and_its_damage_seen(how: dict[str, int]) -> None:
+    cyan = Image.fromarray(noisy()).convert("CMYK")
+    raw = encoded(cyan, "JPEG", **how)
+    plain = decode_rgb(encoded(cyan, "JPEG", subsampling=0))
+    found = decode_rgb(raw)
+    assert isinstance(found, np.ndarray), found
+    assert isinstance(plain, np.ndarray), plain
+    assert np.abs(found.astype(int) - plain).mean() < 12  # less colour, the same picture: not inverted, nothing swapped
+    for share in (0.5, 0.9):
+        assert isinstance(decode_rgb(cut(raw, share)), Outcome)
+        if "progressive" not in how:
+            assert isinstance(decode_rgb(zero_tailed(raw, share)), Outcome)
+
+
 def test_avif_of_another_brand_and_bigtiff_are_read() -> None:
     raw = sound()["avif"]
     np.testing.assert_array_equal(decode_rgb(raw[:8] + b"mif1" + raw[12:]), decode_rgb(raw))
