@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -187,3 +189,19 @@ def test_nothing_outlives_the_process_that_asked(sent: signal.Signals) -> None:
     asking.wait(timeout=20)
     until(lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family))
     asking.stdout.close()
+
+
+def test_a_server_whose_asker_is_gone_ends_without_a_word() -> None:
+    """Answers that nobody read were told as a traceback on the terminal."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.images.isolated", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stderr=subprocess.PIPE,
+        )
+        theirs.close()
+        select.select([ours], [], [], 60)  # its first word is there, and stays unread
+        ours.close()
+        assert server.communicate(timeout=60)[1] == b""
+        assert server.returncode == 0
