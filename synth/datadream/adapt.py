@@ -112,9 +112,8 @@ class Adaptation:
         if loss.is_cpu or self.step == 1 or self.step % LOOK_EVERY == 0 or self.done:
             self.require_sound()
         if self.done:
-            with (
-                torch.no_grad()
-            ):  # what the last step did shows in no loss of the training: its batch is looked at once more
+            # What the last step did shows in no loss of the training: its batch is looked at once more.
+            with torch.no_grad():
                 last = float(self.loss(self.step - 1))
             if not last <= HOPELESS * float(self._blank):
                 raise self._diverged(
