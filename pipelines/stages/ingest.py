@@ -83,6 +83,7 @@ class Ingest(Stage[IngestParams]):
             there = ", ".join(f"{count} {reason}" for reason, count in passed.most_common(6))
             places = ", ".join(redacted(source.path) for source in params.sources)
             raise UserError(f"no images in {places}{f' (passed over: {there})' if there else ''}; check ingest.sources")
+        _hand_back()  # the batches of the scan
         records, anchors = mark_twins(records, params.duplicates, params.conflicts)
         records = without_unused(records)
         order, bounds = deal(records, anchors, params, job.run.seed)
@@ -91,6 +92,7 @@ class Ingest(Stage[IngestParams]):
         for place, column in enumerate(columns):
             columns[place] = column.take(pa.array(order))
         dealt = pa.table(columns, schema=schema)
+        _hand_back()  # the columns as they were
         groups = [dealt.slice(a, b - a) for a, b in itertools.pairwise(bounds)]
         units = [
             Unit(f"ingest-{index:06d}", {"group": index, "rows": group.num_rows, "content": content(group)})
@@ -125,6 +127,11 @@ class Ingest(Stage[IngestParams]):
     def identity_params(self, job: Job[IngestParams]) -> dict[str, Any]:
         """Only what decides the bytes of a planned record: the plan's content covers the rest."""
         return {"image": job.params.image.model_dump(mode="json")}
+
+
+def _hand_back() -> None:
+    """Memory that arrow holds and nobody uses goes back to the system: a plan of many records is otherwise there twice."""
+    pa.default_memory_pool().release_unused()
 
 
 def _processed(

@@ -4,6 +4,8 @@ and `distilled.md`, the card of the distilled dataset.
 One unit. Its payload holds the plan and a content hash of every finished stage that it reads, and a hash of the
 template, so it is up to date exactly when they are; stages that have not run are allowed and told. Times and machines
 of the runs are shown but decide nothing: running a stage again to the same result leaves the report as it is.
+
+What draws the page is imported when one is drawn: every command reads this module for its parameters.
 """
 
 from __future__ import annotations
@@ -15,8 +17,6 @@ from pydantic import Field
 
 from pipelines.config import Section
 from pipelines.errors import UserError
-from pipelines.report.card import distilled_card
-from pipelines.report.page import render, template_digest
 from pipelines.report.reading import READS, Outputs, content_digest
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import STAGE_FILE
@@ -43,6 +43,8 @@ class Report(Stage[ReportParams]):
     upstream = READS
 
     def plan(self, job: Job[ReportParams]) -> Plan:
+        from pipelines.report.page import template_digest
+
         inputs: dict[str, Any] = {}
         for stage in self.upstream:
             folder = _folder(job, stage)
@@ -55,6 +57,9 @@ class Report(Stage[ReportParams]):
         return Plan([Unit("report-000000", {"inputs": inputs, "template": template_digest()})])
 
     def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[ReportParams]) -> None:
+        from pipelines.report.card import distilled_card
+        from pipelines.report.page import render
+
         outputs = Outputs({stage: _folder(job, stage) for stage in self.upstream}, job.logs)
         page = render(outputs, job.params.title, job.params.samples_per_class)
         output.write(REPORT_FILE, page)
