@@ -316,7 +316,16 @@ def main() -> None:
     batches = options.batches or batches
     device = "cuda" if torch.cuda.is_available() else "cpu"
     names = options.only or ([*POLICIES, "horizontal_flip", "affine"] if options.boxes else [*OURS, *POLICIES])
-    rows = []
+    facts = {
+        "machine": platform.machine(),
+        "cpu": _cpu(),
+        "threads": 1,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "opencv": cv2.__version__,
+        "repeats": options.repeats,
+    }
+    rows: list[dict[str, Any]] = []
     for name in names:
         for side in sizes:
             for batch in batches:
@@ -334,18 +343,10 @@ def main() -> None:
                     if where == "cuda" and "median" in found["ours torch"]:
                         rows[-1]["bandwidth_share"] = bandwidth(found["ours torch"]["median"], side) / copy_bandwidth()
                     show(rows[-1])
-    summary = summarise(rows)
-    if options.json:
-        facts = {
-            "machine": platform.machine(),
-            "cpu": _cpu(),
-            "threads": 1,
-            "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-            "torch": torch.__version__,
-            "opencv": cv2.__version__,
-            "repeats": options.repeats,
-        }
-        options.json.write_text(json.dumps({"facts": facts, "summary": summary, "rows": rows}) + "\n")
+                    if options.json:  # after each, so that a run that is cut off leaves what it has
+                        form = {"facts": facts, "summary": summary(rows), "rows": rows}
+                        options.json.write_text(json.dumps(form) + "\n")
+    summarise(rows)
 
 
 def show(row: dict[str, Any]) -> None:
@@ -359,12 +360,9 @@ def show(row: dict[str, Any]) -> None:
     )
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Ratios that the goals are about, and every cell where somebody else is more than 10 % faster."""
-    table = Table(title="images/s, ratio of our faster backend to the others' (median over the cells)")
-    for column in ("what", "device", "px", "batch", "ours", "/ kornia", "/ best of others", "who"):
-        table.add_column(column)
-    losses, ratios = [], []
+    ratios = []
     for row in rows:
         rates = {label: one["median"] for label, one in row["results"].items() if "median" in one}
         ours = max((rate for label, rate in rates.items() if label.startswith("ours")), default=0.0)
@@ -372,14 +370,24 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         best = max(others, key=lambda label: others[label]) if others else ""
         against = ours / others[best] if best else float("nan")
         eager = ours / rates["kornia"] if "kornia" in rates else float("nan")
-        cell = {"name": row["name"], "side": row["side"], "batch": row["batch"], "device": row["device"]}
+        cell = {"name": row["name"], "side": row["side"], "batch": row["batch"], "device": row["device"], "ours": ours}
         ratios.append({**cell, "over_kornia": round(eager, 2), "over_best": round(against, 2), "best": best})
-        if against < 0.9:
-            losses.append(ratios[-1])
-        if row["name"] in POLICIES or against < 0.9:
+    return {"ratios": ratios, "losses": [one for one in ratios if one["over_best"] < 0.9]}
+
+
+def summarise(rows: list[dict[str, Any]]) -> None:
+    """The table of policies and losses, and what single operations come to."""
+    table = Table(title="images/s, ratio of our faster backend to the others' (median over the cells)")
+    for column in ("what", "device", "px", "batch", "ours", "/ kornia", "/ best of others", "who"):
+        table.add_column(column)
+    found = summary(rows)
+    ratios = found["ratios"]
+    for one in ratios:
+        if one["name"] in POLICIES or one in found["losses"]:
+            place = (one["name"], one["device"], str(one["side"]), str(one["batch"]))
             table.add_row(
-                row["name"], row["device"], str(row["side"]), str(row["batch"]), f"{ours:,.0f}", f"{eager:.1f}x", f"{against:.2f}x", best
-            )  # fmt: skip
+                *place, f"{one['ours']:,.0f}", f"{one['over_kornia']:.1f}x", f"{one['over_best']:.2f}x", one["best"]
+            )
     console = Console(width=120)
     console.print(table)
     single = [
@@ -390,7 +398,6 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
             f"{len(single)} cells of single operations: median {statistics.median(single):.2f}x the best of the others, "
             f"lowest {min(single):.2f}x; more than 10 % slower in {sum(one < 0.9 for one in single)}"
         )
-    return {"ratios": ratios, "losses": losses}
 
 
 def _cpu() -> str:

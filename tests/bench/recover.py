@@ -303,8 +303,8 @@ def main() -> None:
     for size in options.sizes:
         results.append(measure(size, options))
         show(results[-1], console)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+        if options.json:  # after each, so that a run that is cut off leaves what it has
+            options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
