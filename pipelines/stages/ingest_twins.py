@@ -78,7 +78,8 @@ def _groups(records: pa.Table, places: Ints) -> tuple[Ints, Ints]:
     digests = np.frombuffer(column.buffers()[1], dtype=">u8", count=4 * len(places)).reshape(-1, 4)
     heads = digests[:, 0].astype(np.uint64)
     in_order = np.sort(heads)
-    likely = np.isin(heads, in_order[1:][in_order[1:] == in_order[:-1]])  # a few of many: the rest is not sorted in full
+    # A few of many: the rest is not sorted in full.
+    likely = np.isin(heads, in_order[1:][in_order[1:] == in_order[:-1]])
     places, digests = places[likely], digests[likely]
     rank = _taken(pc.fill_null(pc.index_in(records["split"], pa.array(SPLIT_RANK)), len(SPLIT_RANK)), places)
     unlabelled = _taken(pc.is_null(records["label"]), places)
