@@ -66,7 +66,7 @@ def read_signed(raw: bytes) -> dict[str, Any]:
         raise ValueError("it is not a JSON object")
     said = form.pop(CHECKSUM, None)
     if said is None:
-        raise ValueError("it has no checksum of itself")
+        raise ValueError("it has no checksum of itself, as those of earlier releases")
     if said != _digest(form):
         raise ValueError("its checksum is another one, so it was changed after it was written")
     return form

@@ -16,6 +16,7 @@ from pipelines.config import RunParams
 from pipelines.errors import StageStopped, UserError
 from pipelines.runtime import guard, inputs
 from pipelines.runtime.execute import execute, prepare
+from pipelines.runtime.finished import Finished
 from pipelines.runtime.job import Job, Plan
 from pipelines.runtime.serial import SerialRunner
 from pipelines.stages.ingest import Ingest, IngestParams
@@ -211,6 +212,8 @@ def test_a_folder_of_an_earlier_release_is_ours_and_sealed_anew_without_work(
     form["files"] = [entry for entry in form["files"] if entry["path"] != "plan/names.txt"]
     del form["content"], form["checksum"]
     (done.output / "stage.json").write_text(json.dumps(form))
+    with pytest.raises(UserError, match=r"no checksum of itself, as those of earlier releases\); .* limbeck run toy"):
+        Finished(Storage(done.output), "toy")
     assert done.run()["ran"] == 0
     assert_same(done.tree(), clean)
 
