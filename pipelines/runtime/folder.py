@@ -83,7 +83,7 @@ def begin(stage: Stage[Any], job: Job[Any], prepared: Prepared) -> Names:
     of_units = _unit_files(prepared.done.values())
     for path in present:
         is_seal = path.rsplit("/", 1)[-1] in (STAGE_FILE, INDEX)
-        if is_seal and path not in of_units and path in names:
+        if is_seal and path not in of_units and path in names and not path.startswith(f"{SCRATCH}/"):
             output.remove(path)
     listed = [{"name": u.name, "id": prepared.identities[u.name], "payload": u.payload} for u in units]
     form = {"stage": stage.name, "version": stage.version, "facts": dict(prepared.plan.facts), "units": listed}

@@ -20,6 +20,7 @@ from pipelines.errors import UserError
 from pipelines.evaluation.comparing import compare
 from pipelines.loaders.arrays import ImageArrays, load_images
 from pipelines.runtime.execute import prepare
+from pipelines.runtime.folder import begin
 from pipelines.runtime.serial import run_unit
 from pipelines.shards.dataset import Dataset
 from pipelines.stages import checkpoints, get_stage
@@ -428,6 +429,7 @@ def test_a_second_run_does_nothing_and_the_same_job_elsewhere_gives_the_same_byt
     data = everything(tmp_path)
     stage, job = get_stage("evaluate"), evaluation(data, *STUDENT)
     prepared, worker = prepare(stage, job), stage.open(job)
+    begin(stage, job, prepared)
 
     def interrupt(done: float, _total: float, _note: str) -> None:
         if done == 2:

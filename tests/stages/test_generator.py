@@ -20,6 +20,7 @@ from pipelines.doors.jobs import make_job
 from pipelines.doors.runs import run_stage
 from pipelines.errors import UserError
 from pipelines.runtime.execute import execute, prepare
+from pipelines.runtime.folder import begin
 from pipelines.runtime.serial import SerialRunner, run_unit
 from pipelines.shards.dataset import Dataset
 from pipelines.stages import family_training, generator_check, get_stage
@@ -408,6 +409,7 @@ def test_training_that_was_killed_ends_with_the_same_bytes(
 ) -> None:
     monkeypatch.setattr(family_training, "INTERVAL", 0.0)  # a checkpoint after every step
     job, stage = training_job(training, tmp_path), get_stage("generator")
+    begin(stage, job, prepare(stage, job))
     for part in ("vae", "clip", "unet", "dit"):
         unit, identity = next(one for one in prepare(stage, job).pending if one[0].name == f"train-{part}")
 

@@ -16,6 +16,7 @@ from pipelines.doors.jobs import make_job
 from pipelines.doors.runs import run_stage
 from pipelines.errors import UserError
 from pipelines.runtime.execute import execute, prepare
+from pipelines.runtime.folder import begin
 from pipelines.runtime.serial import SerialRunner, run_unit
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.lint import lint
@@ -242,7 +243,8 @@ def test_training_that_was_interrupted_ends_with_the_same_bytes(
     for stage in ("ingest", "split"):
         run_stage(make_job(stage, params, data=str(tmp_path)), "serial")
     job, squeeze = make_job("squeeze", params, data=str(tmp_path)), get_stage("squeeze")
-    (unit, identity) = prepare(squeeze, job).pending[0]
+    begin(squeeze, job, prepared := prepare(squeeze, job))
+    (unit, identity) = prepared.pending[0]
 
     def interrupt(done: float, _total: float, _note: str) -> None:
         if done == 3:
