@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -80,10 +79,10 @@ def _environment() -> dict[str, str]:
 
 
 def write_params(path: Path, source: Path, **ingest: Any) -> Path:
-    """A parameter file that ingests a folder of class folders, with limits that let everything through."""
+    """A parameter file that ingests a folder of class folders, with limits that let everything through; JSON, so that text is text."""
     section = {"sources": [{"type": "folder", "path": str(source)}], "shard_samples": 10} | ingest
     breaker = {"max_failed": 1.0, "max_transient": 1.0}
-    path.write_text(yaml.safe_dump({"run": {"breaker": breaker}, "ingest": section}))
+    path.write_text(json.dumps({"run": {"breaker": breaker}, "ingest": section}))
     return path
 
 
