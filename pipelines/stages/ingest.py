@@ -141,12 +141,18 @@ def _processed(
 
     def work(places: range) -> list[Processed | Outcome]:
         """A few records at a time: decoders answer small pictures faster than one is asked for."""
+        first = {rows[place]["sha256"] or place: place for place in reversed(places)}.values()
+        # Copies wait until what they are copies of was tried: then they need not be read.
+        made = {**tried_together(sorted(first)), **tried_together(sorted({*places} - {*first}))}
+        return [made[place] for place in places]
+
+    def tried_together(places: Sequence[int]) -> dict[int, Processed | Outcome]:
         found = [encoded(place, rows[place]) for place in places]
         made = iter(decoders.process_all([raw for raw in found if isinstance(raw, bytes)]))
-        return [
-            twins.settled(rows[place], next(made)) if isinstance(raw, bytes) else raw
+        return {
+            place: twins.settled(rows[place], next(made)) if isinstance(raw, bytes) else raw
             for place, raw in zip(places, found, strict=True)
-        ]
+        }
 
     def encoded(place: int, row: dict[str, Any]) -> bytes | Outcome:
         """The bytes to decode, or what became of the record without them."""
