@@ -146,12 +146,6 @@ class Storage:
         target.unlink()
         sync(target.parent)  # gone for good before anything is built on its absence
 
-    def remove_folder(self, path: str) -> None:
-        """Remove a folder of our own with all it holds."""
-        self._fs.rm(self._full(path), recursive=True)
-        if self.is_local:
-            sync(Path(self._full(path)).parent)
-
     def subfolders(self) -> list[str]:
         """The names of the folders in this one, sorted."""
         if not self.exists():

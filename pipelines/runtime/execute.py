@@ -28,6 +28,8 @@ from pipelines.runtime.tally import Tally, transient_of
 from pipelines.runtime.units import Marker, Unit
 from pipelines.storage import pretty_json
 
+#: First line of the file that tells of a unit that raised.
+TRACEBACK = "# Written by Limbeck, and removed when the stage runs again.\n"
 #: Called as `tick(unit, done, total, note)` while units run.
 TickOf = Callable[[str, float, float, str], None]
 
@@ -121,6 +123,14 @@ def _is_log_of(job: Job[Any], path: str) -> bool:
     )
 
 
+def _remove_tracebacks(job: Job[Any], folder: str) -> None:
+    """Remove what earlier runs left of units that raised; a file without our first line is somebody else's."""
+    for path in job.logs.list(folder):
+        if path.endswith(".txt") and job.logs.read_bytes(path).startswith(TRACEBACK.encode()):
+            job.logs.remove(path)
+    job.logs.remove_empty_folders([folder])
+
+
 def _tally(prepared: Prepared, markers: Iterable[Marker]) -> Tally:
     """What earlier runs did, and what the plan says was met and gets no row."""
     tally = Tally(passed_over=dict(prepared.plan.facts.get("passed_over", {})))
@@ -135,8 +145,7 @@ def _run_pending(
     """Run what is not done; the markers of all units by name. Raises if the breaker finds a reason to."""
     markers = dict(prepared.done)
     errors = f"errors/{job.name}"
-    if job.logs.exists(errors):
-        job.logs.remove_folder(errors)
+    _remove_tracebacks(job, errors)
     if prepared.pending:
         run = runner().run
         with ProgressView(job.name, len(prepared.plan.units), len(markers)) as view:
@@ -148,7 +157,7 @@ def _run_pending(
                 with closing(run(stage, job, units, view.tick)) as results:
                     for result in results:
                         if isinstance(result, UnitError):
-                            trace = redacted(result.trace or result.error)
+                            trace = TRACEBACK + redacted(result.trace or result.error)
                             job.logs.write_bytes(f"{errors}/{result.unit}.txt", trace.encode(errors="backslashreplace"))
                             breaker.unit_error(result.unit, result.error)
                             continue

@@ -76,7 +76,7 @@ class RayRunner:
         import ray
 
         share = job.run.threads if stage.computes else 1
-        _remove_ticks(job)
+        _remove_ticks(job, units)
         with session(self._workers, share, job.run.threads):
             crew = _Actors(stage, job) if stage.workers == "actors" else _Tasks(stage, job)
             workers = min(crew.hire(self._workers, len(units)), len(units))
@@ -100,7 +100,7 @@ class RayRunner:
                     # Not by ray.cancel, which now and then brings the driver down when a task ends just then.
                     stop_units(job)
                 crew.dismiss()
-                _remove_ticks(job)
+                _remove_ticks(job, units)
 
 
 def _result(reference: Any, unit: Unit, job: Job[Any]) -> Marker | UnitError:
@@ -241,6 +241,9 @@ def _relay_ticks(job: Job[Any], units: Sequence[str], tick: TickOf) -> None:
             continue
 
 
-def _remove_ticks(job: Job[Any]) -> None:
-    if job.logs.exists(f"ticks/{job.name}"):
-        job.logs.remove_folder(f"ticks/{job.name}")
+def _remove_ticks(job: Job[Any], units: Sequence[tuple[Unit, str]]) -> None:
+    """Remove the ticks of these units, and the folder if it holds nothing else."""
+    ours = {_tick_path(job, unit.name) for unit, _ in units}
+    for path in ours.intersection(job.logs.list(f"ticks/{job.name}")):
+        job.logs.remove(path)
+    job.logs.remove_empty_folders([f"ticks/{job.name}"])

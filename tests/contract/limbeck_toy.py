@@ -42,7 +42,7 @@ def _die_before(change: int) -> None:
 
         return call
 
-    for name in ("publish", "remove", "remove_folder", "sweep_temporary", "remove_empty_folders"):
+    for name in ("publish", "remove", "sweep_temporary", "remove_empty_folders"):
         setattr(Storage, name, counted(getattr(Storage, name)))
 
 

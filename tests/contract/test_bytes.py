@@ -88,4 +88,5 @@ def test_an_output_in_an_object_store_holds_the_same_bytes(
     found = {name: job.output.read_bytes(name) for name in job.output.list()}
     assert_same(found, {name: content for name, content in clean.items() if not name.endswith("/")})
     assert execute(Toy(), job, no_runner)["ran"] == 0
-    Storage(bucket).remove_folder("")
+    for path in Storage(bucket).list():
+        Storage(bucket).remove(path)

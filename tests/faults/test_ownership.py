@@ -292,3 +292,18 @@ def test_a_folder_that_two_data_folders_share_is_written_and_read_by_one_run_at_
     with reading, pytest.raises(UserError, match="another data folder that shares it"):
         done.run()
     assert other.run()["ran"] == 0
+
+
+def test_notes_beside_the_tracebacks_of_a_stage_stay_and_its_tracebacks_go(tmp_path: Path) -> None:
+    place = Workplace(tmp_path / "data")
+    place.edit(5, "keep", "raise")
+    with pytest.raises(StageStopped, match="raised"):
+        place.run()
+    folder = tmp_path / "data/.limbeck/errors/toy"
+    assert "no such sample" in (folder / "toy-000005.txt").read_text()
+    notes = {folder / "notes.txt": "mine", folder / "toy-000004.txt": "mine too"}
+    for path, text in notes.items():
+        path.write_text(text)
+    place.edit(5, "raise", "keep")
+    place.run()
+    assert {path: path.read_text() for path in folder.iterdir()} == notes
