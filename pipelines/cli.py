@@ -75,7 +75,7 @@ def run(
 
     Example: limbeck run cda --params recipes/fashion_mnist_full.yaml --runner ray --workers 4
     """
-    from pipelines.doors import jobs, runs
+    from pipelines.commands import jobs, runs
 
     items = jobs.make_jobs(stage, params, overrides or [], data)
     runs.plan_all(items)
@@ -91,7 +91,7 @@ def plan(stage: StageName, params: Params = DEFAULT_PARAMS, overrides: Overrides
 
     Example: limbeck plan ingest --set ingest.shard_samples=500
     """
-    from pipelines.doors import jobs, views
+    from pipelines.commands import jobs, views
 
     console.print(views.plan_table(jobs.make_job(stage, params, overrides or [], data)))
 
@@ -102,7 +102,7 @@ def status(data: Data = "data") -> None:
 
     Example: limbeck status --data /scratch/run7
     """
-    from pipelines.doors import views
+    from pipelines.commands import views
 
     console.print(views.status_table(data))
 
@@ -121,7 +121,7 @@ def retry(
 
     Example: limbeck retry ingest --class transient
     """
-    from pipelines.doors import jobs, runs
+    from pipelines.commands import jobs, runs
 
     job = jobs.make_job(stage, params, overrides or [], data)
     _say(runs.retry_stage(job, error_class, runner, workers, say=_say))
@@ -136,7 +136,7 @@ def lint(
 
     Example: limbeck lint data/split/train
     """
-    from pipelines.doors import views
+    from pipelines.commands import views
 
     table, ok = views.lint_table(url, decode)
     console.print(table)
@@ -154,7 +154,7 @@ def info(
 
     Example: limbeck info data/split/train
     """
-    from pipelines.doors import views
+    from pipelines.commands import views
 
     for part in views.info_tables(url, data, failed):
         console.print(part)
@@ -170,7 +170,7 @@ def show(
 
     Example: limbeck show k3vq7 --out look
     """
-    from pipelines.doors import samples
+    from pipelines.commands import samples
 
     console.print(samples.show_key(key, data, out))
 
@@ -185,7 +185,7 @@ def dvc(
 
     Example: limbeck dvc --check
     """
-    from pipelines.doors import dvc_file
+    from pipelines.commands import dvc_file
 
     changes = dvc_file.update(check)
     for change in changes:
@@ -205,7 +205,7 @@ def results(data: Data = "data") -> None:
 
     Example: limbeck results
     """
-    from pipelines.doors.results import results_table
+    from pipelines.commands.results import results_table
 
     for part in results_table(data):
         console.print(part)
@@ -217,7 +217,7 @@ def doctor(data: Data = "data") -> None:
 
     Example: limbeck doctor
     """
-    from pipelines.doors import doctor as checks
+    from pipelines.commands import doctor as checks
 
     table, ok = checks.doctor_table(data)
     console.print(table)

@@ -1,6 +1,6 @@
 """Foreign text on a terminal: file names, class names, captions and errors of libraries may hold anything.
 
-`shown` is what every door passes such text through: escape sequences, control characters, marks that reorder what is
+`shown` is what every command passes such text through: escape sequences, control characters, marks that reorder what is
 read, and bytes that are no UTF-8 become visible escapes, credentials in URLs stars. It is plain text: where rich would
 read markup, it goes into a `rich.text.Text`, which `cell` makes.
 """

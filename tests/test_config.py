@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.commands.jobs import make_job, make_jobs, section_models
 from pipelines.config import read_params
-from pipelines.doors.jobs import make_job, make_jobs, section_models
 from pipelines.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""A stage and a job: what the runners and the doors know of the work.
+"""A stage and a job: what the runners and the commands know of the work.
 
 A stage is written against this file only. `plan` runs on the driver and is pure; `open` runs once per worker and holds
 models; `run` does one unit; `finish` is the one deterministic reduce at the end.

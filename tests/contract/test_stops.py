@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.doors.runs import retry_stage
+from pipelines.commands.runs import retry_stage
 from pipelines.errors import StageStopped, UserError
 from pipelines.runtime import guard
 from pipelines.runtime.ray_runner import RayRunner
@@ -138,7 +138,7 @@ def test_a_run_that_was_stopped_on_ray_can_be_followed_at_once(workplace: Workpl
 def test_retry_runs_the_units_with_failures_of_that_class_and_no_other(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.doors.runs.get_stage", lambda name: toy.Toy())
+    monkeypatch.setattr("pipelines.commands.runs.get_stage", lambda name: toy.Toy())
     for index in (1, 6):
         workplace.edit(index, "keep", "transient")
     workplace.run()
@@ -151,7 +151,7 @@ def test_retry_runs_the_units_with_failures_of_that_class_and_no_other(
 
 
 def test_retry_without_such_failures_runs_nothing(done: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.doors.runs.get_stage", lambda name: toy.Toy())
+    monkeypatch.setattr("pipelines.commands.runs.get_stage", lambda name: toy.Toy())
     assert "no sample failed with a transient error" in retry_stage(done.job(), "transient")
     assert done.ran() == []
     with pytest.raises(UserError, match="--class takes transient, permanent, policy"):

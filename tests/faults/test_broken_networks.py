@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipelines.doors.jobs import make_job
-from pipelines.doors.runs import run_stage
+from pipelines.commands.jobs import make_job
+from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
 from tests.contract.folders import tree
 from tests.sealing import remark

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 
+from pipelines.commands.samples import show_key
 from pipelines.config import RunParams
-from pipelines.doors.samples import show_key
 from pipelines.errors import LimbeckError, UserError
 from pipelines.loaders.arrays import load_arrays, load_images
 from pipelines.loaders.reading import BadSampleError, SampleReader

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.doors.dvc_file import unseen, update
+from pipelines.commands.dvc_file import unseen, update
 from pipelines.errors import UserError
 from tests.faults.making import lay, png
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.commands.jobs import make_job
 from pipelines.config import Section, load_sections, read_params
-from pipelines.doors.jobs import make_job
 from pipelines.errors import UserError
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.doors.jobs import make_job
-from pipelines.doors.runs import run_stage
+from pipelines.commands.jobs import make_job
+from pipelines.commands.runs import run_stage
 from pipelines.shards.dataset import Dataset
 from pipelines.stages.distilled import keys_by_class, random_real, shuffled_keys
 from pipelines.stages.pictures import distinct_places

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipelines.doors.jobs import make_job
-from pipelines.doors.samples import file_name, show_key
+from pipelines.commands.jobs import make_job
+from pipelines.commands.samples import file_name, show_key
 from pipelines.errors import StageStopped, UserError
 from pipelines.outcomes import failed
 from pipelines.redaction import redacted, redacted_values

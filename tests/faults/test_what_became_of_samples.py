@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.doors.runs import run_stage
-from pipelines.doors.views import plan_table, status_table
+from pipelines.commands.runs import run_stage
+from pipelines.commands.views import plan_table, status_table
 from pipelines.errors import StageStopped
 from pipelines.stages import STAGES
 from tests.contract import toy
@@ -15,8 +15,8 @@ from tests.contract.folders import Workplace, assert_same, no_runner, start_driv
 @pytest.fixture(autouse=True)
 def _toy_is_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(STAGES, "toy", "Toy")
-    for door in ("runs", "views"):
-        monkeypatch.setattr(f"pipelines.doors.{door}.get_stage", lambda name: toy.Toy())
+    for command in ("runs", "views"):
+        monkeypatch.setattr(f"pipelines.commands.{command}.get_stage", lambda name: toy.Toy())
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pipelines.commands.results import results_table
 from pipelines.config import RunParams
-from pipelines.doors.results import results_table
 from pipelines.errors import UserError
 from pipelines.runtime.execute import execute
 from pipelines.runtime.job import Job
@@ -129,8 +129,6 @@ def test_brackets_in_names_are_not_console_markup(folder: DataFolder) -> None:
 
 def test_the_report_imports_neither_torch_nor_matplotlib(repository: Path) -> None:
     heavy = "{'torch', 'ray', 'timm', 'matplotlib'}"
-    code = (
-        f"import sys, pipelines.stages.report, pipelines.doors.results as _; print(sorted({heavy} & set(sys.modules)))"
-    )
+    code = f"import sys, pipelines.stages.report, pipelines.commands.results as _; print(sorted({heavy} & set(sys.modules)))"
     made = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
     assert made.stdout.strip() == "[]"

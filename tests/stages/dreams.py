@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipelines.doors.jobs import make_job
-from pipelines.doors.runs import run_stage
+from pipelines.commands.jobs import make_job
+from pipelines.commands.runs import run_stage
 from pipelines.images.process import pixel_sha256
 from pipelines.outcomes import dropped
 from pipelines.runtime.job import Job

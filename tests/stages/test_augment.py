@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.doors.jobs import make_job
+from pipelines.commands.jobs import make_job
 from pipelines.errors import StageStopped, UserError
 from pipelines.runtime.execute import execute, prepare
 from pipelines.runtime.ray_runner import RayRunner

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.doors.jobs import make_job, make_jobs
-from pipelines.doors.runs import plan_all, run_stage
+from pipelines.commands.jobs import make_job, make_jobs
+from pipelines.commands.runs import plan_all, run_stage
 from pipelines.errors import UserError
 from pipelines.runtime.execute import execute, prepare
 from pipelines.runtime.serial import SerialRunner

@@ -12,9 +12,9 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[syn
 
 from rich.console import Console
 
-from pipelines.doors.jobs import make_job, make_jobs
-from pipelines.doors.results import results_table
-from pipelines.doors.runs import run_stage
+from pipelines.commands.jobs import make_job, make_jobs
+from pipelines.commands.results import results_table
+from pipelines.commands.runs import run_stage
 from pipelines.stages.evaluated.params import Variant
 from tests.stages.test_datadream import PARAMS, write_models
 from tests.stages.test_pipeline import write_source

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.doors.jobs import make_jobs
+from pipelines.commands.jobs import make_jobs
 from pipelines.stages import STAGES, get_stage
 
 ROOT = Path(__file__).resolve().parents[2]

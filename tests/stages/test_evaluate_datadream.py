@@ -15,7 +15,7 @@ import torch
 pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[synth]")
 
 from distill.config import TrainConfig
-from pipelines.doors.runs import run_stage
+from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
 from pipelines.evaluation.comparing import compare
 from pipelines.loaders.arrays import ImageArrays, load_images

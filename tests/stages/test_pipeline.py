@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.doors.jobs import make_job
-from pipelines.doors.runs import run_stage
+from pipelines.commands.jobs import make_job
+from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
 from pipelines.runtime.execute import execute, prepare
 from pipelines.runtime.folder import begin

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from pipelines.doors.jobs import make_job
-from pipelines.doors.runs import run_stage
+from pipelines.commands.jobs import make_job
+from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
 from pipelines.shards.dataset import Dataset
 from pipelines.stages.scenes import load_scenes

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.doors.jobs import make_job
-from pipelines.doors.runs import run_stage
+from pipelines.commands.jobs import make_job
+from pipelines.commands.runs import run_stage
 from pipelines.loaders.arrays import load_arrays
 from pipelines.report.results import headline, read_results
 from pipelines.runtime.execute import prepare

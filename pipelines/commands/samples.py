@@ -14,8 +14,8 @@ from typing import Any
 
 from rich.table import Table
 
-from pipelines.doors.tables import add_row, new_table, styled
-from pipelines.doors.views import SHOWN, sidecars
+from pipelines.commands.tables import add_row, new_table, styled
+from pipelines.commands.views import SHOWN, sidecars
 from pipelines.errors import UserError
 from pipelines.shards.checksum import member_checksum
 from pipelines.shards.sidecar import read_sidecar

@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
+from pipelines.commands.jobs import section_models
 from pipelines.config import load_sections, read_params
-from pipelines.doors.jobs import section_models
 from pipelines.errors import LimbeckError, UserError
 from pipelines.locations import is_url, local_path
 from pipelines.stages import STAGES, get_stage

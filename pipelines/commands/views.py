@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from pipelines.doors.tables import add_row, new_table, styled
+from pipelines.commands.tables import add_row, new_table, styled
 from pipelines.errors import UserError
 from pipelines.images.isolation import Decoders
 from pipelines.images.params import HARD_CAPS, STORED_CAPS, ImageParams

@@ -1,4 +1,4 @@
-"""Running a stage from a door: choose the runner, execute, say what happened in one line."""
+"""Running a stage from the command line: choose the runner, execute, say what happened in one line."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def run_stage(
 
 def unseen_by_dvc(job: Job[Any]) -> str:
     """A sentence about inputs of the user's own whose changes `dvc repro` would not see; empty when there are none."""
-    from pipelines.doors.dvc_file import unseen
+    from pipelines.commands.dvc_file import unseen
 
     paths = unseen(job.stage, job.data, get_stage(job.stage).reads(job.params).values())
     if not paths:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from pipelines.doors.tables import add_row, new_table, styled
+from pipelines.commands.tables import add_row, new_table, styled
 from pipelines.images.params import ImageParams
 from pipelines.images.process import process
 from pipelines.outcomes import Outcome
