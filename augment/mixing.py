@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from augment.errors import PolicyError
-from augment.seeds import Keys, key_names, operation_seeds, sample_seeds, seed_for, uniforms
+from augment.seeds import Keys, key_names, operation_seed, operation_seeds, sample_seeds, uniforms
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,9 @@ def draw_mix(mixing: Mixing, keys: Keys, size: tuple[int, int], *, seed: int = 0
     if count == 0:
         raise PolicyError("the batch is empty: there is nothing to mix")
     if mixing.per_batch:
-        rng = np.random.Generator(np.random.PCG64(seed_for(seed, f"{epoch}/{'/'.join(map(str, names))}", "mixing")))
+        rng = np.random.Generator(
+            np.random.PCG64(operation_seed(seed, f"{epoch}/{'/'.join(map(str, names))}", "mixing"))
+        )
         on = np.full(count, rng.random() < mixing.p)
         drawn = np.full(count, rng.beta(mixing.alpha, mixing.alpha))
         partner = rng.permutation(count)

@@ -30,7 +30,7 @@ _30, _27, _31, _11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 Keys = Sequence[str] | Sequence[int] | Sequence[float] | Sequence[str | int | float] | np.ndarray
 
 
-def seed_for(run_seed: int, key: str | int | float, operation: str) -> int:
+def operation_seed(run_seed: int, key: str | int | float, operation: str) -> int:
     """The 64-bit seed of one operation on one sample."""
     return int(operation_seeds(sample_seeds(run_seed, np.array([_key(_name(key))], np.uint64)), [operation])[0, 0])
 

@@ -85,9 +85,9 @@ def draw(step: int, size: int, config: RecoverConfig, torch_rng: torch.Generator
     return Draw(box, flip, (roll_rng.randint(low, config.jitter), roll_rng.randint(low, config.jitter)))
 
 
-def augment(images: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+def apply_draws(images: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
     """Crop, stretch back, mirror and roll images (G, B, C, S, S): one draw per group, or G * B, one per image."""
-    return augment_by(images, draw_table(draws).to(images.device))
+    return apply_draw_table(images, draw_table(draws).to(images.device))
 
 
 def draw_table(draws: Sequence[Draw]) -> torch.Tensor:
@@ -95,8 +95,8 @@ def draw_table(draws: Sequence[Draw]) -> torch.Tensor:
     return torch.tensor([(*one.box, one.flip, *one.roll) for one in draws])
 
 
-def augment_by(images: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """`augment` by a `draw_table` on the images' device."""
+def apply_draw_table(images: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Crop, stretch back, mirror and roll images (G, B, C, S, S) by a `draw_table` on the images' device; returns new images."""
     size = images.shape[-1]
     top, left, height, width, flip, down, right = table.unbind(1)
     rows = axis_matrices(top, height, size, roll=down).to(images.dtype)
@@ -151,7 +151,7 @@ def recover(
 
         def one_step() -> torch.Tensor:
             """Views by `table`, one step of the optimiser; the loss (groups,) before it."""
-            views = augment_by(images, table).flatten(0, 1)
+            views = apply_draw_table(images, table).flatten(0, 1)
             if not reference:
                 views = views.contiguous(memory_format=torch.channels_last)
             with torch.autocast(views.device.type, torch.bfloat16, enabled=half and dtype == torch.float32):

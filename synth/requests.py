@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from augment.seeds import seed_for
+from augment.seeds import operation_seed
 from synth.errors import SynthError
 from synth.settings import SeedMode
 
@@ -53,7 +53,7 @@ def generators(
     made = []
     for request in requests:
         key = request.key if mode == "sample" else ""
-        seed = seed_for(run_seed, key, f"synth/{purpose}/{request.ordinal}")
+        seed = operation_seed(run_seed, key, f"synth/{purpose}/{request.ordinal}")
         made.append(torch.Generator().manual_seed(seed))
     return made
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from augment.seeds import seed_for
+from augment.seeds import operation_seed
 from augment.values import not_finite
 from synth.backends.protocol import Conditioning
 from synth.datadream.config import AdaptConfig
@@ -206,7 +206,7 @@ class Adaptation:
         return CachedLatents(backend, images, self.size, config.crop, config.crops, self._generator("crops"))
 
     def _seed(self, purpose: str) -> int:
-        return seed_for(self.run_seed, self.subject.name, f"datadream/adapt/{purpose}")
+        return operation_seed(self.run_seed, self.subject.name, f"datadream/adapt/{purpose}")
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch.Generator().manual_seed(self._seed(purpose))

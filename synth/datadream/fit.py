@@ -17,7 +17,7 @@ import torch
 
 from augment.augmenter import Augmenter
 from augment.presets import build
-from augment.seeds import seed_for
+from augment.seeds import operation_seed
 from augment.values import not_finite
 from synth.backends.quiet import quiet_generators
 from synth.datadream.classifier import ClipClassifier
@@ -74,7 +74,7 @@ def policy_views(policy: Any, size: tuple[int, int], seed: int) -> Views:
 
 def views_seed(run_seed: int) -> int:
     """What the views of a fit are drawn from."""
-    return seed_for(run_seed, "views", "datadream/fit") & 0x7FFFFFFF
+    return operation_seed(run_seed, "views", "datadream/fit") & 0x7FFFFFFF
 
 
 def fit(
@@ -130,7 +130,7 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = rates[step]
             classifier.train()
-            with _seeded(device, seed_for(run_seed, step, "datadream/dropout")), half_precision(device):
+            with _seeded(device, operation_seed(run_seed, step, "datadream/dropout")), half_precision(device):
                 loss = pooled_loss(classifier(images), targets, is_real, weight)
             loss.backward()
             optimizer.step()

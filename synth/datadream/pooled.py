@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from augment.mixing import Mixing, MixTable, apply_mix, cutmix_box, draw_mix, mix_labels
-from augment.seeds import seed_for
+from augment.seeds import operation_seed
 from synth.datadream.config import Mode
 from synth.errors import SynthError
 
@@ -95,7 +95,7 @@ class Pool:
 
     def epoch(self, number: int, run_seed: int) -> list[np.ndarray]:
         """The batches of an epoch: places in the pool, from (run seed, epoch) alone."""
-        source = np.random.Generator(np.random.PCG64(seed_for(run_seed, number, "datadream/pool")))
+        source = np.random.Generator(np.random.PCG64(operation_seed(run_seed, number, "datadream/pool")))
         order = source.permutation(len(self))
         if self.even:
             # The i-th of m items of a kind goes to about i / m of the epoch; both kinds are spread by the same rule.
@@ -129,10 +129,10 @@ def mixed(
     `improved`: each part tosses a coin of its own, so that as many batches are mixed and fewer are mixed through and through, and
     pairs are a random permutation, under which an image may meet itself and stay as it is.
     """
-    source = np.random.Generator(np.random.PCG64(seed_for(run_seed, step, f"datadream/mix/{part}")))
+    source = np.random.Generator(np.random.PCG64(operation_seed(run_seed, step, f"datadream/mix/{part}")))
     on, cut, seed = source.random() < p, source.random() < 0.5, int(source.integers(1 << 31))
     if mode == "reference":
-        on = np.random.Generator(np.random.PCG64(seed_for(run_seed, step, "datadream/mix"))).random() < p
+        on = np.random.Generator(np.random.PCG64(operation_seed(run_seed, step, "datadream/mix"))).random() < p
     if not on or len(images) < 2:
         return images, torch.nn.functional.one_hot(labels, classes).float()
     size, keys = (images.shape[2], images.shape[3]), list(range(len(images)))

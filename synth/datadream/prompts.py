@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from augment.seeds import seed_for
+from augment.seeds import operation_seed
 from synth.errors import SynthError
 
 # The word that DataDream's templates put before "photo" for each of its data sets (fact sheet, 1.3).
@@ -81,7 +81,7 @@ class ContextBank:
         """`count` prompts of a class; the i-th follows from (run seed, class, i) alone, with every context equally likely."""
         contexts = [self.by_image[key] for key in sorted(self.by_image)]
         prompt = class_prompt(name, domain)
-        places = (seed_for(run_seed, name, f"datadream/context/{i}") % len(contexts) for i in range(count))
+        places = (operation_seed(run_seed, name, f"datadream/context/{i}") % len(contexts) for i in range(count))
         return [contexts[place].tell(prompt) for place in places]
 
 

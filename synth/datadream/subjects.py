@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 import torch
 
-from augment.seeds import seed_for
+from augment.seeds import operation_seed
 from synth.datadream.adapt import Subject
 from synth.datadream.prompts import ContextBank, class_prompt
 from synth.errors import SynthError
@@ -71,6 +71,6 @@ def loft_pairs(names: Sequence[str], count: int, *, key: str, run_seed: int = 0)
     if not names:
         raise SynthError("LoFT mixes image adapters, and none was named")
     pairs: list[tuple[str, ...]] = list(combinations(sorted(names), 2)) or [(names[0],)]
-    source = torch.Generator().manual_seed(seed_for(run_seed, key, "datadream/loft"))
+    source = torch.Generator().manual_seed(operation_seed(run_seed, key, "datadream/loft"))
     order = torch.randperm(len(pairs), generator=source).tolist()
     return [pairs[order[i % len(pairs)]] for i in range(count)]

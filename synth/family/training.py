@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from augment.seeds import seed_for
+from augment.seeds import operation_seed
 from augment.values import not_finite
 from synth.errors import SynthError
 from synth.family.config import Budget
@@ -86,11 +86,11 @@ class Fit:
 
     def _loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of a step's batch; all that is random in it follows from the step."""
-        generator = torch.Generator().manual_seed(seed_for(self.seed, step, f"family/{self.part.name}"))
+        generator = torch.Generator().manual_seed(operation_seed(self.seed, step, f"family/{self.part.name}"))
         device = next(self._model.parameters()).device.type
         # Dropout inside a model draws from the global generator: seeded for the step, and put back after it.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(self.seed, step, f"family/{self.part.name}/dropout"))
+            torch.manual_seed(operation_seed(self.seed, step, f"family/{self.part.name}/dropout"))
             with torch.autocast(device, torch.bfloat16, enabled=self.budget.low_precision):
                 return self.part.loss(self.budget.batch, generator)
 

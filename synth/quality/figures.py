@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from augment.seeds import seed_for
+from augment.seeds import operation_seed
 from synth.errors import SynthError
 from synth.quality.distances import cmmd, fid, kid
 from synth.quality.neighbours import manifold, nearest, vendi
@@ -83,7 +83,7 @@ def figures(
         )
 
     def of(first: torch.Tensor, second: torch.Tensor, pair: ClipPair | None, name: str) -> SetFigures:
-        generator = torch.Generator().manual_seed(seed_for(seed, name, "kid"))
+        generator = torch.Generator().manual_seed(operation_seed(seed, name, "kid"))
         n, m = len(first), len(second)
         least = first.shape[1] + 1 if fid_least is None else max(2, fid_least)
         found: dict[str, float | None] = {}

@@ -11,7 +11,7 @@ from augment import presets
 from augment.draws import Draws, draw, from_rows, program
 from augment.policy import Policy, load
 from augment.program import Blend, Colour, Filter, Warp
-from augment.seeds import operation_seeds, sample_seeds, seed_for, uniforms
+from augment.seeds import operation_seed, operation_seeds, sample_seeds, uniforms
 
 SIZE = (48, 64)
 KEYS = [f"key-{number:03d}" for number in range(40)]
@@ -73,8 +73,8 @@ def test_numbers_are_uniform_and_independent_of_each_other() -> None:
 
 
 def test_the_seed_of_an_operation_is_a_function_of_run_key_and_name() -> None:
-    assert seed_for(1, "key", "rotate") == 0x28FDC470C5B7126B  # another value changes every stored draw
-    assert len({seed_for(run, key, name) for run in (1, 2) for key in ("a", "b", 3) for name in ("x", "y")}) == 12
+    assert operation_seed(1, "key", "rotate") == 0x28FDC470C5B7126B  # another value changes every stored draw
+    assert len({operation_seed(run, key, name) for run in (1, 2) for key in ("a", "b", 3) for name in ("x", "y")}) == 12
 
 
 def test_shares_of_a_group_follow_its_weights_and_exactly_one_acts() -> None:

@@ -15,7 +15,7 @@ from augment.errors import PolicyError
 from augment.mixing import Mixing, MixTable, draw_mix
 from augment.mosaic import MosaicTable, draw_mosaic
 from augment.policy import load
-from augment.seeds import seed_for
+from augment.seeds import operation_seed
 
 POLICY = load("imagenet")
 SIZE = (32, 32)
@@ -96,7 +96,11 @@ def test_tables_of_mixing_and_mosaic_hold_keys_that_json_holds_and_find_them_aga
 
 
 def test_seeds_take_numpys_numbers_too() -> None:
-    assert seed_for(1, np.int64(3), "crop") == seed_for(1, 3, "crop") == seed_for(np.int64(1), 3.0, "crop")  # type: ignore[arg-type]
+    assert (
+        operation_seed(1, np.int64(3), "crop")
+        == operation_seed(1, 3, "crop")
+        == operation_seed(np.int64(1), 3.0, "crop")
+    )  # type: ignore[arg-type]
 
 
 def test_seed_epoch_and_view_are_their_numbers() -> None:
