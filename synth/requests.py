@@ -43,19 +43,19 @@ class Request:
         return self.image is not None, self.mask is not None, self.strength if self.image is not None else 100
 
 
-def generators(
+def torch_generators(
     run_seed: int, requests: Sequence[Request], purpose: str, mode: SeedMode = "sample"
 ) -> list[torch.Generator]:
-    """A CPU generator for each request: the same numbers on any device, at any batch size, in any order.
+    """Seed a torch.Generator on the CPU for each request: the same numbers on any device, at any batch size, in any order.
 
-    Each purpose (start noise, solver noise, CADS, posterior) has its own, so that switching one on moves no other's numbers.
+    Each `purpose` (start noise, solver noise, CADS, posterior) has its own, so that switching one on moves no other's numbers.
     """
-    made = []
+    sources = []
     for request in requests:
         key = request.key if mode == "sample" else ""
         seed = operation_seed(run_seed, key, f"synth/{purpose}/{request.ordinal}")
-        made.append(torch.Generator().manual_seed(seed))
-    return made
+        sources.append(torch.Generator().manual_seed(seed))
+    return sources
 
 
 def noise(sources: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> torch.Tensor:

@@ -10,22 +10,33 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from synth import schedules
 from synth.backends.encoder_free import key_step
-from synth.backends.protocol import Backend, Conditioning, SteppedBackend, WholeBackend
-from synth.branches import Branches, Painting
+from synth.backends.protocol import Backend, SteppedBackend, WholeBackend
 from synth.errors import SynthError
-from synth.guidance import annealed, combine, guided
+from synth.guided_batch import GuidedBatch
+from synth.inpainting import Inpainting
 from synth.memory import largest_batch, needs_probe
-from synth.requests import Generated, Request, checked, generators, noise
+from synth.requests import Generated, Request, checked, noise, torch_generators
 from synth.settings import Settings
 
 CPU_BATCH = 8
+
+
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """Where a batch's loop begins: the place of its `first` timestep, `latents` (n, c, h', w') at that noise level, the standard
+    normal `noise` (n, c, h', w') in them, and what is painted anew (None: everything)."""
+
+    first: int
+    latents: torch.Tensor
+    noise: torch.Tensor
+    inpainting: Inpainting | None
 
 
 class Sampler:
@@ -35,8 +46,8 @@ class Sampler:
     batch up, for a compiled model. A `refiner` (SDXL's) takes over the end of the schedule on the same latents.
 
         sampler = Sampler(load_backend("models/sd21-base"), Settings(steps=20, guidance=2.0, scheduler="dpmpp_2m"), run_seed=1)
-        for made in sampler.generate([Request("a photo of a dog", "dog", i) for i in range(500)]):
-            write(made.images)
+        for batch in sampler.generate([Request("a photo of a dog", "dog", i) for i in range(500)]):
+            write(batch.images)
     """
 
     def __init__(
@@ -112,7 +123,7 @@ class Sampler:
     def initial_noise(self, requests: Sequence[Request]) -> torch.Tensor:
         """The standard normal start (n, c, h', w') of these requests."""
         assert isinstance(self.backend, SteppedBackend)
-        sources = generators(self.run_seed, requests, "latents", self.settings.seeds)
+        sources = torch_generators(self.run_seed, requests, "latents", self.settings.seeds)
         return noise(sources, self.backend.latent_shape(self.size), self.backend.device)
 
     def _whole(self, backend: WholeBackend, requests: Sequence[Request]) -> torch.Tensor:
@@ -123,7 +134,7 @@ class Sampler:
         settings = self.settings
         return backend.generate(
             [str(request.prompt) for request in requests],
-            generators(self.run_seed, requests, "latents", settings.seeds),
+            torch_generators(self.run_seed, requests, "latents", settings.seeds),
             size=self.size,
             steps=settings.steps,
             guidance=self.guidance,
@@ -132,79 +143,68 @@ class Sampler:
         )
 
     def _denoise(self, backend: SteppedBackend, requests: list[Request]) -> torch.Tensor:
-        settings, device = self.settings, backend.device
+        """Run all steps for `requests` and return their latents (n, c, h', w') float32, not yet decoded."""
+        settings = self.settings
         scheduler = schedules.make(settings.scheduler, backend.scheduler)
         arguments = backend.schedule_arguments(scheduler, settings.steps, self.size)
-        timesteps = schedules.prepare(scheduler, settings.steps, device, arguments)
-        start = self.initial_noise(requests)
-        first, latents, painting = self._start(backend, requests, scheduler, timesteps, start)
-        told = Branches.of(backend, requests, painting, self.size, self.guidance, settings)
-        finishing = None
+        timesteps = schedules.prepare(scheduler, settings.steps, backend.device, arguments)
+        start = self._start(backend, requests, scheduler, timesteps)
+        base = GuidedBatch.of(backend, requests, start.inpainting, self.size, self.guidance, settings)
+        refiner = None
         if self.refiner is not None:
-            finishing = Branches.of(self.refiner, requests, painting, self.size, self.guidance, settings)
-        with told.saved, nullcontext() if finishing is None else finishing.saved:
-            return self._steps(requests, scheduler, timesteps, (first, latents, start), painting, (told, finishing))
+            refiner = GuidedBatch.of(self.refiner, requests, start.inpainting, self.size, self.guidance, settings)
+        with base.reuse, nullcontext() if refiner is None else refiner.reuse:
+            return self._steps(requests, scheduler, timesteps, start, base, refiner)
 
     def _steps(
         self,
         requests: list[Request],
         scheduler: Any,
         timesteps: torch.Tensor,
-        begin: tuple[int, torch.Tensor, torch.Tensor],
-        painting: Painting | None,
-        branches: tuple[Branches, Branches | None],
+        start: _Start,
+        base: GuidedBatch,
+        refiner: GuidedBatch | None,
     ) -> torch.Tensor:
-        """The loop, from the first step's number and latents; the start noise goes with them, and a refiner with the model."""
-        settings = self.settings
-        (first, latents, start), (told, finishing) = begin, branches
+        """Take the steps of `timesteps` from `start` on and return the last one's latents (n, c, h', w').
+
+        `base` is the model, which loses its boxes after the grounded share of the steps; `refiner`, where there is one, takes over
+        below `settings.refine_below`. Advances `scheduler`, and drops or keeps both models' encoder features.
+        """
+        settings, latents = self.settings, start.latents
         extra = self._step_arguments(scheduler, requests)
-        condition_noise = generators(self.run_seed, requests, "cads", settings.seeds)
+        cads_sources = torch_generators(self.run_seed, requests, "cads", settings.seeds)
         times = (timesteps.double().cpu() / scheduler.config.num_train_timesteps).tolist()
-        for index in range(first, len(timesteps)):
-            timestep, time = timesteps[index], times[index]
-            now = finishing if finishing is not None and time < settings.refine_below else told
-            if now.features is not None:
-                now.features.reuse = not key_step(index - first, len(timesteps) - first, settings.encoder_every)
-            if told.backend.capabilities.layout and index - first == int(settings.grounded * (len(timesteps) - first)):
-                now = told = told.ungrounded()
+        count = len(timesteps) - start.first
+        for index, (timestep, time) in enumerate(zip(timesteps[start.first :], times[start.first :], strict=True)):
+            if base.backend.capabilities.layout and index == int(settings.grounded * count):
+                base = base.without_boxes()
+            model = refiner if refiner is not None and time < settings.refine_below else base
+            if model.features is not None:
+                model.features.reuse = not key_step(index, count, settings.encoder_every)
             model_input = scheduler.scale_model_input(latents, timestep) if _scales(scheduler) else latents
-            output = self._guided(now, model_input, timestep, time, condition_noise)
+            output = model.predict(model_input, timestep, time, cads_sources)
             latents = scheduler.step(output, timestep, latents, return_dict=False, **extra)[0]
-            if painting is not None:
-                latents = painting.keep_outside(scheduler, latents, start, timesteps[index + 1 : index + 2])
+            if start.inpainting is not None:
+                place = start.first + index + 1
+                following = timesteps[place : place + 1]
+                latents = start.inpainting.restore_outside(scheduler, latents, start.noise, following)
         return latents
 
-    def _guided(
-        self, told: Branches, latents: torch.Tensor, timestep: torch.Tensor, time: float, sources: list[torch.Generator]
-    ) -> torch.Tensor:
-        """The model's output after guidance; the second branch rides in the same call, and is left out where it has no say."""
-        cads = self.settings.cads
-        conditional = told.conditional if cads is None else annealed(told.conditional, cads, time, sources)
-        told.saved.twins = told.null is not None and guided(self.guidance, self.settings.interval, time)
-        if told.null is None or not told.saved.twins:
-            return told.backend.predict(latents, timestep, conditional, told.features)
-        both = told.both if cads is None else Conditioning.join([told.null, conditional])
-        output = told.backend.predict(torch.cat([latents, latents]), timestep, both, told.features)
-        unconditional, conditioned = output.chunk(2)
-        return combine(unconditional, conditioned, self.guidance)
-
     def _start(
-        self,
-        backend: SteppedBackend,
-        requests: Sequence[Request],
-        scheduler: Any,
-        timesteps: torch.Tensor,
-        start: torch.Tensor,
-    ) -> tuple[int, torch.Tensor, Painting | None]:
-        """Which step is the first, the latents it begins with, and what is painted over."""
-        begin = start * schedules.start_scale(scheduler)
+        self, backend: SteppedBackend, requests: Sequence[Request], scheduler: Any, timesteps: torch.Tensor
+    ) -> _Start:
+        """Draw the start noise and say where the loop begins; for image-to-image `scheduler` is told its first step.
+
+        SynthError where the model only paints into images and got none, or where an image is not of the size that is made.
+        """
+        settings, noise = self.settings, self.initial_noise(requests)
+        pure_noise = noise * schedules.start_scale(scheduler)
         if requests[0].image is None:
             if not (backend.capabilities.text_to_image or backend.capabilities.class_conditional):
                 raise SynthError(
                     f"this {backend.capabilities.family} model paints into images: give an image and a mask"
                 )
-            return 0, begin, None
-        settings = self.settings
+            return _Start(0, pure_noise, noise, None)
         images = torch.stack([r.image for r in requests if r.image is not None]).to(backend.device, torch.float32)
         if tuple(images.shape[2:]) != tuple(self.size):
             raise SynthError(
@@ -212,24 +212,24 @@ class Sampler:
             )
         sources = None
         if settings.posterior == "sample":
-            sources = generators(self.run_seed, requests, "posterior", settings.seeds)
+            sources = torch_generators(self.run_seed, requests, "posterior", settings.seeds)
         clean = backend.encode_images(images, sources)
-        painting = None
+        inpainting = None
         if requests[0].mask is not None:
             mask = torch.stack([r.mask for r in requests if r.mask is not None]).to(backend.device, torch.float32)
-            painting = Painting.over(backend, images, mask, clean)
+            inpainting = Inpainting.of(backend, images, mask, clean)
         first = schedules.start_place(scheduler, settings.steps, requests[0].strength)
-        if first == 0 and painting is not None:
-            return 0, begin, painting
+        if first == 0 and inpainting is not None:
+            return _Start(0, pure_noise, noise, inpainting)
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(first)
-        return first, schedules.add_noise(scheduler, clean, start, timesteps[first]), painting
+        return _Start(first, schedules.add_noise(scheduler, clean, noise, timesteps[first]), noise, inpainting)
 
     def _step_arguments(self, scheduler: Any, requests: Sequence[Request]) -> dict[str, Any]:
         """For solvers that draw: their own generator for each sample."""
         if "generator" not in inspect.signature(scheduler.step).parameters:
             return {}
-        return {"generator": generators(self.run_seed, requests, "solver", self.settings.seeds)}
+        return {"generator": torch_generators(self.run_seed, requests, "solver", self.settings.seeds)}
 
     def _probe(self, request: Request) -> int:
         if not needs_probe(self.backend.device):

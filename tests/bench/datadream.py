@@ -39,10 +39,10 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import to_pil_image
 
-from synth import branches
+from synth import guided_batch
 from synth.backends import load_backend, wrap
 from synth.backends.loading import GeneratorOptions
-from synth.backends.savings import Savings
+from synth.backends.step_reuse import StepReuse
 from synth.datadream.adapt import Adaptation, AdaptConfig, Subject
 from synth.datadream.lora import LoraSet
 from synth.requests import Request
@@ -208,7 +208,7 @@ def generated_image(scale: Scale) -> dict[str, Any]:
             ),
         }
         samplers = {name: Sampler(backend, one, run_seed=1) for name, one in solvers.items()}
-        apart = mock.patch.object(branches, "Savings", return_value=Savings(None))
+        apart = mock.patch.object(guided_batch, "StepReuse", return_value=StepReuse(None))
         times: dict[str, list[float]] = defaultdict(list)
         load: list[float] = []
         difference = 0.0

@@ -15,7 +15,7 @@ import torch
 
 from synth import splits
 from synth.errors import SynthError
-from synth.requests import Request, generators
+from synth.requests import Request, torch_generators
 from synth.sampling import Sampler
 from synth.settings import Cads, Settings
 from tests.synth import making
@@ -112,15 +112,15 @@ def test_20_splits_of_the_published_code_and_balanced_ones() -> None:
 
 
 def test_every_use_of_chance_has_numbers_of_its_own(generator: Find, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = [generators(0, requests(1), purpose)[0] for purpose in ("latents", "solver", "cads", "posterior")]
+    first = [torch_generators(0, requests(1), purpose)[0] for purpose in ("latents", "solver", "cads", "posterior")]
     assert len({float(torch.randn((), generator=source)) for source in first}) == 4
     used: list[str] = []
 
     def spy(run_seed: int, asked: Any, purpose: str, mode: Any = "sample") -> list[torch.Generator]:
         used.append(purpose)
-        return generators(run_seed, asked, purpose, mode)
+        return torch_generators(run_seed, asked, purpose, mode)
 
-    monkeypatch.setattr("synth.sampling.generators", spy)
+    monkeypatch.setattr("synth.sampling.torch_generators", spy)
     request = Request("a", "k", 0, image=torch.rand(3, 32, 32), strength=50)
     settings = Settings(steps=4, scheduler="euler_ancestral", posterior="sample", cads=Cads())
     Sampler(generator("sd15"), settings).batch([request])

@@ -1,4 +1,4 @@
-"""What a batch's steps share is computed once and changes no image: held against the same loop with every saving off."""
+"""What a batch's steps share is computed once and changes no image: held against the same loop with all reuse off."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from unittest import mock
 
 import pytest
 import torch
+from diffusers.models.unets.unet_2d_blocks import CrossAttnDownBlock2D
 from torch import nn
 
-from synth import branches
+from synth import guided_batch
 from synth.backends import load_backend, wrap
-from synth.backends.savings import Savings
+from synth.backends.step_reuse import StepReuse
 from synth.datadream.lora import LoraSet
 from synth.guidance import Cads
 from synth.requests import Request
@@ -33,12 +34,12 @@ WAYS = {
 
 
 def images(backend: Any, settings: Settings, requests: list[Request] = ASKED) -> torch.Tensor:
-    [made] = Sampler(backend, settings, run_seed=3, batch_size=4).generate(requests)
-    return made.images
+    [batch] = Sampler(backend, settings, run_seed=3, batch_size=4).generate(requests)
+    return batch.images
 
 
-def without_savings(backend: Any, settings: Settings, requests: list[Request] = ASKED) -> torch.Tensor:
-    with mock.patch.object(branches, "Savings", return_value=Savings(None)):
+def without_reuse(backend: Any, settings: Settings, requests: list[Request] = ASKED) -> torch.Tensor:
+    with mock.patch.object(guided_batch, "StepReuse", return_value=StepReuse(None)):
         return images(backend, settings, requests)
 
 
@@ -69,7 +70,7 @@ def test_no_image_changes(generator: Callable[[str], Any], name: str, way: str) 
     if name == "gligen":
         box = {"boxes": torch.tensor([[0.1, 0.1, 0.6, 0.7]]), "phrases": ("a bag",)}
         requests = [Request(one.prompt, one.key, one.ordinal, **box) for one in ASKED]
-    want = without_savings(backend, settings, requests)
+    want = without_reuse(backend, settings, requests)
     torch.testing.assert_close(images(backend, settings, requests), want, atol=TOLERANCE, rtol=0)
     assert float(want.std()) > 0.01
 
@@ -80,10 +81,10 @@ def test_no_image_changes_under_adapters(tmp_path: Path, names: list[str]) -> No
     settings = Settings(steps=3, guidance=2.0)
     base = images(backend, settings) if not names else None
     backend.set_adapters(names, 0.5)
-    want = without_savings(backend, settings)
+    want = without_reuse(backend, settings)
     torch.testing.assert_close(images(backend, settings), want, atol=TOLERANCE, rtol=0)
     backend.set_adapters([])
-    bare = without_savings(backend, settings)
+    bare = without_reuse(backend, settings)
     assert base is None or not torch.equal(base, bare)  # a loaded adapter is active until something else is asked for
     assert names == [] or float((want - bare).abs().max()) > 1e-3
 
@@ -101,7 +102,7 @@ def test_the_model_is_as_it_was_afterwards(tmp_path: Path) -> None:
 
 def test_it_is_as_it_was_after_an_error_too(generator: Callable[[str], Any]) -> None:
     unet = generator("sd15").denoiser
-    with pytest.raises(RuntimeError, match="stop"), Savings(unet):
+    with pytest.raises(RuntimeError, match="stop"), StepReuse(unet):
         raise RuntimeError("stop")
     assert not any("forward" in module.__dict__ or module._forward_hooks for module in unet.modules())
 
@@ -130,7 +131,7 @@ def test_the_work_is_done_once(generator: Callable[[str], Any], place: str) -> N
     settings = Settings(steps=4, guidance=2.0, scheduler="ddim")
     backend.encode([one.prompt for one in ASKED])
     saved = calls(layer, lambda: images(backend, settings))
-    plain = calls(layer, lambda: without_savings(backend, settings))
+    plain = calls(layer, lambda: without_reuse(backend, settings))
     assert plain == [6] * 4
     assert saved == ([6] if place == "key" else [3] * 4)
 
@@ -139,26 +140,63 @@ def test_a_half_precision_model_keeps_its_adapters_apart(tmp_path: Path) -> None
     backend = adapted(tmp_path)
     backend.pipeline.unet.to(torch.bfloat16)
     down = backend.denoiser.down_blocks[0].attentions[0].transformer_blocks[0].attn1.to_q
-    with Savings(backend.denoiser):
+    with StepReuse(backend.denoiser):
         assert "forward" not in down.__dict__
 
 
 def test_a_compiled_model_is_left_alone(generator: Callable[[str], Any]) -> None:
     pipeline = making.sd()
     pipeline.unet.compile(backend="eager")
-    with Savings(pipeline.unet) as saved:
+    with StepReuse(pipeline.unet) as reuse:
         assert not any("forward" in module.__dict__ or module._forward_hooks for module in pipeline.unet.modules())
-        assert not saved.twins
+        assert not reuse.paired
+
+
+class OtherBlock(CrossAttnDownBlock2D):  # type: ignore[misc]
+    """A block of a kind that is not known."""
+
+
+def attention_first(self: Any, hidden_states: Any, temb: Any = None, **named: Any) -> Any:
+    """A known block as another release might run it: the prompt is read before the residual block."""
+    prompt = named["encoder_hidden_states"]
+    outputs: tuple[Any, ...] = ()
+    for resnet, attention in zip(self.resnets, self.attentions, strict=True):
+        hidden_states = attention(hidden_states, encoder_hidden_states=prompt, return_dict=False)[0]
+        hidden_states = resnet(hidden_states, temb)
+        outputs += (hidden_states,)
+    for downsampler in self.downsamplers or ():
+        hidden_states = downsampler(hidden_states)
+        outputs += (hidden_states,)
+    return hidden_states, outputs
+
+
+def test_a_block_of_an_unknown_kind_is_run_whole() -> None:
+    backend: Any = wrap(making.sd())
+    block = backend.denoiser.down_blocks[0]
+    block.__class__ = OtherBlock
+    settings = Settings(steps=3, guidance=3.0, scheduler="ddim")
+    assert calls(block.resnets[0].conv1, lambda: images(backend, settings)) == [6] * 3
+    torch.testing.assert_close(images(backend, settings), without_reuse(backend, settings), atol=TOLERANCE, rtol=0)
+
+
+def test_blocks_that_read_the_prompt_earlier_change_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend: Any = wrap(making.sd())
+    settings = Settings(steps=3, guidance=3.0, scheduler="ddim")
+    monkeypatch.setattr(CrossAttnDownBlock2D, "forward", attention_first)
+    want = without_reuse(backend, settings)
+    resnet = backend.denoiser.down_blocks[0].resnets[0]
+    assert calls(resnet.conv1, lambda: images(backend, settings)) == [6] * 3
+    torch.testing.assert_close(images(backend, settings), want, atol=TOLERANCE, rtol=0)
 
 
 def test_two_contexts_of_one_shape_are_told_apart(generator: Callable[[str], Any]) -> None:
     backend = generator("sd15")
     latents, time = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor(500)
-    told = [backend.encode([prompt]) for prompt in ("a red bag", "a green bag", "a shoe")]
+    contexts = [backend.encode([prompt]) for prompt in ("a red bag", "a green bag", "a shoe")]
     with torch.no_grad():
-        want = [backend.predict(latents, time, one) for one in told]
-        with Savings(backend.denoiser):
-            for one, expected in zip(told * 2, want * 2, strict=True):
+        want = [backend.predict(latents, time, one) for one in contexts]
+        with StepReuse(backend.denoiser):
+            for one, expected in zip(contexts * 2, want * 2, strict=True):
                 torch.testing.assert_close(backend.predict(latents, time, one), expected, atol=TOLERANCE, rtol=0)
     assert float((want[0] - want[1]).abs().max()) > 10 * TOLERANCE
 
