@@ -11,14 +11,20 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
+from pipelines.commands.hints import Given
+from pipelines.commands.tables import View, json_text
 from pipelines.errors import LimbeckError, UserError
 from pipelines.runtime.machine import MACHINE_ERRORS
+from pipelines.stages import STAGES
 from pipelines.terminal import ShownFormatter, shown
 
 app = typer.Typer(
@@ -30,12 +36,14 @@ app = typer.Typer(
     help="Turn web-scale images into small, versioned training sets.\n\n"
     "[bold]Examples[/bold]\n\n"
     "  limbeck run ingest                      bring data/ingest up to date\n\n"
+    "  limbeck run all                         every stage that the parameters ask for, in order\n\n"
     "  limbeck run cda --set cda.ipc=2         with another parameter\n\n"
     "  limbeck run ingest --runner ray         on all cores, or on the cluster of RAY_ADDRESS\n\n"
     "  limbeck status                          what is done, what is left\n\n"
     "  limbeck lint data/split/train           check any WebDataset",
 )
 console = Console()
+_given = Given()
 errors = Console(stderr=True)
 
 Params = Annotated[Path, typer.Option("--params", help="Parameter file, one section per stage.")]
@@ -46,21 +54,40 @@ Data = Annotated[
         "--data", help="Folder (~ is your home), or URL such as s3://bucket/folder, that holds every stage's output."
     ),
 ]
-StageName = Annotated[
-    str,
-    typer.Argument(
-        help="A stage of the pipeline, such as ingest or squeeze; of a stage with variants all, or STAGE@VARIANT."
-    ),
-]
+STAGE_HELP = "A stage of the pipeline, such as ingest or squeeze; of a stage with items all of them, or STAGE@ITEM."
+StageName = Annotated[str, typer.Argument(help=STAGE_HELP)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 DEFAULT_PARAMS = Path("params.yaml")
 INTERRUPTED = 130
 #: A path that leads where it cannot, such as a file that stands for a folder.
 FOLDER_ERRORS = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT})
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from pipelines import __version__
+
+        print(f"limbeck {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_verb(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of limbeck itself; `app` has the words that are shown."""
+
+
 @app.command()
 def run(
-    stage: StageName,
+    stages: Annotated[
+        list[str],
+        typer.Argument(
+            help=f"{STAGE_HELP} Several are run in the order of the pipeline; all: what parameters ask for."
+        ),
+    ],
     params: Params = DEFAULT_PARAMS,
     overrides: Overrides = None,
     data: Data = "data",
@@ -71,40 +98,65 @@ def run(
     verify: Annotated[bool, typer.Option(help="Hash finished files instead of trusting their sizes.")] = False,
     debug: Annotated[bool, typer.Option(help="Raise the first error with its traceback (serial).")] = False,
 ) -> None:
-    """Bring one stage up to date: do the units that are not done, then publish.
+    """Bring stages up to date: do the units that are not done, then publish.
 
-    Example: limbeck run cda --params recipes/fashion_mnist_full.yaml --runner ray --workers 4
+    Example: limbeck run ingest split --params recipes/fashion_mnist_full.yaml --runner ray --workers 4
     """
-    from pipelines.commands import jobs, runs
+    from pipelines.commands import asked, runs
 
-    items = jobs.make_jobs(stage, params, overrides or [], data)
-    runs.plan_all(items)
-    for job in items:
-        _say(runs.run_stage(job, runner, workers, verify, debug, say=_say))
-    if hint := runs.unseen_by_dvc(items[0]):
-        _say(hint, errors)
+    _remember(params, overrides, data)
+    chosen = asked.choose(stages, params, overrides or [], data)
+    for name in chosen.skipped:
+        _say(f"{name}: skipped, {params} does not ask for it; give it a section '{name}:', or: limbeck run {name}")
+    for line in runs.run_stages(chosen.jobs, runner, workers, verify, debug, say=_say, warn=partial(_say, to=errors)):
+        _say(line, errors)
 
 
 @app.command()
-def plan(stage: StageName, params: Params = DEFAULT_PARAMS, overrides: Overrides = None, data: Data = "data") -> None:
+def plan(
+    stage: StageName,
+    params: Params = DEFAULT_PARAMS,
+    overrides: Overrides = None,
+    data: Data = "data",
+    as_json: AsJson = False,
+) -> None:
     """Show the units of a stage and which of them would run. Changes nothing.
 
     Example: limbeck plan ingest --set ingest.shard_samples=500
     """
     from pipelines.commands import jobs, views
 
-    console.print(views.plan_table(jobs.make_job(stage, params, overrides or [], data)))
+    _remember(params, overrides, data)
+    _show([views.plan_view(job) for job in jobs.make_jobs(stage, params, overrides or [], data)], as_json, "plans")
 
 
 @app.command()
-def status(data: Data = "data") -> None:
-    """Show every stage: units done, outcomes, size, last run.
+def status(
+    data: Data = "data",
+    params: Annotated[
+        Path | None, typer.Option("--params", help="Compare with this file; params.yaml for the folder data.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show every stage: running, done, stale or unfinished; units, outcomes, size, last run.
 
-    Example: limbeck status --data /scratch/run7
+    Example: limbeck status --data /scratch/run7 --params recipes/cifar10_jpeg.yaml
     """
-    from pipelines.commands import views
+    from pipelines.commands import asked
+    from pipelines.commands.status import status_view
 
-    console.print(views.status_table(data))
+    _remember(params or DEFAULT_PARAMS, overrides, data)
+    if params is None and data == "data" and DEFAULT_PARAMS.exists():
+        params = DEFAULT_PARAMS
+    jobs = {}
+    if params is not None:
+        try:
+            chosen = asked.choose([*STAGES], params, overrides or [], data)
+            jobs = {job.name: job for mine in chosen.jobs.values() for job in mine}
+        except UserError as error:
+            _say(f"note: nothing is compared with the parameters, which are not valid: {error}", errors)
+    _show([status_view(data, jobs, _given.keep)], as_json)
 
 
 @app.command()
@@ -123,6 +175,7 @@ def retry(
     """
     from pipelines.commands import jobs, runs
 
+    _remember(params, overrides, data)
     job = jobs.make_job(stage, params, overrides or [], data)
     _say(runs.retry_stage(job, error_class, runner, workers, say=_say))
 
@@ -131,6 +184,7 @@ def retry(
 def lint(
     url: Annotated[str, typer.Argument(help="A dataset folder, a folder of tars, or one tar.")],
     decode: Annotated[bool, typer.Option(help="Decode every image too.")] = True,
+    as_json: AsJson = False,
 ) -> None:
     """Check anyone's WebDataset, ours included; exit code 3 if something is wrong.
 
@@ -138,26 +192,29 @@ def lint(
     """
     from pipelines.commands import views
 
-    table, ok = views.lint_table(url, decode)
-    console.print(table)
+    view, ok = views.lint_view(url, decode)
+    _show([view], as_json)
     if not ok:
         raise typer.Exit(3)
 
 
 @app.command()
 def info(
-    url: Annotated[str, typer.Argument(help="A dataset folder, or a stage name for data/STAGE.")],
+    name: Annotated[
+        str, typer.Argument(help="STAGE, STAGE@ITEM or STAGE/PART in the data folder, or a path or URL of a dataset.")
+    ],
     failed: Annotated[bool, typer.Option("--failed", help="List the samples that were lost, with reasons.")] = False,
     data: Data = "data",
+    as_json: AsJson = False,
 ) -> None:
-    """Show what a dataset holds: samples, bytes, classes, outcomes.
+    """Show what a dataset holds (samples, bytes, classes, outcomes), or the files of a stage that makes none.
 
-    Example: limbeck info data/split/train
+    Example: limbeck info split/train
     """
-    from pipelines.commands import views
+    from pipelines.commands.info import info_view
 
-    for part in views.info_tables(url, data, failed):
-        console.print(part)
+    _remember(DEFAULT_PARAMS, None, data)
+    _show([info_view(name, data, failed)], as_json)
 
 
 @app.command()
@@ -165,6 +222,7 @@ def show(
     key: Annotated[str, typer.Argument(help="A sample's key, or its first characters.")],
     data: Data = "data",
     out: Annotated[Path | None, typer.Option(help="Write the sample's members into this folder.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Find a sample by key in every dataset under the data folder, with its sidecar row and where its bytes are.
 
@@ -172,7 +230,7 @@ def show(
     """
     from pipelines.commands import samples
 
-    console.print(samples.show_key(key, data, out))
+    _show([samples.show_view(key, data, out)], as_json)
 
 
 @app.command()
@@ -200,34 +258,49 @@ def dvc(
 
 
 @app.command()
-def results(data: Data = "data") -> None:
+def results(data: Data = "data", as_json: AsJson = False) -> None:
     """Show the accuracy table with its controls, and where the report is.
 
     Example: limbeck results
     """
-    from pipelines.commands.results import results_table
+    from pipelines.commands.results import results_view
 
-    for part in results_table(data):
-        console.print(part)
+    _remember(DEFAULT_PARAMS, None, data)
+    _show([results_view(data)], as_json)
 
 
 @app.command()
-def doctor(data: Data = "data") -> None:
+def doctor(data: Data = "data", as_json: AsJson = False) -> None:
     """Check this machine: decoders, torch, Ray, DVC, disk.
 
     Example: limbeck doctor
     """
     from pipelines.commands import doctor as checks
 
-    table, ok = checks.doctor_table(data)
-    console.print(table)
+    view, ok = checks.doctor_view(data)
+    _show([view], as_json)
     if not ok:
         raise typer.Exit(3)
 
 
+def _remember(params: Path, overrides: list[str] | None, data: str) -> None:
+    """Keep these options in the commands that sentences name, where they are not the usual ones."""
+    global _given
+    _given = Given(None if params == DEFAULT_PARAMS else str(params), overrides or [], None if data == "data" else data)
+
+
+def _show(views: Sequence[View], as_json: bool, name: str = "") -> None:
+    """Print views as tables, or as one JSON document; with `name` a list of them under it."""
+    if as_json:
+        print(json_text({name: [view.form for view in views]} if name else views[0].form))
+        return
+    for part in (part for view in views for part in view.parts):
+        console.print(Text(_given.keep(part.plain), part.style, overflow="fold") if isinstance(part, Text) else part)
+
+
 def _say(text: str, to: Console = console) -> None:
     """Print a sentence that may hold foreign names, as one line."""
-    to.print(shown(text, lines=True), markup=False, highlight=False, soft_wrap=True)
+    to.print(shown(_given.keep(text), lines=True), markup=False, highlight=False, soft_wrap=True)
 
 
 def _complain(kind: str, text: str) -> None:

@@ -7,10 +7,9 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
-from rich.table import Table
-
-from pipelines.commands.tables import add_row, new_table, styled
+from pipelines.commands.tables import View, add_row, new_table, styled
 from pipelines.images.params import ImageParams
 from pipelines.images.process import process
 from pipelines.outcomes import Outcome
@@ -29,23 +28,28 @@ OPTIONAL = {
 }
 
 
-def doctor_table(data: str) -> tuple[Table, bool]:
+def doctor_view(data: str) -> tuple[View, bool]:
     """One row per check; False if something that every stage needs is broken."""
+    checks = [_checked("image path", *_images()), _checked("disk", *_disk(data))]
+    sound = all(one["ok"] for one in checks)
+    for package, (purpose, extra) in OPTIONAL.items():
+        found = importlib.util.find_spec(package) is not None
+        advice = "" if found else f"pip install '{extra}'"
+        checks.append(_checked(f"{package} ({purpose})", found, "installed" if found else "not installed", advice))
+    advice = "run.threads and --workers together should not exceed this"
+    checks += [_checked("cores", None, str(os.cpu_count()), advice), _checked("accelerator", *_accelerator())]
     table = new_table("limbeck doctor")
     for name in ("check", "result", "what to do"):
         table.add_column(name)
-    sound = True
-    for name, check in {"image path": _images, "disk": lambda: _disk(data)}.items():
-        good, result, advice = check()
-        sound &= good
-        add_row(table, name, styled(result, "green" if good else "red"), advice)
-    for package, (purpose, extra) in OPTIONAL.items():
-        found = importlib.util.find_spec(package) is not None
-        result = "[green]installed[/]" if found else "[yellow]not installed[/]"
-        table.add_row(f"{package} ({purpose})", result, "" if found else f"pip install '{extra}'")
-    table.add_row("cores", str(os.cpu_count()), "run.threads and --workers together should not exceed this")
-    table.add_row("accelerator", *_accelerator())
-    return table, sound
+    for place, one in enumerate(checks):
+        bad = "red" if place < 2 else "yellow"  # what every stage needs comes first
+        colour = "" if one["ok"] is None else "green" if one["ok"] else bad
+        add_row(table, one["check"], styled(one["result"], colour), one["advice"])
+    return View({"ok": sound, "checks": checks}, [table]), sound
+
+
+def _checked(check: str, ok: bool | None, result: str, advice: str) -> dict[str, Any]:
+    return {"check": check, "ok": ok, "result": result, "advice": advice}
 
 
 def _images() -> tuple[bool, str, str]:
@@ -84,11 +88,11 @@ def _write_speed(folder: Path) -> float | None:
     return 16 / (time.perf_counter() - start)
 
 
-def _accelerator() -> tuple[str, str]:
+def _accelerator() -> tuple[bool | None, str, str]:
     if importlib.util.find_spec("torch") is None:
-        return "unknown", "install torch to look"
+        return None, "unknown", "install torch to look"
     import torch
 
     if torch.cuda.is_available():
-        return f"[green]{torch.cuda.get_device_name(0)}[/]", ""
-    return "none: stages run on the CPU", ""
+        return True, torch.cuda.get_device_name(0), ""
+    return None, "none: stages run on the CPU", ""

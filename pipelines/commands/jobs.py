@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,18 @@ def make_job(name: str, params: Path | str, overrides: Sequence[str] = (), data:
 
 def make_jobs(name: str, params: Path | str, overrides: Sequence[str] = (), data: str = "data") -> list[Job[Any]]:
     """The jobs that `name` stands for: a stage with items, named without one, is all of them in turn."""
+    return jobs_of(name, read_sections(params, overrides), data)
+
+
+def read_sections(params: Path | str, overrides: Sequence[str] = ()) -> dict[str, BaseModel]:
+    """Every section of a parameter file with overrides applied, validated."""
+    return load_sections(read_params(params, overrides), section_models(), str(params))
+
+
+def jobs_of(name: str, sections: Mapping[str, BaseModel], data: str) -> list[Job[Any]]:
+    """The jobs of STAGE or STAGE@ITEM with parameters that were read."""
     stage, _, item = name.partition("@") if "/" not in name else (name, "", "")
     known = get_stage(stage)
-    sections = load_sections(read_params(params, overrides), section_models(), str(params))
     run = sections["run"]
     assert isinstance(run, RunParams)
     url = normal(data)

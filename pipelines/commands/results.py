@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.commands.tables import View
 from pipelines.errors import UserError
 from pipelines.report.controls import (
     CONTROL_HEAD,
@@ -31,6 +32,14 @@ _LEFT_OUT = {"best epoch, %", "seeds", "image bytes", "label bytes"}
 _CONTROLS_LEFT_OUT = {"validation, %", "steps", "image bytes", "adapters", "together"}
 
 Groups = Sequence[tuple[str, Sequence[tuple[str, Row]]]]
+
+
+def results_view(data: str) -> View:
+    """The accuracies as `evaluate` wrote them, and as tables."""
+    parts = results_table(data)
+    report = Storage(data).child("report")
+    where = f"{report.url}/report.html" if report.exists("report.html") else None
+    return View({"report": where, "evaluate": Outputs.under(data).json("evaluate", "metrics.json")}, parts)
 
 
 def results_table(data: str) -> list[RenderableType]:

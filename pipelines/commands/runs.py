@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, get_args
 
-from pipelines.errors import UserError
+from pipelines.errors import LimbeckError, UserError
 from pipelines.outcomes import ErrorClass
 from pipelines.runtime.execute import Runner, execute, prepare
 from pipelines.runtime.job import Job
@@ -67,6 +67,35 @@ def run_stage(
     if not done["ran"]:
         return f"{job.name}: up to date ({done['units']} units, nothing to do) -> {job.output.url}"
     return f"{job.name}: {done['ran']} of {done['units']} units ran in {seconds:.1f} s -> {job.output.url}"
+
+
+def run_stages(
+    stages: Mapping[str, Sequence[Job[Any]]],
+    runner: str = "auto",
+    workers: int | None = None,
+    verify: bool = False,
+    debug: bool = False,
+    say: Callable[[str], None] = print,
+    warn: Callable[[str], None] = print,
+) -> list[str]:
+    """Bring stages up to date one after another, and say so of each; returns what is to be said at the end.
+
+    The first that stops ends the command; `warn` is told which were not begun.
+    """
+    names = list(stages)
+    hints = []
+    for place, stage in enumerate(names):
+        try:
+            plan_all(stages[stage])
+            for job in stages[stage]:
+                say(run_stage(job, runner, workers, verify, debug, say=say))
+        except LimbeckError:
+            if rest := names[place + 1 :]:
+                warn(f"not begun: {', '.join(rest)}")
+            raise
+        if hint := unseen_by_dvc(stages[stage][0]):
+            hints.append(hint)
+    return hints
 
 
 def unseen_by_dvc(job: Job[Any]) -> str:

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from pipelines.commands.tables import add_row, new_table, styled
-from pipelines.commands.views import SHOWN, sidecars
+from pipelines.commands.info import sidecars
+from pipelines.commands.tables import View, add_row, new_table, styled
+from pipelines.commands.views import SHOWN
 from pipelines.errors import UserError
 from pipelines.shards.checksum import member_checksum
 from pipelines.shards.sidecar import read_sidecar
@@ -25,7 +24,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _LONGEST_NAME = 120
 
 
-def show_key(key: str, data: str, out: Path | None) -> Table:
+def show_view(key: str, data: str, out: Path | None) -> View:
     """Every sample whose key begins with `key`, in every dataset of a data folder."""
     root = Storage(data)
     hits = list(_find(root, key))
@@ -34,6 +33,7 @@ def show_key(key: str, data: str, out: Path | None) -> Table:
     table = new_table(f"{key}: {len(hits)} found", show_header=False)
     table.add_column("what", no_wrap=True)
     table.add_column("value", overflow="fold")
+    found = []
     for folder, sidecar, row in hits[:SHOWN]:
         shard = f"{folder}/shards/{sidecar.removesuffix('.parquet')}.tar".lstrip("/")
         add_row(table, styled("sample", "bold"), styled(f"{row['key']} in {folder or '.'}", "bold"))
@@ -45,7 +45,8 @@ def show_key(key: str, data: str, out: Path | None) -> Table:
             if out is not None:
                 _write(out.expanduser(), file_name(f"{row['key']}.{span['ext']}"), _member(root, shard, span))
         table.add_section()
-    return table
+        found.append({"dataset": folder, "shard": shard, "row": row})
+    return View({"data": root.url, "found": len(hits), "samples": found}, [table])
 
 
 def file_name(wanted: str) -> str:

@@ -17,7 +17,7 @@ from pipelines.runtime import folder
 from pipelines.runtime.breaker import Breaker
 from pipelines.runtime.folder import Prepared, plan_digest
 from pipelines.runtime.guard import no_units, only_run
-from pipelines.runtime.inputs import inputs_of, require_pinned
+from pipelines.runtime.inputs import inputs_file, inputs_of, record_inputs, require_pinned
 from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.ledger import Ledger
 from pipelines.runtime.machine import machine_errors
@@ -98,12 +98,13 @@ def execute(
         for name in again:
             prepared.done.pop(name, None)
         if not prepared.pending and (form := folder.sealed(stage, job, prepared, verify)) is not None:
-            told(_tally(prepared, prepared.done.values()))
+            told(_tally(stage, prepared, prepared.done.values()))
+            record_inputs(job)
             return {**form, "ran": 0}
         if prepared.pending:
             stage.check(job)
         names = folder.begin(stage, job, prepared)
-        breaker = Breaker(job.name, job.run.breaker, _tally(prepared, prepared.done.values()))
+        breaker = Breaker(job.name, job.run.breaker, _tally(stage, prepared, prepared.done.values()))
         try:
             markers = _run_pending(stage, job, prepared, runner, breaker)
         finally:
@@ -112,13 +113,14 @@ def execute(
         require_pinned(job)
         in_order = [markers[unit.name] for unit in prepared.plan.units]
         form = folder.finish(stage, job, prepared, names, in_order, partial(require_pinned, job))
+        record_inputs(job)
         _log(stage, job, prepared, started)
         return {**form, "ran": len(prepared.pending)}
 
 
 def _is_log_of(job: Job[Any], path: str) -> bool:
     """Whether a file among the logs is written by runs of this job alone."""
-    return path in (f"{job.name}.json", f"{job.name}.run") or path.startswith(
+    return path in (f"{job.name}.json", f"{job.name}.run", inputs_file(job.name)) or path.startswith(
         (f"errors/{job.name}/", f"ticks/{job.name}/")
     )
 
@@ -131,9 +133,9 @@ def _remove_tracebacks(job: Job[Any], folder: str) -> None:
     job.logs.remove_empty_folders([folder])
 
 
-def _tally(prepared: Prepared, markers: Iterable[Marker]) -> Tally:
+def _tally(stage: Stage[Any], prepared: Prepared, markers: Iterable[Marker]) -> Tally:
     """What earlier runs did, and what the plan says was met and gets no row."""
-    tally = Tally(passed_over=dict(prepared.plan.facts.get("passed_over", {})))
+    tally = Tally(counted=stage.counted, passed_over=dict(prepared.plan.facts.get("passed_over", {})))
     for marker in markers:
         tally.add(marker)
     return tally

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,7 +20,7 @@ from pipelines.errors import StageStopped, UserError
 from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.ledger import STAGE_FILE
 from pipelines.runtime.locks import PATIENCE, open_folder, owner, take
-from pipelines.storage import Storage
+from pipelines.storage import Storage, pretty_json
 
 
 def inputs_of(stage: Stage[Any], job: Job[Any]) -> dict[str, Storage]:
@@ -38,7 +39,7 @@ def inputs_of(stage: Stage[Any], job: Job[Any]) -> dict[str, Storage]:
 
 def pins_of(inputs: Mapping[str, Storage]) -> tuple[tuple[str, str, str], ...]:
     """(name, location, SHA-256 of the seal) of every input."""
-    pins = ((name, folder.location, _seal(folder)) for name, folder in sorted(inputs.items()))
+    pins = ((name, folder.location, seal_of(folder)) for name, folder in sorted(inputs.items()))
     return tuple((name, location, seal) for name, location, seal in pins if seal is not None)
 
 
@@ -46,11 +47,32 @@ def require_pinned(job: Job[Any]) -> None:
     """Raise `StageStopped` if an input is not any more what it was when the run began."""
     for name, location, seal in job.pins:
         folder = Storage(location)
-        if _seal(folder) != seal:
+        if seal_of(folder) != seal:
             raise StageStopped(
                 f"{job.name}: its input {name} ({folder.url}) was changed while the stage ran, so what was read of it may be of "
                 f"two kinds and is not used; let it finish (limbeck run {name}), then: limbeck run {job.name}"
             )
+
+
+def record_inputs(job: Job[Any]) -> None:
+    """Write among the logs which inputs the output is made of, for `limbeck status`; nothing else depends on it."""
+    recorded = {name: seal for name, _, seal in job.pins}
+    if recorded_inputs(job.logs, job.name) != recorded:
+        job.logs.write_bytes(inputs_file(job.name), pretty_json(recorded))
+
+
+def recorded_inputs(logs: Storage, name: str) -> dict[str, str]:
+    """What `record_inputs` wrote of STAGE or STAGE@ITEM; empty where it is absent or damaged."""
+    try:
+        recorded = json.loads(logs.read_bytes(inputs_file(name)))
+        return {str(upstream): str(seal) for upstream, seal in recorded.items()}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
+
+
+def inputs_file(name: str) -> str:
+    """Where among the logs the inputs of STAGE or STAGE@ITEM are named."""
+    return f"{name}.inputs.json"
 
 
 @contextmanager
@@ -82,7 +104,8 @@ def _open_locks(name: str, folder: Storage) -> list[int]:
     return locks
 
 
-def _seal(folder: Storage) -> str | None:
+def seal_of(folder: Storage) -> str | None:
+    """SHA-256 (hex) of the seal of a finished output; None where there is none."""
     try:
         return hashlib.sha256(folder.read_bytes(STAGE_FILE)).hexdigest()
     except (FileNotFoundError, NotADirectoryError):

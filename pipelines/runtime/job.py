@@ -84,6 +84,8 @@ class Stage(ABC, Generic[ParamsT]):
     computes: ClassVar[bool] = False
     #: parameter keys that change speed but not bytes; they stay out of the unit's identity
     speed_only: ClassVar[frozenset[str]] = frozenset()
+    #: folder of the units that decide last on samples which others of the stage made; a sample is counted there
+    counted: ClassVar[str] = ""
 
     def items(self, params: ParamsT) -> tuple[str, ...]:
         """Variants of the stage that are run, and kept, apart: DVC's matrix. Each has an output folder of its own."""
@@ -92,6 +94,10 @@ class Stage(ABC, Generic[ParamsT]):
     def inputs(self, job: Job[ParamsT]) -> Sequence[str]:
         """The outputs of other stages that may be read, as STAGE or STAGE@ITEM."""
         return self.upstream
+
+    def needs(self, job: Job[ParamsT]) -> Sequence[str]:
+        """Those of `inputs` that have to be there: `limbeck run all` makes them first, asked for or not."""
+        return self.inputs(job)
 
     def reads(self, params: ParamsT) -> dict[str, str]:
         """The user's own files and folders that the stage reads, by the parameter that names them: paths or URLs."""

@@ -49,6 +49,18 @@ def owner(handle: int) -> str:
     return _signed(handle)[0] or "unknown"
 
 
+def writer_of(path: Path) -> str | None:
+    """The process of the run that holds a lock file to write; None when there is none."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        return None if take(handle, fcntl.LOCK_SH, 0) else owner(handle)
+    finally:
+        os.close(handle)
+
+
 def readers_of(folder: Path, name: str) -> list[str]:
     """The runs under way in `folder` that read the output of `name`, as `STAGE (process N)`."""
     found = []

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 
-from pipelines.commands.samples import show_key
+from pipelines.commands.samples import show_view
 from pipelines.config import RunParams
 from pipelines.errors import LimbeckError, UserError
 from pipelines.loaders.arrays import load_arrays, load_images
@@ -329,7 +329,7 @@ def test_limbeck_show_hands_out_no_damaged_member(data: Path, tmp_path: Path) ->
     damaged_shard(data / "split/val")
     key = Dataset.open(data / "split/val").rows(["key"])["key"][0].as_py()
     with pytest.raises(UserError, match="is not what was written there"):
-        show_key(key, str(data / "split/val"), tmp_path / "out")
+        show_view(key, str(data / "split/val"), tmp_path / "out")
 
 
 def test_a_finished_stage_looks_at_its_small_files_without_being_asked(place: Path, data: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from pipelines.commands.jobs import make_job
-from pipelines.commands.samples import file_name, show_key
+from pipelines.commands.samples import file_name, show_view
 from pipelines.errors import StageStopped, UserError
 from pipelines.outcomes import failed
 from pipelines.redaction import redacted, redacted_values
@@ -208,7 +208,7 @@ def hostile_sidecar(folder: Path, key: str, ext: str, offset: int = 0, size: int
 def test_show_writes_into_its_folder_whatever_a_sidecar_says(tmp_path: Path, key: str, ext: str) -> None:
     hostile_sidecar(tmp_path / "data" / "d", key, ext)
     before = tree(tmp_path)
-    show_key(key[:3], str(tmp_path / "data"), tmp_path / "out")
+    show_view(key[:3], str(tmp_path / "data"), tmp_path / "out")
     after = {name: content for name, content in tree(tmp_path).items() if name not in before}
     assert len(after) == 2
     assert all(name.startswith("out/") for name in after)
@@ -221,7 +221,7 @@ def test_show_does_not_write_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "k.png").symlink_to(tmp_path / "mine")
     with pytest.raises(UserError, match=r"cannot write .*k\.png"):
-        show_key("k", str(tmp_path / "data"), tmp_path / "out")
+        show_view("k", str(tmp_path / "data"), tmp_path / "out")
     assert (tmp_path / "mine").read_bytes() == b"mine"
 
 
@@ -229,7 +229,7 @@ def test_show_does_not_write_through_a_link(tmp_path: Path) -> None:
 def test_show_reads_nothing_that_is_not_in_the_shard(tmp_path: Path, offset: int, size: int) -> None:
     hostile_sidecar(tmp_path / "data" / "d", "k", "png", offset, size)
     with pytest.raises(UserError, match="limbeck lint says what is wrong"):
-        show_key("k", str(tmp_path / "data"), tmp_path / "out")
+        show_view("k", str(tmp_path / "data"), tmp_path / "out")
 
 
 def test_two_names_never_share_a_file() -> None:

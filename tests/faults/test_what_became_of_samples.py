@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pipelines.commands.runs import run_stage
-from pipelines.commands.views import plan_table, status_table
+from pipelines.commands.status import status_view
+from pipelines.commands.tables import View
+from pipelines.commands.views import plan_view
 from pipelines.errors import StageStopped
 from pipelines.stages import STAGES
 from tests.contract import toy
@@ -15,7 +17,7 @@ from tests.contract.folders import Workplace, assert_same, no_runner, start_driv
 @pytest.fixture(autouse=True)
 def _toy_is_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(STAGES, "toy", "Toy")
-    for command in ("runs", "views"):
+    for command in ("runs", "views", "status"):
         monkeypatch.setattr(f"pipelines.commands.{command}.get_stage", lambda name: toy.Toy())
 
 
@@ -63,13 +65,13 @@ def test_what_is_tried_again_stays_until_it_is_replaced(unlucky: Workplace) -> N
     assert_same(unlucky.tree(), before)
 
 
-def text_of(table: object) -> str:
+def text_of(view: View) -> str:
     from io import StringIO
 
     from rich.console import Console
 
     said = StringIO()
-    Console(file=said, width=240).print(table)
+    Console(file=said, width=240).print(*view.parts)
     return said.getvalue()
 
 
@@ -80,8 +82,8 @@ def test_plan_status_and_run_say_what_can_be_tried_again(unlucky: Workplace) -> 
         "toy: 160 samples: kept 110, dropped 16, failed 34 (dropped:unwanted 16, failed:permanent:permanent_trouble 16, "
         "failed:policy:policy_trouble 16); 2 failed for a time, limbeck run toy tries them again"
     ]
-    assert "done, 2 failed for a time: limbeck run toy" in text_of(status_table(str(unlucky.root)))
-    planned = text_of(plan_table(unlucky.job()))
+    assert "done, 2 failed for a time: limbeck run toy" in text_of(status_view(str(unlucky.root)))
+    planned = text_of(plan_view(unlucky.job()))
     assert "toy: 2 of 8 units to run" in planned
     assert planned.count("again: 1 failed for a time") == 2
 
@@ -131,8 +133,8 @@ def test_no_damaged_file_makes_status_plan_or_run_stumble(
     done: Workplace, clean: dict[str, bytes], victim: str, damage: str
 ) -> None:
     (done.root / victim).write_bytes(damage.encode("latin-1"))
-    assert "toy" in text_of(status_table(str(done.root)))
-    assert "toy" in text_of(plan_table(done.job()))
+    assert "toy" in text_of(status_view(str(done.root)))
+    assert "toy" in text_of(plan_view(done.job()))
     run_stage(done.job(), say=lambda line: None)
     assert_same(done.tree(), clean)
 
