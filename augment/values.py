@@ -12,6 +12,8 @@ from numbers import Integral, Real
 from types import UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
+from augment.errors import MethodError
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,7 +23,7 @@ LARGEST = 1e30
 WIDEST = 1e6
 
 
-def require_values(config: object, error: type[ValueError] = ValueError) -> None:
+def require_values(config: object, error: type[ValueError] = MethodError) -> None:
     """Refuse, as `error`, a word that a `Literal` field does not list, what is no whole number in an `int` field, and what is no
     finite number in a `float` field; in tuples and unions too. Fields of other types are left to whoever reads them."""
     for name, hint in get_type_hints(type(config)).items():
@@ -32,7 +34,7 @@ def require_values(config: object, error: type[ValueError] = ValueError) -> None
             raise error(f"{name} takes {_told(hint)}, got {value!r}")
 
 
-def require_spread(mean: Any, std: Any, error: type[ValueError] = ValueError) -> None:
+def require_spread(mean: Any, std: Any, error: type[ValueError] = MethodError) -> None:
     """Refuse a mean and a deviation, per channel, that leave no images of what they are taken from and divided by."""
     if not all(abs(value) <= WIDEST for value in mean):  # NaN is not, either
         raise error(f"mean takes finite numbers up to {WIDEST:g}, got {list(mean)}")

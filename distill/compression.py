@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from distill.errors import DivergedError
+from distill.errors import DistillError, DivergedError
 
 LabelFormat = Literal["fp16", "int8", "top_k"]
 
@@ -54,9 +54,9 @@ def pack(logits: torch.Tensor, form: LabelFormat, k: int = 5) -> Packed:
         values = ((logits - low) / step - 127).round().to(torch.int8)
         return Packed(form, classes, values, scale=torch.cat([low, step], 1).float())
     if not 1 <= k < classes:
-        raise ValueError(f"top_k keeps 1 to {classes - 1} of {classes} classes, got {k}")
+        raise DistillError(f"top_k keeps 1 to {classes - 1} of {classes} classes, got {k}")
     if classes > torch.iinfo(torch.int16).max:
-        raise ValueError(f"top_k stores 16-bit class indices; {classes} classes need fp16 or int8")
+        raise DistillError(f"top_k stores 16-bit class indices; {classes} classes need fp16 or int8")
     kept, indices = logits.topk(k, dim=1)
     mass = logits.logsumexp(1)[:, None]
     others = torch.log1p(-(kept - mass).exp().sum(1).clamp(max=1 - 1e-6)) + mass[:, 0]

@@ -1,6 +1,6 @@
 """What a user can choose about training and labels, as plain frozen dataclasses. No torch: parameter files need them too.
 
-A wrong value raises `ValueError` when the object is made.
+A wrong value raises `DistillError` when the object is made.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from augment.values import require_values
+from distill.errors import DistillError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +32,13 @@ class ViewConfig:
     mix_alpha: float | None = None
 
     def __post_init__(self) -> None:
-        require_values(self)
+        require_values(self, DistillError)
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale takes 0 < low <= high <= 1, got {self.scale}")
+            raise DistillError(f"scale takes 0 < low <= high <= 1, got {self.scale}")
         if self.padding < 0:
-            raise ValueError(f"padding takes pixels from 0 on, got {self.padding}")
+            raise DistillError(f"padding takes pixels from 0 on, got {self.padding}")
         if self.mix_alpha is not None and self.mix_alpha <= 0:
-            raise ValueError(f"mix_alpha takes a number above 0, got {self.mix_alpha}")
+            raise DistillError(f"mix_alpha takes a number above 0, got {self.mix_alpha}")
 
     @property
     def alpha(self) -> float:
@@ -76,16 +77,16 @@ class TrainConfig:
     evaluate_every: int = 1
 
     def __post_init__(self) -> None:
-        require_values(self)
+        require_values(self, DistillError)
         for name in ("batch_size", "learning_rate", "temperature", "evaluate_every"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} takes a number above 0, got {getattr(self, name)}")
+                raise DistillError(f"{name} takes a number above 0, got {getattr(self, name)}")
         for name in ("epochs", "warmup_epochs", "weight_decay"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} takes a number from 0 on, got {getattr(self, name)}")
+                raise DistillError(f"{name} takes a number from 0 on, got {getattr(self, name)}")
         for name in ("momentum", "label_smoothing", "ema"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} takes 0 <= value < 1, got {getattr(self, name)}")
+                raise DistillError(f"{name} takes 0 <= value < 1, got {getattr(self, name)}")
         if self.epochs and self.warmup_epochs > self.epochs:
             warnings.warn(
                 f"warmup_epochs {self.warmup_epochs} outlast epochs {self.epochs}: learning_rate is never reached",
@@ -131,23 +132,23 @@ class RecoverConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:
-        require_values(self)
+        require_values(self, DistillError)
         if self.iterations < 1 or self.log_every < 1:
-            raise ValueError(f"iterations and log_every take 1 or more, got {self.iterations} and {self.log_every}")
+            raise DistillError(f"iterations and log_every take 1 or more, got {self.iterations} and {self.log_every}")
         for name in ("milestone", "residual_alpha"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} takes 0 to 1, got {getattr(self, name)}")
+                raise DistillError(f"{name} takes 0 to 1, got {getattr(self, name)}")
         for name in ("learning_rate", "min_scale"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} takes a number above 0, got {getattr(self, name)}")
+                raise DistillError(f"{name} takes a number above 0, got {getattr(self, name)}")
         for name in ("r_bn", "first_multiplier", "jitter", "residual_every"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} takes a number from 0 on, got {getattr(self, name)}")
+                raise DistillError(f"{name} takes a number from 0 on, got {getattr(self, name)}")
         if self.min_scale > 1 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(
+            raise DistillError(
                 f"min_scale takes up to 1 and betas 0 <= value < 1, got {self.min_scale} and {list(self.betas)}"
             )
         if self.mode == "reference" and self.precision == "bfloat16":
-            raise ValueError("mode reference is float32 throughout; set precision to float32 or mode to improved")
+            raise DistillError("mode reference is float32 throughout; set precision to float32 or mode to improved")
         if self.mode == "reference" and self.view_per_image:
-            raise ValueError("mode reference has one view per group; set view_per_image to false or mode to improved")
+            raise DistillError("mode reference has one view per group; set view_per_image to false or mode to improved")

@@ -1,10 +1,13 @@
-"""What a user of `distill` meets besides `ValueError` for a wrong value."""
+"""The errors that a user of `distill` meets."""
 
 from __future__ import annotations
 
+from augment.errors import MethodError
 
-class DivergedError(ValueError):
-    """A network or images ended in numbers that are none, or that are past all sense; the message says where and what to lower.
 
-    The same training diverges again: nothing is gained by running it once more as it is.
-    """
+class DistillError(MethodError):
+    """A network, a setting or the data cannot be used; the message is one sentence that says which value and why."""
+
+
+class DivergedError(DistillError):
+    """A network or images ended in numbers that are none, or that are past all sense; the message says where and what to lower."""

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from augment.values import require_spread
-from distill.errors import DivergedError
+from distill.errors import DistillError, DivergedError
 from distill.soundness import fault_of
 
 EVALUATION_BATCH = 512
@@ -30,7 +30,7 @@ def evaluate(
     `DivergedError` where the network's answers are not finite numbers: their accuracy would be that of class 0.
     """
     if len(images) == 0:
-        raise ValueError("there is no image to evaluate on")
+        raise DistillError("there is no image to evaluate on")
     was_training = model.training
     model.eval()
     right, loss = 0, 0.0

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from distill.config import ViewConfig
-from distill.errors import DivergedError
+from distill.errors import DistillError, DivergedError
 from distill.evaluation import normalise
 from distill.training import SoftLabels
 from distill.views import Views, apply_views, draw_views
@@ -49,14 +49,14 @@ def label_epoch(
 def replay(tables: Mapping[int, tuple[Views, torch.Tensor]]) -> SoftLabels:
     """Stored labels as the trainer takes them; give it `view_epochs=len(tables)`.
 
-    Raises `ValueError` when the student's views are not the ones that were labelled.
+    Raises `DistillError` when the student's views are not the ones that were labelled.
     """
 
     def of(epoch: int, views: Views, _batch: torch.Tensor, where: slice) -> torch.Tensor:
         known, logits = tables[epoch]
         start, stop, _ = where.indices(len(views))
         if not known.slice(start, stop).same_as(views.slice(start, stop)):
-            raise ValueError(
+            raise DistillError(
                 "the stored labels belong to other views: seed, batch size and views must be those of relabel"
             )
         return logits[where]

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from distill.errors import DistillError
+
 #: Up to this side ResNets keep full resolution in the stem.
 SMALL_IMAGE = 64
 _CONVNET = re.compile(r"convnet([1-6])_w(\d{1,4})(_in)?")
@@ -22,9 +24,9 @@ _CIFAR_RESNET = re.compile(r"resnet(20|32|44|56|110)(?:_w(\d{1,3}))?")
 
 
 def build(name: str, classes: int, image_size: int, seed: int = 0, in_channels: int = 3) -> nn.Module:
-    """A freshly initialised network; the same seed gives the same weights. Raises `ValueError` for an unknown name."""
+    """A freshly initialised network; the same seed gives the same weights. Raises `DistillError` for an unknown name."""
     if classes < 1 or image_size < 4:
-        raise ValueError(f"a network needs at least one class and 4 px, got {classes} classes at {image_size} px")
+        raise DistillError(f"a network needs at least one class and 4 px, got {classes} classes at {image_size} px")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % (1 << 63))
         if match := _CONVNET.fullmatch(name):
@@ -40,7 +42,7 @@ def _timm(name: str, classes: int, image_size: int, in_channels: int) -> nn.Modu
     if not timm.is_model(name):
         known = ["convnet3_w128", "resnet20", "resnet56", *timm.list_models()]
         close = ", ".join(difflib.get_close_matches(name, known, n=3)) or "convnet3_w128, resnet20, resnet18"
-        raise ValueError(f"no network {name!r}; near it: {close}")
+        raise DistillError(f"no network {name!r}; near it: {close}")
     model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=in_channels, pretrained=False)
     stem = getattr(model, "conv1", None)
     if image_size <= SMALL_IMAGE and hasattr(model, "maxpool") and isinstance(stem, nn.Conv2d):
@@ -68,7 +70,7 @@ class ConvNet(nn.Module):
     ) -> None:
         super().__init__()
         if image_size >> depth < 1:
-            raise ValueError(f"{image_size} px cannot be halved {depth} times; choose a shallower convnet")
+            raise DistillError(f"{image_size} px cannot be halved {depth} times; choose a shallower convnet")
         blocks: list[nn.Module] = []
         channels = in_channels
         for _ in range(depth):

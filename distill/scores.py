@@ -1,12 +1,14 @@
 """Scores that set an accuracy against its controls (DD-Ranking, Li et al. 2025). Accuracies are fractions in [0, 1].
 
 The released scorer feeds percentages to the exponential, which saturates it (HLR 30, IOR 5 gives -0.157); here a value
-outside [0, 1] raises `ValueError`.
+outside [0, 1] raises `DistillError`.
 """
 
 from __future__ import annotations
 
 import math
+
+from distill.errors import DistillError
 
 
 def hard_label_recovery(full_hard: float, distilled_hard: float) -> float:
@@ -25,7 +27,7 @@ def label_robust_score(recovery: float, improvement: float, weight: float = 0.5)
     """LRS in [0, 1] from HLR and IOR: alpha = w IOR - (1 - w) HLR, scaled as (e^alpha - e^-1) / (e - e^-1)."""
     for value in (recovery, improvement):
         if not -1 <= value <= 1:
-            raise ValueError(f"HLR and IOR are differences of fractions, got {value}; divide percentages by 100")
+            raise DistillError(f"HLR and IOR are differences of fractions, got {value}; divide percentages by 100")
     alpha = weight * improvement - (1 - weight) * recovery
     return (math.exp(alpha) - math.exp(-1)) / (math.e - math.exp(-1))
 
@@ -33,4 +35,4 @@ def label_robust_score(recovery: float, improvement: float, weight: float = 0.5)
 def _require_fractions(*accuracies: float) -> None:
     for accuracy in accuracies:
         if not 0 <= accuracy <= 1:
-            raise ValueError(f"an accuracy is a fraction from 0 to 1, got {accuracy}; divide percentages by 100")
+            raise DistillError(f"an accuracy is a fraction from 0 to 1, got {accuracy}; divide percentages by 100")

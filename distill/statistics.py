@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from distill.errors import DistillError
+
 
 def matched_layers(model: nn.Module) -> list[nn.BatchNorm2d]:
     """The layers whose stored statistics can be matched, in module order; a batch norm that keeps none is left out."""
@@ -33,7 +35,7 @@ class BatchNormMatcher:
     ) -> None:
         self._layers = matched_layers(model)
         if not self._layers:
-            raise ValueError(f"{type(model).__name__} has no BatchNorm2d: there are no statistics to match")
+            raise DistillError(f"{type(model).__name__} has no BatchNorm2d: there are no statistics to match")
         self._groups, self._first, self._closed_form = groups, first_multiplier, closed_form
         self._distances: dict[int, torch.Tensor] = {}
         self._handles: list[Any] = []

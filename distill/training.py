@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from augment.values import require_spread
 from distill.config import TrainConfig
-from distill.errors import DivergedError
+from distill.errors import DistillError, DivergedError
 from distill.evaluation import evaluate, normalise
 from distill.soundness import fault_of
 from distill.views import Views, apply_views, draw_views
@@ -123,9 +123,9 @@ class Trainer:
             raise ValueError(f"images must be uint8 (N, C, S, S), got {images.dtype} {tuple(images.shape)}")
         require_spread(mean, std)
         if len(images) == 0:
-            raise ValueError("there is no image to train on")
+            raise DistillError("there is no image to train on")
         if data[1].numel() and int(data[1].min()) < 0:
-            raise ValueError(f"labels are class numbers from 0, got {int(data[1].min())}")
+            raise DistillError(f"labels are class numbers from 0, got {int(data[1].min())}")
         self._highest = int(data[1].max()) if data[1].numel() else 0
         self.model = model.to(memory_format=torch.channels_last)
         self.config, self.seed = config, seed
@@ -221,7 +221,7 @@ class Trainer:
             logits = (model or self.model)(batch)
         logits = logits.float()  # losses in full precision: at T = 20 softmaxes differ in the third digit
         if self._highest >= logits.shape[1]:
-            raise ValueError(f"a label is {self._highest}, and the network knows classes 0 to {logits.shape[1] - 1}")
+            raise DistillError(f"a label is {self._highest}, and the network knows classes 0 to {logits.shape[1] - 1}")
         labels = self._labels[chunk.order.to(self._labels.device)]
         teacher = None
         if self._soft is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from augment.errors import MethodError
 
-class SynthError(ValueError):
+
+class SynthError(MethodError):
     """A generator, a setting or a request cannot be used; the message is one sentence that says what was looked for and where."""
