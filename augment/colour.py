@@ -1,7 +1,7 @@
-"""Colour on torch: a folded program of rounds on a batch of images, in as few passes over memory as it takes.
+"""Colour on torch: the colour plan of a batch carried out on its images, in as few passes over memory as it takes.
 
-Without a gradient on a CPU the batch goes through in blocks that stay in the second-level cache, every round in place; large
-images one at a time, with Python numbers in place of broadcast tensors (torch vectorises only those). Where the block
+Without a gradient on a CPU the batch goes through in blocks that stay in the second-level cache, every entry of the plan in place;
+large images one at a time, with Python numbers in place of broadcast tensors (torch vectorises only those). Where the block
 is cut depends on the size of an image alone, so that splitting a batch never changes a bit.
 """
 
@@ -18,23 +18,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augment import pointwise, rounds
+from augment import colour_plan, pointwise
+from augment.colour_plan import ColourPlan, plan_colour
 from augment.program import Colour
 
 BLOCK = 1 << 17  # numbers in a block: half a mebibyte of float32
 
 OPERATIONS: dict[int, Callable[..., Tensor]] = {
-    rounds.HUE: pointwise.hue,
-    rounds.GAMMA: pointwise.gamma,
-    rounds.SOLARIZE: pointwise.solarize,
-    rounds.POSTERIZE: pointwise.posterize,
-    rounds.AUTOCONTRAST: pointwise.autocontrast,
-    rounds.EQUALIZE: pointwise.equalize,
+    colour_plan.HUE: pointwise.hue,
+    colour_plan.GAMMA: pointwise.gamma,
+    colour_plan.SOLARIZE: pointwise.solarize,
+    colour_plan.POSTERIZE: pointwise.posterize,
+    colour_plan.AUTOCONTRAST: pointwise.autocontrast,
+    colour_plan.EQUALIZE: pointwise.equalize,
 }
 
 
-class Step(NamedTuple):
-    """One pass over a block; `moves`: it cannot write over what it reads."""
+class Pass(NamedTuple):
+    """One pass over a block of images: `apply` takes the images and the memory to write to, None for new memory.
+
+    `moves`: it cannot write over what it reads.
+    """
 
     apply: Callable[[Tensor, Tensor | None], Tensor]
     moves: bool = False
@@ -47,16 +51,16 @@ def apply_colour(
     std: Sequence[float] | None = None,
     bounded: bool | np.ndarray = True,
 ) -> Tensor:
-    """Colour images (n, 3, H, W) float, RGB in [0, 1], as drawn, and normalise them with `mean` and `std` (3,) if given.
+    """Colour images (n, 3, H, W) float, RGB in [0, 1], as drawn, and normalise them if `mean` and `std` (3,) are there.
 
-    The images given are not written to, and come back where nothing is on. Results are in [0, 1] up to one rounding, or
-    normalised, in the memory format given. Differentiable where Kornia is. `bounded`, for all or (n,): where it is False an image
-    may lie outside [0, 1] (noise, unclamped steps before); clamps then act as Kornia's functions do.
+    The images are not written to, and are returned themselves where nothing is on. Results are in [0, 1] up to one rounding, or
+    normalised, in the images' memory format. Differentiable where Kornia is. `bounded`, for all or (n,) bool: where it is False an
+    image may lie outside [0, 1] (noise, unclamped steps before); clamps then act as Kornia's functions do.
     """
     if mean is not None and std is not None:
-        plan = rounds.plan_rounds(colour, len(images), np.asarray(mean, float), np.asarray(std, float), bounded)
+        plan = plan_colour(colour, len(images), np.asarray(mean, float), np.asarray(std, float), bounded)
     else:
-        plan = rounds.plan_rounds(colour, len(images), bounded=bounded)
+        plan = plan_colour(colour, len(images), bounded=bounded)
     if not plan.active.any():
         return images
     last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
@@ -66,19 +70,19 @@ def apply_colour(
     if fused and (fits := fused.can_fuse(plan)).any():
         if fits.all():
             return fused.apply_fused(images, plan)
-        made = torch.empty_like(images, memory_format=layout)
-        for where, apply in ((np.flatnonzero(fits), fused.apply_fused), (np.flatnonzero(~fits), _in_steps)):
+        coloured = torch.empty_like(images, memory_format=layout)
+        for where, apply in ((np.flatnonzero(fits), fused.apply_fused), (np.flatnonzero(~fits), _pass_by_pass)):
             index = torch.from_numpy(where).to(images.device)
-            made = made.index_copy_(0, index, apply(images[index], plan.take(where)))
-        return made
+            coloured = coloured.index_copy_(0, index, apply(images[index], plan.take(where)))
+        return coloured
     if images.is_cuda or recorded:
-        return _in_steps(images, plan).contiguous(memory_format=layout)
+        return _pass_by_pass(images, plan).contiguous(memory_format=layout)
     images = images.detach()
     out = torch.empty_like(images, memory_format=layout)
     if images.shape[2] * images.shape[3] >= pointwise.ALONE:
-        size, steps_of = 1, _Single(plan).steps
+        size, passes_of = 1, _SingleImage(plan).passes
     else:
-        size, steps_of = max(BLOCK // images[0].numel(), 1), partial(_batch_steps, plan)
+        size, passes_of = max(BLOCK // images[0].numel(), 1), partial(_batch_passes, plan)
     planar = images.is_contiguous()
     spare = torch.empty(1 if planar else 3, *images[:size].shape, dtype=images.dtype)
     for start in range(0, len(images), size):
@@ -86,88 +90,85 @@ def apply_colour(
         source = images[block]
         scratch = spare[:, : len(source)]
         if planar:
-            _run(steps_of(block, source), source, out[block], scratch[0])
+            _run(passes_of(block, source), source, out[block], scratch[0])
         else:
             source = scratch[0].copy_(source)
-            out[block] = _run(steps_of(block, source), source, scratch[1], scratch[2])
+            out[block] = _run(passes_of(block, source), source, scratch[1], scratch[2])
     return out
 
 
 @cache
 def _fused_colour() -> ModuleType | None:
-    """augment.fused_colour, where Triton is: it comes with torch for CUDA on Linux."""
+    """Import augment.fused_colour where Triton is, which comes with torch for CUDA on Linux; None elsewhere."""
     return importlib.import_module("augment.fused_colour") if importlib.util.find_spec("triton") else None
 
 
-def _run(steps: list[Step], source: Tensor, out: Tensor, spare: Tensor) -> Tensor:
-    """All steps from `source` into `out`, by way of `spare` where a step cannot work in place."""
-    if not steps:
+def _run(passes: list[Pass], source: Tensor, out: Tensor, spare: Tensor) -> Tensor:
+    """Carry out all passes from `source` into `out`, by way of `spare` where a pass cannot work in place; writes to both."""
+    if not passes:
         return out.copy_(source)
-    moves = sum(step.moves for step in steps[1:])
+    moves = sum(one.moves for one in passes[1:])
     here = out if moves % 2 == 0 else spare
-    source = steps[0].apply(source, here)
-    for step in steps[1:]:
-        if step.moves:
+    source = passes[0].apply(source, here)
+    for one in passes[1:]:
+        if one.moves:
             here = spare if here is out else out
-        source = step.apply(source, here)
+        source = one.apply(source, here)
     return source
 
 
 # ---- many images at once: tensors of coefficients
 
 
-def _in_steps(images: Tensor, plan: rounds.Rounds) -> Tensor:
-    """The whole batch step by step, each into memory of its own: on a device, and for a gradient."""
+def _pass_by_pass(images: Tensor, plan: ColourPlan) -> Tensor:
+    """Colour the whole batch pass by pass, each into memory of its own: on a device, and for a gradient."""
     result = images.contiguous()
-    for step in _batch_steps(plan, slice(None), result):
-        result = step.apply(result, None)
+    for one in _batch_passes(plan, slice(None), result):
+        result = one.apply(result, None)
     return result
 
 
-def _batch_steps(plan: rounds.Rounds, block: slice, images: Tensor) -> list[Step]:
-    """Steps of the samples `block`, their numbers on the images' device and of their type."""
+def _batch_passes(plan: ColourPlan, block: slice, images: Tensor) -> list[Pass]:
+    """The passes of the samples `block`, their numbers on the images' device and of their type."""
 
     def like(numbers: np.ndarray) -> Tensor:
         return torch.from_numpy(numbers).to(images.device, images.dtype)
 
-    coefficients = plan.coefficients[block]
-    steps = []
-    for index in range(coefficients.shape[1]):
-        active = plan.active[block, index]
-        if not active.any():
+    passes = []
+    for index in range(plan.coefficients.shape[1]):
+        if not plan.active[block, index].any():
             continue
-        if (coefficients[:, index] != rounds.IDENTITY).any():
-            uses_mean = bool(coefficients[:, index, :, 3:6].any())
-            steps.append(Step(partial(_affine, like(coefficients[:, index]), uses_mean), moves=True))
+        coefficients = plan.coefficients[block, index]
+        if (coefficients != colour_plan.IDENTITY).any():
+            uses_mean = bool(coefficients[:, :, 3:6].any())
+            passes.append(Pass(partial(_affine, like(coefficients), uses_mean), moves=True))
         if (clamp := plan.clamp[block, index]).any():
             low, high = plan.low[index], plan.high[index]
-            steps.append(
-                Step(
-                    partial(_clamp, low, high)
-                    if clamp.all()
-                    else partial(
-                        _clamp_some,
-                        like(np.where(clamp[:, None], low, -np.inf))[:, :, None, None],
-                        like(np.where(clamp[:, None], high, np.inf))[:, :, None, None],
-                    )
+            if clamp.all():
+                passes.append(Pass(partial(_clamp, low, high)))
+            else:
+                own_low, own_high = (
+                    like(np.where(clamp[:, None], bound, beyond))[:, :, None, None]
+                    for bound, beyond in ((low, -np.inf), (high, np.inf))
                 )
-            )
+                passes.append(Pass(partial(_clamp_some, own_low, own_high)))
         operation = plan.operation[block, index]
-        for code in np.unique(operation[operation != rounds.NOTHING]):
+        for code in np.unique(operation[operation != colour_plan.NOTHING]):
             rows = operation == code
             value = like(plan.value[block, index][rows])[:, None, None, None]
-            steps.append(Step(_on_rows(partial(_operate, OPERATIONS[int(code)], value), rows, images.device)))
-    return steps
+            passes.append(Pass(_on_rows(partial(_operate, OPERATIONS[int(code)], value), rows, images.device)))
+    return passes
 
 
 def _operate(operation: Callable[..., Tensor], value: pointwise.Value, images: Tensor, out: Tensor | None) -> Tensor:
+    """Apply an operation of `augment.pointwise`, with the arguments in a pass's order."""
     return operation(images, value, out=out)
 
 
 def _on_rows(
     apply: Callable[[Tensor, Tensor | None], Tensor], rows: np.ndarray, device: torch.device
 ) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """`apply` on the chosen samples; the others stay."""
+    """A function that applies `apply` to the samples `rows` (n,) bool and leaves the others as they are."""
     if rows.all():
         return apply
     chosen = torch.from_numpy(np.flatnonzero(rows)).to(device)
@@ -184,7 +185,7 @@ def _on_rows(
 
 
 def _affine(coefficients: Tensor, uses_mean: bool, images: Tensor, out: Tensor | None) -> Tensor:
-    """A x + M m + c with coefficients (k, 3, 7), one map for each image."""
+    """A x + M m + c of images (k, 3, H, W) with coefficients (k, 3, 7), one map for each image."""
     flat = images.flatten(2)
     constant = coefficients[:, :, 6]
     if uses_mean:
@@ -205,7 +206,7 @@ def _affine(coefficients: Tensor, uses_mean: bool, images: Tensor, out: Tensor |
 
 
 def _clamp(low: np.ndarray, high: np.ndarray, images: Tensor, out: Tensor | None) -> Tensor:
-    """Channel by channel between bounds (3,), which are numbers: at once where they are the same."""
+    """Clamp channel by channel between bounds (3,), which are numbers: at once where they are the same."""
     if (low == low[0]).all() and (high == high[0]).all():
         return torch.clamp(images, float(low[0]), float(high[0]), out=out)
     if out is None:
@@ -217,54 +218,55 @@ def _clamp(low: np.ndarray, high: np.ndarray, images: Tensor, out: Tensor | None
 
 
 def _clamp_some(low: Tensor, high: Tensor, images: Tensor, out: Tensor | None) -> Tensor:
-    """Between bounds (k, 3, 1, 1) of each image's own, infinite where it is not clamped: in two passes, which torch vectorises."""
+    """Clamp between bounds (k, 3, 1, 1) of each image's own, infinite where it is not clamped: in two passes, which torch vectorises."""
     return torch.minimum(torch.maximum(images, low, out=out), high, out=out)
 
 
 # ---- one image at a time: Python numbers
 
 
-class _Single:
-    """The steps of each image alone."""
+class _SingleImage:
+    """The passes of each image alone, with what kind of map each of its entries is: found once for the batch."""
 
-    def __init__(self, plan: rounds.Rounds) -> None:
+    def __init__(self, plan: ColourPlan) -> None:
         self.plan = plan
         linear = plan.coefficients[..., :3]
         off_diagonal = linear * (1 - np.eye(3))
         self.diagonal = np.logical_not(off_diagonal.any((2, 3)))
         self.gray = (plan.coefficients == plan.coefficients[:, :, :1]).all((2, 3))
         self.uses_mean = np.asarray(plan.coefficients[..., 3:6].any((2, 3)))
-        self.changes = (plan.coefficients != rounds.IDENTITY).any((2, 3))
+        self.changes = (plan.coefficients != colour_plan.IDENTITY).any((2, 3))
 
-    def steps(self, block: slice, images: Tensor) -> list[Step]:
-        """What the one image of `block` goes through."""
+    def passes(self, block: slice, images: Tensor) -> list[Pass]:
+        """What the one image of `block` goes through; `images` is there for `_batch_passes`' signature."""
         del images
         plan, sample = self.plan, block.start
-        steps = []
+        passes = []
         for index in np.flatnonzero(plan.active[sample]):
             if self.changes[sample, index]:
                 coefficients = plan.coefficients[sample, index]
                 uses_mean = bool(self.uses_mean[sample, index])
                 if self.diagonal[sample, index]:
-                    steps.append(Step(partial(_scale_and_shift, coefficients, uses_mean)))
+                    passes.append(Pass(partial(_scale_and_shift, coefficients, uses_mean)))
                 elif self.gray[sample, index]:
-                    steps.append(Step(partial(_to_gray, coefficients, uses_mean)))
+                    passes.append(Pass(partial(_to_gray, coefficients, uses_mean)))
                 else:
-                    steps.append(Step(partial(_mix, coefficients, uses_mean), moves=True))
+                    passes.append(Pass(partial(_mix, coefficients, uses_mean), moves=True))
             if plan.clamp[sample, index]:
-                steps.append(Step(partial(_clamp, plan.low[index], plan.high[index])))
+                passes.append(Pass(partial(_clamp, plan.low[index], plan.high[index])))
             if code := int(plan.operation[sample, index]):
-                steps.append(Step(partial(_operate, OPERATIONS[code], float(plan.value[sample, index]))))
-        return steps
+                passes.append(Pass(partial(_operate, OPERATIONS[code], float(plan.value[sample, index]))))
+        return passes
 
 
 def _constant(coefficients: np.ndarray, uses_mean: bool, images: Tensor) -> np.ndarray:
-    """M m + c, (3,) float64."""
+    """M m + c of one image, (3,) float64."""
     constant = coefficients[:, 6]
     return constant + coefficients[:, 3:6] @ images.mean((2, 3))[0].double().numpy() if uses_mean else constant
 
 
 def _scale_and_shift(coefficients: np.ndarray, uses_mean: bool, images: Tensor, out: Tensor | None) -> Tensor:
+    """Map each channel of one image by itself: A is diagonal."""
     assert out is not None
     scale, shift = coefficients[range(3), range(3)].tolist(), _constant(coefficients, uses_mean, images).tolist()
     constants = torch.tensor(shift, dtype=images.dtype)  # shift + scale x is one pass when the shift has no dimension
@@ -276,7 +278,7 @@ def _scale_and_shift(coefficients: np.ndarray, uses_mean: bool, images: Tensor, 
 
 
 def _to_gray(coefficients: np.ndarray, uses_mean: bool, images: Tensor, out: Tensor | None) -> Tensor:
-    """All channels the same mixture."""
+    """Map one image to the same mixture of its channels in all three."""
     assert out is not None
     shift = float(_constant(coefficients, uses_mean, images)[0])
     red, green, blue = images[0]
@@ -289,6 +291,7 @@ def _to_gray(coefficients: np.ndarray, uses_mean: bool, images: Tensor, out: Ten
 
 
 def _mix(coefficients: np.ndarray, uses_mean: bool, images: Tensor, out: Tensor | None) -> Tensor:
+    """Map one image by any A."""
     numbers = np.concatenate([coefficients[:, :3], _constant(coefficients, uses_mean, images)[:, None]], axis=1)
     one = torch.from_numpy(numbers[None, :, [0, 1, 2, 0, 0, 0, 3]]).to(images.dtype)
     return _affine(one, False, images, out)

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from augment.homography import SLACK, hull, inverse, sizes
+from augment.homography import SLACK, frame_sizes, hull, inverse
 from augment.program import Warp, WarpStep
 
 #: One step of one image: takes (H, W, C) uint8, or (H, W) for one channel, and never writes to it. The last one of an image is
@@ -21,7 +21,7 @@ _NOTHING, _FLIP_X, _FLIP_Y, _FLIP_BOTH, _SHIFT, _AFFINE, _PERSPECTIVE = range(7)
 
 def plan_warp(plan: list[list[Call]], warp: Warp) -> None:
     """Append each image's calls to its list."""
-    count, frames = len(plan), sizes(warp)
+    count, frames = len(plan), frame_sizes(warp)
     if not any(one.clamp is None and other.clamp is None for one, other in pairwise(warp.steps)) and not any(
         step.roll is not None for step in warp.steps
     ):  # no two matrices in a row: nothing to multiply, and no frame between them
@@ -66,7 +66,7 @@ def frames_that_cut(warp: Warp) -> np.ndarray | None:
     matrices = [step.clamp is None and step.roll is None for step in warp.steps]
     if sum(matrices) < 2:
         return None
-    frames = sizes(warp)
+    frames = frame_sizes(warp)
     acting = np.stack([step.acts() for step in warp.steps])
     acting[~np.array(matrices)] = False
     turns = [matrix and _fills(step, frame) for matrix, step, frame in zip(matrices, warp.steps, frames, strict=False)]

@@ -1,7 +1,7 @@
-"""Rounds of colour in one Triton kernel: a pixel is read once, goes through all rounds in registers and is written once.
+"""A colour plan in one Triton kernel: a pixel is read once, goes through all entries in registers and is written once.
 
-For a CUDA device and no gradient. A contrast needs the mean of what its round is given, so each sample's contrasts cost one more
-reading each: a first kernel runs the rounds before it and leaves sums by block, which are added in a fixed order. Autocontrast
+For a CUDA device and no gradient. A contrast needs the mean of what its entry is given, so each sample's contrasts cost one more
+reading each: a first kernel runs the entries before it and leaves sums by block, which are added in a fixed order. Autocontrast
 and equalize need extremes and histograms and are not here.
 """
 
@@ -16,26 +16,27 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
-from augment import rounds
+from augment import colour_plan
+from augment.colour_plan import ColourPlan
 from augment.pointwise import channel_means
 
-WIDTH = 20  # numbers of a round: A by row, constant, low, high, operation, value
+WIDTH = 20  # numbers of an entry: A by row, constant, low, high, operation, value
 PIXELS = 1024  # of a block
-OPERATIONS = (rounds.NOTHING, rounds.HUE, rounds.GAMMA, rounds.SOLARIZE, rounds.POSTERIZE)
-_HUE = tl.constexpr(rounds.HUE)
-_GAMMA = tl.constexpr(rounds.GAMMA)
-_SOLARIZE = tl.constexpr(rounds.SOLARIZE)
-_POSTERIZE = tl.constexpr(rounds.POSTERIZE)
+OPERATIONS = (colour_plan.NOTHING, colour_plan.HUE, colour_plan.GAMMA, colour_plan.SOLARIZE, colour_plan.POSTERIZE)
+_HUE = tl.constexpr(colour_plan.HUE)
+_GAMMA = tl.constexpr(colour_plan.GAMMA)
+_SOLARIZE = tl.constexpr(colour_plan.SOLARIZE)
+_POSTERIZE = tl.constexpr(colour_plan.POSTERIZE)
 _WIDTH = tl.constexpr(WIDTH)
 
 
-def can_fuse(plan: rounds.Rounds) -> np.ndarray:
-    """(n,) bool: samples whose operations are all of this kernel's."""
+def can_fuse(plan: ColourPlan) -> np.ndarray:
+    """(n,) bool: samples whose operations this kernel has, all of them."""
     return np.asarray(np.isin(plan.operation, OPERATIONS).all(1))
 
 
-def apply_fused(images: Tensor, plan: rounds.Rounds) -> Tensor:
-    """The plan on images (n, 3, H, W) of any float type, dense in either memory format: same format and type."""
+def apply_fused(images: Tensor, plan: ColourPlan) -> Tensor:
+    """Carry out a plan on images (n, 3, H, W) of any float type on a CUDA device; returns new images of the same type and format."""
     count, _, height, width = images.shape
     pixels = height * width
     if not images.is_contiguous() and not images.is_contiguous(memory_format=torch.channels_last):
@@ -47,20 +48,20 @@ def apply_fused(images: Tensor, plan: rounds.Rounds) -> Tensor:
     with torch.cuda.device(images.device) if images.is_cuda else nullcontext():  # Triton launches on the current one
         _add_means(images, plan, table, blocks, strides)
         total = table.shape[1]
-        _rounds_kernel[(count, blocks)](images, out, table, None, pixels, *strides, blocks, total, PIXELS)
+        _entries_kernel[(count, blocks)](images, out, table, None, pixels, *strides, blocks, total, PIXELS)
     return out
 
 
-def _add_means(images: Tensor, plan: rounds.Rounds, table: Tensor, blocks: int, strides: tuple[int, int, int]) -> None:
-    """M m into the constants of the table, contrast after contrast of each sample."""
+def _add_means(images: Tensor, plan: ColourPlan, table: Tensor, blocks: int, strides: tuple[int, int, int]) -> None:
+    """Add M m to the constants of the table, contrast after contrast of each sample; writes to `table`."""
     wants = np.asarray(plan.coefficients[..., 3:6].any((2, 3)))
-    for turn in range(int(wants.sum(1).max(initial=0))):
-        rows = np.flatnonzero(wants.sum(1) > turn)
-        at = np.argsort(np.logical_not(wants[rows]), axis=1, kind="stable")[:, turn]
+    for number in range(int(wants.sum(1).max(initial=0))):
+        rows = np.flatnonzero(wants.sum(1) > number)
+        at = np.argsort(np.logical_not(wants[rows]), axis=1, kind="stable")[:, number]
         until = np.zeros(len(images), np.int32)
         until[rows] = at + 1  # 0: nothing to do
         sums = images.new_empty((len(images), 3, blocks), dtype=torch.float32)
-        _rounds_kernel[(len(images), blocks)](
+        _entries_kernel[(len(images), blocks)](
             images,
             sums,
             table,
@@ -78,8 +79,8 @@ def _add_means(images: Tensor, plan: rounds.Rounds, table: Tensor, blocks: int, 
         table[place[0], place[1], 9:12] += red + green + blue
 
 
-def _table(plan: rounds.Rounds) -> np.ndarray:
-    """(n, R, WIDTH) float32."""
+def _table(plan: ColourPlan) -> np.ndarray:
+    """The plan as the kernel reads it, (n, R, WIDTH) float32."""
     count, total = plan.operation.shape
     table = np.empty((count, total, WIDTH), np.float32)
     table[..., :9] = plan.coefficients[..., :3].reshape(count, total, 9)
@@ -120,7 +121,7 @@ def _posterized(x, bits):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _rounds_kernel(  # type: ignore[no-untyped-def]
+def _entries_kernel(  # type: ignore[no-untyped-def]
     images,
     out,
     table,
@@ -133,7 +134,7 @@ def _rounds_kernel(  # type: ignore[no-untyped-def]
     total,
     PIXELS: tl.constexpr,
 ):
-    """Program (sample, block). With `until`, sums over the block of what the sample's round until - 1 is given go to `out`."""
+    """Program (sample, block). With `until`, sums over the block of what entry until - 1 of the sample is given go to `out`."""
     sample = tl.program_id(0).to(tl.int64)
     block = tl.program_id(1)
     end = total

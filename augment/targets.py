@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from augment.errors import PolicyError
-from augment.homography import axis_aligned, sizes, take
+from augment.homography import axis_aligned, frame_sizes, take
 from augment.outlines import Outlines
 from augment.program import Blend, Filter, Segment, Warp, WarpStep
 from augment.warp import apply_warp
@@ -122,7 +122,7 @@ def warp_masks(masks: torch.Tensor, warp: Warp, covers: Sequence[Cover] = ()) ->
     for cover in covers:
         rows = np.flatnonzero(cover.on)
         if len(rows):
-            height, width = sizes(warp)[cover.place]
+            height, width = frame_sizes(warp)[cover.place]
             seen = torch.ones(len(rows), 1, height, width, dtype=torch.bool, device=masks.device)
             for plane, (left, top, right, bottom) in zip(seen, cover.edges[rows].astype(int).tolist(), strict=True):
                 plane[:, top:bottom, left:right] = False
@@ -141,7 +141,7 @@ def warp_points(points: np.ndarray, warp: Warp, sample: int | np.ndarray, covers
     found = np.array(points, np.float64)
     owner = np.broadcast_to(sample, len(found))
     at, inside = found[:, :2], np.ones(len(found), bool)
-    for place, (step, frame) in enumerate(zip(warp.steps, sizes(warp), strict=False)):
+    for place, (step, frame) in enumerate(zip(warp.steps, frame_sizes(warp), strict=False)):
         inside &= ~_covered(at, covers, place, owner)
         acts = step.acts()[owner]
         inside &= _within(at, *_window(step, frame, owner)) | ~acts
@@ -199,7 +199,7 @@ def _clipped(
     outlines, hidden = Outlines(), np.zeros(count)
     tails = _straight_tails(warp)
     moved = np.zeros(count, bool)
-    for place, (step, frame) in enumerate(zip(warp.steps, sizes(warp), strict=False)):
+    for place, (step, frame) in enumerate(zip(warp.steps, frame_sizes(warp), strict=False)):
         hidden += _hidden(corners, frame, covers, place, owner)
         acts, tail = step.acts()[owner], tails[place][owner]
         if not acts.any():

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from augment.colour import apply_colour
+from augment.colour_plan import unclamped_samples
 from augment.filters import apply_filter
 from augment.program import Blend, Colour, Filter, Segment, Warp
-from augment.rounds import unclamped
 from augment.warp import apply_warp
 
 #: Filters whose result may lie outside [0, 1].
@@ -46,7 +46,7 @@ def run_torch(
 def _loosened(segment: Segment, count: int) -> np.ndarray:
     """(n,) bool: samples that a segment may lead out of [0, 1]."""
     if isinstance(segment, Colour):
-        return unclamped(segment, count)
+        return unclamped_samples(segment, count)
     if isinstance(segment, Filter):
         return segment.on & (segment.name in _LOOSE)
     found = np.zeros(count, bool)

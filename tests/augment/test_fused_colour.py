@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from augment.colour import apply_colour
+from augment.colour_plan import plan_colour
 from augment.program import Colour
-from augment.rounds import plan_rounds
-from tests.augment.test_rounds import make_images, make_step
+from tests.augment.test_colour_plan import make_images, make_step
 
 pytest.importorskip("triton", reason="Triton is not installed: it comes with torch for CUDA")
 CHAINS = [
@@ -47,7 +47,7 @@ def test_the_kernel_is_the_torch_path_in_either_memory_format(
     images = make_images(np.random.default_rng(1), 4, 40, 37)
     colour = _colour(names, 2, 4)
     given = images.contiguous(memory_format=torch.channels_last) if last else images
-    plan = plan_rounds(colour, 4, MEAN, STD)
+    plan = plan_colour(colour, 4, MEAN, STD)
     assert interpreted.can_fuse(plan).all()
     found = interpreted.apply_fused(given, plan)
     assert found.stride() == given.stride()
@@ -56,7 +56,7 @@ def test_the_kernel_is_the_torch_path_in_either_memory_format(
 
 def test_histograms_and_extremes_are_not_the_kernels(interpreted: ModuleType) -> None:
     for name in ("equalize", "autocontrast"):
-        assert not interpreted.can_fuse(plan_rounds(_colour((name, "gamma"), 0, 4), 4)).all()
+        assert not interpreted.can_fuse(plan_colour(_colour((name, "gamma"), 0, 4), 4)).all()
 
 
 @pytest.mark.gpu

@@ -21,10 +21,10 @@ import torch
 
 from augment.augmenter import Augmenter
 from augment.colour import apply_colour
+from augment.colour_plan import plan_colour
 from augment.draws import draw, program
 from augment.policy import load
 from augment.program import Colour
-from augment.rounds import plan_rounds
 from tests.augment.company import SIZES, WAYS, available, policies, unequal
 from tests.augment.making import photo
 
@@ -95,7 +95,7 @@ def test_the_fused_kernel_is_the_torch_path(last: bool) -> None:
     assert isinstance(segment, Colour)
     mean, std = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.3, 0.4])
     given = images.cuda().contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-    plan = plan_rounds(segment, 12, mean, std)
+    plan = plan_colour(segment, 12, mean, std)
     assert fused.can_fuse(plan).all()
     found = fused.apply_fused(given, plan)
     assert found.stride() == given.stride()

@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed: limbeck[dis
 pytest.importorskip("kornia", reason="kornia is not installed")
 
 from augment.colour import apply_colour  # noqa: E402
+from augment.colour_plan import plan_colour  # noqa: E402
 from augment.kornia_chain import run_kornia  # noqa: E402
 from augment.program import Colour, ColourStep, Filter  # noqa: E402
-from augment.rounds import plan_rounds  # noqa: E402
 from augment.torch_chain import run_torch  # noqa: E402
 
 Draw = Callable[[np.random.Generator, int], dict[str, np.ndarray]]
@@ -173,17 +173,17 @@ def test_clamps_that_cannot_bite_cost_no_round() -> None:
     on = np.ones(1, bool)
     names = ("brightness", "contrast", "saturation")
     darker = Colour(tuple(ColourStep(name, on, value(0.7)) for name in names))
-    plan = plan_rounds(darker, 1)
+    plan = plan_colour(darker, 1)
     assert plan.active.sum() == 1
     assert not plan.clamp.any()
     brighter = Colour(tuple(ColourStep(name, on, value(1.3)) for name in names))
-    assert plan_rounds(brighter, 1).clamp.sum() == 3
+    assert plan_colour(brighter, 1).clamp.sum() == 3
 
 
 def test_normalising_costs_no_round_after_a_matrix() -> None:
     colour = Colour((make_step("contrast", np.random.default_rng(0), 4),))
     mean, std = np.full(3, 0.5), np.full(3, 0.2)
-    assert plan_rounds(colour, 4, mean, std).active.shape[1] == plan_rounds(colour, 4).active.shape[1] == 1
+    assert plan_colour(colour, 4, mean, std).active.shape[1] == plan_colour(colour, 4).active.shape[1] == 1
 
 
 def test_an_unknown_operation_is_named() -> None:
