@@ -7,11 +7,13 @@ is hashed or compared passes through them. How places are written is in `locatio
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -296,3 +298,14 @@ def open_url(url: str) -> BinaryIO:
         return cast(BinaryIO, fsspec.open(url, "rb").open())
     except FileNotFoundError:
         raise UserError(f"no file at {redacted(url)}") from None
+
+
+def csv_bytes(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
+    """A table for plots: a header, then one line per row; floats with nine significant digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        values = (row.get(name, "") for name in columns)
+        writer.writerow([f"{value:.9g}" if isinstance(value, float) else value for value in values])
+    return text.getvalue().encode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from pipelines.commands.linting import lint_all
 from pipelines.commands.tables import View, add_row, new_table, styled
 from pipelines.images.isolation import Decoders
 from pipelines.images.params import HARD_CAPS, STORED_CAPS, ImageParams
@@ -15,7 +16,6 @@ from pipelines.report.words import human_bytes
 from pipelines.runtime.execute import prepare
 from pipelines.runtime.job import Job
 from pipelines.stages import get_stage
-from pipelines.stages.linting import lint_all
 
 #: Rows a table shows before it says how many more there are.
 SHOWN = 40

@@ -1,7 +1,7 @@
 """`evaluate`'s numbers as rows, and what they amount to in words. No page and no console here.
 
 The comparison that decides is distilled against the same number of random real images, same labels, same protocol. Whether it
-tells them apart follows from `pipelines.evaluation.comparing` alone: judged by `evaluate` together with all else that it compared,
+tells them apart follows from `pipelines.evaluation.verdicts` alone: judged by `evaluate` together with all else that it compared,
 or here, where an older `metrics.json` has no more than means and deviations.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from pipelines.evaluation import comparing
-from pipelines.evaluation.comparing import beats_chance, how_sure
+from pipelines.evaluation import verdicts as comparing
+from pipelines.evaluation.verdicts import beats_chance, how_sure
 from pipelines.report.words import grouped, listed, number, percent, points
 
 #: Arms in the order of the table: name in metrics.json -> (images, labels).

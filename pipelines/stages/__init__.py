@@ -1,4 +1,7 @@
-"""The stages, one file each. A stage has one name everywhere: file, CLI word, params.yaml section, dvc.yaml stage.
+"""The stages, a folder each: `stage.py` plans, runs and finishes, `params.py` has its parameters, `worker.py` does a unit.
+
+A stage has one name everywhere: folder, CLI word, params.yaml section, dvc.yaml stage. No stage imports another; what one leaves
+for others is read back in `pipelines.artifacts`.
 
 Nothing here is imported before it is asked for, so that the command line starts quickly.
 """
@@ -33,6 +36,6 @@ def get_stage(name: str) -> Stage[Any]:
         close = difflib.get_close_matches(name, STAGES, n=1)
         hint = f"did you mean {close[0]}?" if close else f"valid: {', '.join(STAGES)}"
         raise UserError(f"unknown stage {name!r}; {hint}")
-    module = importlib.import_module(f"pipelines.stages.{name}")
+    module = importlib.import_module(f"pipelines.stages.{name}.stage")
     stage: Stage[Any] = getattr(module, STAGES[name])()
     return stage

@@ -39,8 +39,10 @@ from pipelines.runtime.serial import SerialRunner
 from pipelines.shards import dataset as dataset_module
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.reader import ShardReader
-from pipelines.stages.ingest import Ingest, IngestParams
-from pipelines.stages.split import Split, SplitParams
+from pipelines.stages.ingest.params import IngestParams
+from pipelines.stages.ingest.stage import Ingest
+from pipelines.stages.split.params import SplitParams
+from pipelines.stages.split.stage import Split
 
 REPEATS = 9
 Checksum = Callable[[bytes], object]

@@ -26,13 +26,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate, mse_loss
 from transformers import CLIPModel, CLIPTokenizer
 
+from pipelines.artifacts.families import embedded_family, family_files, load_family
+from pipelines.artifacts.scoring import rounded
 from pipelines.images.encode import encode
 from pipelines.images.params import ImageParams
 from pipelines.images.process import decode_rgb
 from pipelines.sources import ComposedParams, open_source
-from pipelines.stages.families import embedded_family, family_files, load_family
-from pipelines.stages.generator_check import contact_sheet
-from pipelines.stages.scoring import rounded
+from pipelines.stages.generator.worker import contact_sheet
 from pipelines.storage import Storage
 from synth.backends import GeneratorOptions, load_backend
 from synth.family.assemble import assemble, built

@@ -35,7 +35,7 @@ from pipelines.images.isolation import Decoders
 from pipelines.images.phash import phash
 from pipelines.images.probe import Probe, probe
 from pipelines.images.process import pixel_sha256
-from pipelines.stages.ingest import BATCH
+from pipelines.stages.ingest.worker import BATCH
 from tests.bench.hostile import decoder_seconds
 from tests.images.making import encoded
 

@@ -35,7 +35,8 @@ from pipelines.images.process import pixel_sha256
 from pipelines.runtime.execute import execute
 from pipelines.runtime.job import Job
 from pipelines.runtime.serial import SerialRunner
-from pipelines.stages.ingest import Ingest, IngestParams
+from pipelines.stages.ingest.params import IngestParams
+from pipelines.stages.ingest.stage import Ingest
 
 REPEATS = 5
 BARE, KEEP = "bare copy", "ingest, format: keep"

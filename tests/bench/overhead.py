@@ -46,7 +46,8 @@ from pipelines.runtime.units import UnitOutput
 from pipelines.shards.keys import key_of_bytes
 from pipelines.shards.sidecar import Sidecar
 from pipelines.shards.tar import ShardWriter
-from pipelines.stages.ingest import Ingest, IngestParams
+from pipelines.stages.ingest.params import IngestParams
+from pipelines.stages.ingest.stage import Ingest
 
 PHOTOS = 1000
 SYNTHETIC_SIDES = (375, 500)

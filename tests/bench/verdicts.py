@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.evaluation.comparing import compare, compare_summaries, settle
+from pipelines.evaluation.datadream.table import comparisons as dreamt
+from pipelines.evaluation.verdicts import compare, compare_summaries, settle
 from pipelines.report.results import read_results
-from pipelines.stages.evaluated.verdicts import comparisons as dreamt
 
 SEEDS = (1, 2, 3, 5, 10)
 Draw = Callable[[int], np.ndarray]

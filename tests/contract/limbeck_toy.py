@@ -50,7 +50,7 @@ def main() -> None:
     """The command line, with a short list of stages."""
     from pipelines.cli import main as limbeck
 
-    sys.modules["pipelines.stages.toy"] = toy
+    sys.modules["pipelines.stages.toy.stage"] = toy
     ingest = stages.STAGES["ingest"]
     stages.STAGES.clear()
     stages.STAGES.update({"toy": "Toy", "ingest": ingest})

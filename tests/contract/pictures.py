@@ -11,7 +11,7 @@ import yaml
 
 from pipelines.config import RunParams
 from pipelines.runtime.job import Job
-from pipelines.stages.ingest import IngestParams
+from pipelines.stages.ingest.params import IngestParams
 
 CLASSES = ("bark", "leaf", "stone")
 

@@ -17,7 +17,7 @@ from pipelines.runtime.execute import execute
 from pipelines.runtime.ray_runner import RayRunner
 from pipelines.runtime.serial import SerialRunner
 from pipelines.shards.lint import lint
-from pipelines.stages.ingest import Ingest
+from pipelines.stages.ingest.stage import Ingest
 from tests.contract.folders import assert_same, no_runner, tree
 from tests.contract.pictures import ingest_job, picture, write_params, write_pictures
 

@@ -14,7 +14,8 @@ from pipelines.runtime.execute import execute
 from pipelines.runtime.job import Job
 from pipelines.runtime.serial import SerialRunner
 from pipelines.shards.dataset import Dataset
-from pipelines.stages.ingest import Ingest, IngestParams
+from pipelines.stages.ingest.params import IngestParams
+from pipelines.stages.ingest.stage import Ingest
 
 
 def png(number: int, height: int = 10, width: int = 12) -> bytes:

@@ -14,6 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 
+from pipelines.artifacts.few_shot import load_few_shot
+from pipelines.artifacts.teacher import load_teacher
+from pipelines.commands.linting import lint_all
 from pipelines.commands.samples import show_view
 from pipelines.config import RunParams
 from pipelines.errors import LimbeckError, UserError
@@ -24,13 +27,14 @@ from pipelines.runtime.finished import Finished
 from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.serial import SerialRunner
 from pipelines.shards.dataset import Dataset
-from pipelines.stages.augment import Augment, AugmentParams
-from pipelines.stages.common import load_teacher
-from pipelines.stages.fewshot import load_few_shot
-from pipelines.stages.ingest import Ingest, IngestParams
-from pipelines.stages.linting import lint_all
-from pipelines.stages.split import Split, SplitParams
-from pipelines.stages.squeeze import Squeeze, SqueezeParams
+from pipelines.stages.augment.params import AugmentParams
+from pipelines.stages.augment.stage import Augment
+from pipelines.stages.ingest.params import IngestParams
+from pipelines.stages.ingest.stage import Ingest
+from pipelines.stages.split.params import SplitParams
+from pipelines.stages.split.stage import Split
+from pipelines.stages.squeeze.params import SqueezeParams
+from pipelines.stages.squeeze.stage import Squeeze
 from pipelines.storage import Storage
 from tests.contract.folders import assert_same, tree
 from tests.faults.making import lay, png

@@ -15,10 +15,10 @@ from augment.errors import PolicyError
 from augment.policy import load
 from pipelines.config import load_sections
 from pipelines.errors import UserError
+from pipelines.evaluation.params import EvaluateParams
 from pipelines.loaders.dataset import MapDataset
-from pipelines.stages.datadream import DatadreamParams
-from pipelines.stages.evaluated.params import EvaluateParams
-from pipelines.stages.squeeze import SqueezeParams
+from pipelines.stages.datadream.params import DatadreamParams
+from pipelines.stages.squeeze.params import SqueezeParams
 from tests.loaders.making import write_dataset
 
 MODELS = {"evaluate": EvaluateParams, "squeeze": SqueezeParams, "datadream": DatadreamParams}

@@ -24,8 +24,10 @@ from pipelines.runtime.execute import execute
 from pipelines.runtime.job import Job
 from pipelines.runtime.serial import SerialRunner
 from pipelines.shards.dataset import Dataset
-from pipelines.stages.augment import Augment, AugmentParams
-from pipelines.stages.split import Split, SplitParams
+from pipelines.stages.augment.params import AugmentParams
+from pipelines.stages.augment.stage import Augment
+from pipelines.stages.split.params import SplitParams
+from pipelines.stages.split.stage import Split
 from tests.faults.making import lay, run_ingest
 
 #: (height, width): lines of text, icons, a single pixel, and the longest side that PNG readers here take.

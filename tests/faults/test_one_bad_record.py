@@ -71,7 +71,7 @@ def test_a_bad_label_costs_no_twin_its_place(tmp_path: Path) -> None:
 
 
 def test_keys_of_records_without_bytes_are_keys(tmp_path: Path) -> None:
-    from pipelines.stages.ingest_plan import record_key
+    from pipelines.stages.ingest.records import record_key
 
     made = {
         record_key({"origin": origin, "source": name, "offset": 0, "row": -1, "sha256": None})

@@ -19,7 +19,8 @@ from pipelines.runtime.execute import execute, prepare
 from pipelines.runtime.finished import Finished
 from pipelines.runtime.job import Job, Plan
 from pipelines.runtime.serial import SerialRunner
-from pipelines.stages.ingest import Ingest, IngestParams
+from pipelines.stages.ingest.params import IngestParams
+from pipelines.stages.ingest.stage import Ingest
 from pipelines.storage import Storage, open_url
 from tests.contract.folders import Workplace, assert_same, tree
 from tests.contract.pictures import ingest_job, picture, write_pictures

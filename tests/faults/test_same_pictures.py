@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.artifacts.distilled import keys_by_class, random_real, shuffled_keys
+from pipelines.artifacts.distinct import distinct_places
 from pipelines.commands.jobs import make_job
 from pipelines.commands.runs import run_stage
 from pipelines.shards.dataset import Dataset
-from pipelines.stages.distilled import keys_by_class, random_real, shuffled_keys
-from pipelines.stages.pictures import distinct_places
-from pipelines.stages.split import SplitParams, few_shot
+from pipelines.stages.split.params import SplitParams
+from pipelines.stages.split.stage import few_shot
 
 ORDERS = ("hash", "natural", "disef")
 

@@ -18,7 +18,8 @@ from pipelines.shards.dataset import Dataset
 from pipelines.shards.lint import lint
 from pipelines.shards.sidecar import read_sidecar
 from pipelines.sources import Source
-from pipelines.stages.ingest import Ingest, IngestParams
+from pipelines.stages.ingest.params import IngestParams
+from pipelines.stages.ingest.stage import Ingest
 from pipelines.storage import Storage
 from tests.contract.folders import assert_same, tree
 from tests.faults.making import fates, lay, png, rows, run_ingest

@@ -17,7 +17,8 @@ from pipelines.errors import UserError
 from pipelines.runtime.execute import execute
 from pipelines.runtime.job import Job
 from pipelines.runtime.serial import SerialRunner
-from pipelines.stages.report import Report, ReportParams
+from pipelines.stages.report.params import ReportParams
+from pipelines.stages.report.stage import Report
 from tests.report.folders import DataFolder, arm, metrics
 
 

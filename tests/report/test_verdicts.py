@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from pipelines.evaluation.comparing import chance, compare, compare_summaries, errors_needed, how_sure, settle
+from pipelines.evaluation.verdicts import chance, compare, compare_summaries, errors_needed, how_sure, settle
 from tests.bench.verdicts import KINDS, false_positives
 
 

@@ -28,7 +28,8 @@ from pipelines.sources.composing.cutouts import PAINTED, cut, paint
 from pipelines.sources.composing.draws import Draws
 from pipelines.sources.composing.grounds import TEXTURES
 from pipelines.sources.composing.words import Thing, caption, describe, noun_of, relation
-from pipelines.stages.ingest import Ingest, IngestParams
+from pipelines.stages.ingest.params import IngestParams
+from pipelines.stages.ingest.stage import Ingest
 
 BASE = {"type": "idx", "path": "sample:fashion_mnist", "split": "train"}
 BASE |= {"images": "train-images-idx3-ubyte.gz", "labels": "train-labels-idx1-ubyte.gz"}

@@ -19,7 +19,8 @@ from pipelines.runtime.job import Job
 from pipelines.runtime.serial import SerialRunner
 from pipelines.shards.dataset import Dataset
 from pipelines.sources import FolderParams, TarParams, open_source
-from pipelines.stages.ingest import Ingest, IngestParams
+from pipelines.stages.ingest.params import IngestParams
+from pipelines.stages.ingest.stage import Ingest
 from tests.sources.test_tar import write_tar
 
 CROP = ImageParams(resize="center_crop", size=512, upscale=True)

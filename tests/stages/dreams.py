@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from pipelines.artifacts.generators import folder_digest
 from pipelines.commands.jobs import make_job
 from pipelines.commands.runs import run_stage
 from pipelines.images.process import pixel_sha256
@@ -20,7 +21,6 @@ from pipelines.runtime.units import Unit, UnitOutput
 from pipelines.shards.checksum import signed_bytes
 from pipelines.shards.keys import slot_key
 from pipelines.shards.sample import Sample
-from pipelines.stages.generators import folder_digest
 from pipelines.storage import Storage, canonical_json, pretty_json
 from tests.sealing import seal
 

@@ -20,8 +20,9 @@ from pipelines.runtime.serial import SerialRunner
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.lint import lint
 from pipelines.shards.sample import Sample
-from pipelines.stages.augment import Augment, ViewSet
-from pipelines.stages.augmented import Parent, View, ViewMaker, remake
+from pipelines.stages.augment.params import ViewSet
+from pipelines.stages.augment.stage import Augment
+from pipelines.stages.augment.worker import Parent, View, ViewMaker, remake
 from tests.contract.folders import assert_same, tree
 from tests.stages.viewing import job_of, picture, rows_of, sample, shards_of, view_of, write_split
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.artifacts.generators import GENERATOR_FILE, reference
 from pipelines.commands.jobs import make_job, make_jobs
 from pipelines.commands.runs import plan_all, run_stage
 from pipelines.errors import UserError
@@ -28,7 +29,6 @@ from pipelines.runtime.serial import SerialRunner
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.lint import lint
 from pipelines.stages import get_stage
-from pipelines.stages.generators import GENERATOR_FILE, reference
 from pipelines.storage import pretty_json
 from tests.contract.folders import tree
 from tests.sealing import seal

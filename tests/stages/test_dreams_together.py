@@ -15,7 +15,7 @@ from rich.console import Console
 from pipelines.commands.jobs import make_job, make_jobs
 from pipelines.commands.results import results_table
 from pipelines.commands.runs import run_stage
-from pipelines.stages.evaluated.params import Variant
+from pipelines.evaluation.params import Variant
 from tests.stages.test_datadream import PARAMS, write_models
 from tests.stages.test_pipeline import write_source
 
@@ -70,6 +70,6 @@ def test_the_variants_are_those_of_the_stage() -> None:
     from typing import get_args
 
     from pipelines.report.reading import ITEMS
-    from pipelines.stages import datadream
+    from pipelines.stages.datadream import params as datadream
 
     assert get_args(Variant) == get_args(datadream.Variant) == ITEMS["datadream"]

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from pipelines import sample
+from pipelines.artifacts.families import CARD_FILE, StoredFamily, embedded_family, family_files, load_family
 from pipelines.images.process import decode_rgb
 from pipelines.sources import IdxParams, open_source
-from pipelines.stages.families import CARD_FILE, StoredFamily, embedded_family, family_files, load_family
 
 pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[synth]")
 

@@ -15,19 +15,21 @@ import torch
 pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[synth]")
 
 from distill.config import TrainConfig
+from pipelines.artifacts.datasets import open_part
 from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
-from pipelines.evaluation.comparing import compare
+from pipelines.evaluation.datadream.table import control_table, sentence
+from pipelines.evaluation.datadream.worker import Resized
+from pipelines.evaluation.images import Choice
+from pipelines.evaluation.students import at_size, over_steps, repeated
+from pipelines.evaluation.verdicts import compare
 from pipelines.loaders.arrays import ImageArrays, load_images
+from pipelines.runtime import checkpoints
 from pipelines.runtime.execute import prepare
 from pipelines.runtime.folder import begin
 from pipelines.runtime.serial import run_unit
 from pipelines.shards.dataset import Dataset
-from pipelines.stages import checkpoints, get_stage
-from pipelines.stages.common import open_part
-from pipelines.stages.evaluated.choosing import Choice
-from pipelines.stages.evaluated.fitting import Resized, at_size, over_steps, repeated
-from pipelines.stages.evaluated.verdicts import control_table, sentence
+from pipelines.stages import get_stage
 from pipelines.storage import pretty_json
 from synth.datadream.config import FitConfig
 from synth.datadream.evaluation import middle

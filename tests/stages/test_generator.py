@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from pipelines import sample
+from pipelines.artifacts.generators import folder_digest, generator_digest, generator_model, generator_of, reference
 from pipelines.commands.jobs import make_job
 from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
@@ -23,14 +24,9 @@ from pipelines.runtime.execute import execute, prepare
 from pipelines.runtime.folder import begin
 from pipelines.runtime.serial import SerialRunner, run_unit
 from pipelines.shards.dataset import Dataset
-from pipelines.stages import family_training, generator_check, get_stage
-from pipelines.stages.generators import (
-    folder_digest,
-    generator_digest,
-    generator_model,
-    generator_of,
-    reference,
-)
+from pipelines.stages import get_stage
+from pipelines.stages.generator import training as family_training
+from pipelines.stages.generator import worker as generator_check
 from tests.contract.folders import assert_same, tree
 from tests.sealing import seal
 from tests.stages.tiny_family import write_family

@@ -12,17 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.artifacts.few_shot import load_few_shot
 from pipelines.commands.jobs import make_job
 from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
+from pipelines.runtime import checkpoints
 from pipelines.runtime.execute import execute, prepare
 from pipelines.runtime.folder import begin
 from pipelines.runtime.serial import SerialRunner, run_unit
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.lint import lint
-from pipelines.stages import STAGES, checkpoints, get_stage
-from pipelines.stages.fewshot import load_few_shot
-from pipelines.stages.split import SplitParams, few_shot
+from pipelines.stages import STAGES, get_stage
+from pipelines.stages.split.params import SplitParams
+from pipelines.stages.split.stage import few_shot
 from tests.contract.folders import tree
 
 #: Stages that make images from nothing have tests of their own.

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
+from pipelines.artifacts.scenes import load_scenes
 from pipelines.commands.jobs import make_job
 from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
 from pipelines.shards.dataset import Dataset
-from pipelines.stages.scenes import load_scenes
 from pipelines.storage import Storage
 
 

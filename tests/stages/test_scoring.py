@@ -8,9 +8,9 @@ from torch import nn
 
 pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[synth]")
 
+from pipelines.artifacts.scoring import Scorer
+from pipelines.artifacts.teacher import Teacher
 from pipelines.errors import UserError
-from pipelines.stages.common import Teacher
-from pipelines.stages.scoring import Scorer
 from synth.quality.features import ClipFeatures
 from tests.synth.datadream.clips import tiny_clip
 from tests.synth.making import tokenizer

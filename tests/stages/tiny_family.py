@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines.stages.families import family_folder, tokenizer_files
+from pipelines.artifacts.families import family_folder, tokenizer_files
 from synth.family.assemble import PARTS, built, packed
 from synth.family.config import Budget, Family, Shape, schedules
 from synth.family.parts import AutoencoderPart

@@ -17,7 +17,8 @@ from pipelines.runtime.units import Unit, UnitOutput
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.keys import key_of_bytes
 from pipelines.shards.sample import Sample
-from pipelines.stages.augment import Augment, AugmentParams
+from pipelines.stages.augment.params import AugmentParams
+from pipelines.stages.augment.stage import Augment
 from pipelines.storage import Storage, canonical_json
 from tests.sealing import seal
 

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from pipelines.stages import dreaming
+from pipelines.stages.datadream import worker as dreaming
 from tests.stages.test_datadream import run
 
 

@@ -1,0 +1,79 @@
+"""Soft labels of every view of a set's images, as `relabel` stores them and students replay them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from distill.config import ViewConfig
+from pipelines.artifacts.teacher import Teacher
+from pipelines.config import Section
+from pipelines.loaders.arrays import ImageArrays
+from pipelines.loaders.soft_labels import Epoch, write_soft_labels
+from pipelines.runtime.device import torch_device
+from pipelines.runtime.job import Job
+from pipelines.runtime.units import Tick, no_tick
+from pipelines.seeds import seed_for
+
+
+class RelabelParams(Section):
+    """Parameters of `relabel`."""
+
+    ipc: tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...] = Field(
+        (1, "all"), min_length=1, description="subsets to label: the first n slots of every class, or all of them"
+    )
+    epochs: int = Field(300, ge=1, description="epochs of labels; a longer training uses them in turn")
+    batch_size: int = Field(100, ge=2, description="images are mixed within a batch of this size")
+    views: ViewConfig = ViewConfig(crop="resized", mix="cutmix")
+    format: Literal["fp16", "int8", "top_k"] = "fp16"
+    top_k: int = Field(5, ge=1)
+    epochs_per_unit: int = Field(100, ge=1)
+
+
+def labels_of(ipc: int, number: int) -> str:
+    """The folder of a set's labels for a subset, below `labels`."""
+    return f"ipc_{ipc:03d}" + (f"-s{number}" if number else "")
+
+
+def label_epochs(
+    path: Path,
+    epochs: range,
+    images: ImageArrays,
+    ipc: int,
+    teacher: Teacher,
+    params: RelabelParams,
+    job: Job[Any],
+    tick: Tick = no_tick,
+) -> int:
+    """Write the labels of `epochs` of a set with `ipc` images per class, real or distilled; returns the file's bytes."""
+    from distill.compression import pack
+    from distill.labels import label_epoch
+
+    pixels, _ = images.tensors(torch_device(job))
+
+    def made() -> Iterator[Epoch]:
+        for epoch in epochs:
+            views, logits = label_epoch(
+                teacher.model,
+                pixels,
+                params.views,
+                seed=view_seed(job, ipc),
+                epoch=epoch,
+                batch_size=params.batch_size,
+                mean=teacher.mean,
+                std=teacher.std,
+            )
+            tick(epoch - epochs.start, len(epochs), f"{ipc} per class")
+            yield epoch, views, pack(logits.cpu(), params.format, params.top_k)
+
+    facts = {"format": params.format, "classes": len(teacher.classes), "teacher": teacher.network}
+    return write_soft_labels(path, made(), images.keys, facts)
+
+
+def view_seed(job: Job[Any], ipc: int) -> int:
+    """The seed of a subset's views; the students of `evaluate` replay the same views."""
+
+    return seed_for(job.run.seed, "relabel", f"ipc {ipc}", "views")

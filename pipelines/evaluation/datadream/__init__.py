@@ -1,0 +1,1 @@
+"""What DataDream's images are worth: classifiers on them, beside their controls."""

@@ -1,0 +1,232 @@
+"""Trains and tests one classifier of DataDream's table: CLIP with LoRA, or a network from scratch. The only file of it with torch.
+
+Every image is brought to its classifier's size by one rule, `middle`: the short side, bicubic with antialiasing, then the middle;
+where images have several sizes, CLIP's when they are read, rounded to uint8. A network from scratch takes images of one size.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.artifacts.datasets import open_part
+from pipelines.artifacts.generators import generator_model
+from pipelines.artifacts.teacher import build_network
+from pipelines.evaluation.images import Choice, Chosen
+from pipelines.evaluation.params import EvaluateParams
+from pipelines.evaluation.students import _CHUNK, StudentParams, at_size, over_steps, repeated, shaped, square_side
+from pipelines.loaders.arrays import ImageArrays, load_arrays
+from pipelines.runtime.checkpoints import Checkpoint, train_resumably
+from pipelines.runtime.device import require_synth, torch_device
+from pipelines.runtime.job import Job
+from pipelines.runtime.machine import blamed
+from pipelines.runtime.units import Unit, UnitOutput
+from pipelines.seeds import seed_for
+from synth.datadream.config import FitConfig
+
+if TYPE_CHECKING:
+    import torch
+
+
+def require_clip(job: Job[Any]) -> None:
+    """Raise `UserError` when CLIP cannot be loaded for want of a package or of a model."""
+    require_synth("evaluate.datadream")
+    generator_model(job, "clip")
+
+
+def require_texts(job: Job[Any], classes: Sequence[str], prompts: Sequence[str]) -> None:
+    """Raise `UserError` when two classes have the same text to CLIP."""
+    from pipelines.artifacts.scoring import clip_reader
+    from synth.datadream.texts import require_distinct
+
+    with blamed("evaluate.datadream"):
+        require_distinct(classes, prompts, [clip_reader(job)], "evaluate.datadream.names")
+
+
+def require_size(policy: Any, size: tuple[int, int]) -> None:
+    """Raise `UserError` when a policy does not leave an image at `size`; one that does so by chance is found when it happens."""
+    import torch
+
+    from synth.datadream.fit import policy_views
+
+    with blamed("evaluate.datadream.views"):
+        policy_views(policy, size, 0)(torch.zeros(1, 3, *size), ["blank"], 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Resized:
+    """Images of any size as examples of a classifier's size, resized when they are asked for."""
+
+    arrays: ImageArrays
+    size: tuple[int, int]
+
+    @property
+    def keys(self) -> Sequence[str]:
+        return self.arrays.keys
+
+    @cached_property
+    def labels(self) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(self.arrays.labels)
+
+    def images(self, rows: Sequence[int]) -> torch.Tensor:
+        """(n, 3, h, w) float in [0, 1]."""
+        import torch
+
+        from synth.datadream.evaluation import middle
+
+        return middle(torch.from_numpy(self.arrays.images[list(rows)]).float() / 255, self.size)
+
+
+class DreamClassifiers:
+    """What a worker keeps: the held-out sets, CLIP, and what can be chosen."""
+
+    def __init__(self, job: Job[EvaluateParams]) -> None:
+        self._job = job
+        self.device = torch_device(job)
+        self.choice = Choice(job)
+        self._held_out: dict[tuple[str, str], ImageArrays] = {}
+
+    @cached_property
+    def clip(self) -> tuple[Any, Any]:
+        """The model in float32 on the CPU, and its tokenizer."""
+        from pipelines.artifacts.scoring import load_clip
+
+        return load_clip(self._job)
+
+    def run(self, unit: Unit, output: UnitOutput) -> None:
+        """Train one classifier and test it once."""
+        told = unit.payload
+        shots, seed, variant = told["shots"], told["seed"], told["variant"]
+        real: Chosen | None = None
+        if told["real"] is not None:
+            real = self.choice.reals(shots, seed) if shots else self.choice.everything()
+        synthetic = self.choice.synthetic(variant, shots, seed, told["at_most"]) if variant else None
+        kind = told["classifier"]
+        fit = self._to_clip if kind == "clip" else None
+        sets = (
+            None if real is None else load_arrays(self.choice.train.dataset, real.keys, fit=fit),
+            None if synthetic is None else load_arrays(self.choice.kept(variant).dataset, synthetic.keys, fit=fit),
+        )
+        section = "classifier" if kind == "clip" else "student.training"
+        with blamed(f"evaluate.datadream.{section} ({unit.name})"):
+            measured = (self._clip if kind == "clip" else self._student)(told, *sets, output)
+        about = ("arm", "variant", "shots", "seed", "few_shot_seed", "classifier")
+        output.summary = {name: told[name] for name in about} | measured
+        for name, chosen in (("real", real), ("synthetic", synthetic)):
+            output.summary[name] = 0 if chosen is None else len(chosen.keys)
+            output.summary[f"{name}_bytes"] = 0 if chosen is None else chosen.size
+        classes = len(self.choice.classes)
+        output.summary["fewest_synthetic"] = 0 if synthetic is None else synthetic.fewest(classes)
+
+    def _to_clip(self, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """An image (3, h, w) uint8 at CLIP's size."""
+        side = self.clip[0].config.vision_config.image_size
+        return shaped(image[None], (side, side))[0]
+
+    def _part(self, part: str, kind: str) -> ImageArrays:
+        """A held-out set as a kind of classifier reads it; kept, and shared where all images have one size."""
+        dataset = open_part(self._job, "split", part)
+        one_size = (
+            len(set(zip(*(dataset.rows([side])[side].to_pylist() for side in ("height", "width")), strict=True))) == 1
+        )
+        name = (part, "" if one_size else kind)
+        if name not in self._held_out:
+            self._held_out[name] = load_arrays(dataset, fit=self._to_clip if kind == "clip" else None)
+        return self._held_out[name]
+
+    def _seed(self, seed: int, purpose: str) -> int:
+        """The same for every arm of a seed."""
+        return seed_for(self._job.run.seed, "evaluate", f"datadream seed {seed}", purpose)
+
+    def _clip(
+        self, told: dict[str, Any], real: ImageArrays | None, synthetic: ImageArrays | None, output: UnitOutput
+    ) -> dict[str, Any]:
+        from synth.datadream.classifier import ClipClassifier
+        from synth.datadream.evaluation import evaluate
+        from synth.datadream.fit import fit, policy_views, pool_of, views_seed
+
+        model, tokenizer = self.clip
+        texts = [[prompt] for prompt in told["recipe"]["prompts"]]
+        classifier = ClipClassifier(copy.deepcopy(model), tokenizer, texts, seed=self._seed(told["seed"], "init"))
+        classifier.to(self.device)
+        reals, made = (None if part is None else Resized(part, classifier.size) for part in (real, synthetic))
+        val, test = (Resized(self._part(part, "clip"), classifier.size) for part in ("val", "test"))
+        trained: dict[str, Any] = {"steps": 0, "epochs": 0, "best_epoch": 0}
+        if real or synthetic:
+            config = FitConfig(**told["recipe"]["config"])
+            counts = [0 if part is None else len(part) for part in (real, synthetic)]
+            batches = pool_of(counts[0], counts[1], config, classifier.classes).batches
+            config = over_steps(config, told["steps"], batches)
+            state, run_seed, policy = Checkpoint(output), self._seed(told["seed"], "fit"), told["recipe"]["views"]
+            fitted = fit(
+                classifier,
+                reals,
+                made,
+                val,
+                config,
+                run_seed=run_seed,
+                views=None if policy is None else policy_views(policy, classifier.size, views_seed(run_seed)),
+                report=lambda line: output.tick(line["epoch"], config.epochs, f"val {line['val_accuracy']:.1%}"),
+                resume=state.read(),
+                checkpoint=state.save,
+            )
+            trained = {"steps": config.epochs * batches, "epochs": config.epochs, "best_epoch": fitted.best_epoch}
+            accuracy = fitted.best_accuracy
+        else:
+            accuracy = evaluate(classifier, val).accuracy
+        tested = evaluate(classifier, test)
+        per_class = [None if math.isnan(value) else value for value in tested.per_class]
+        return trained | {"val": accuracy, "test": tested.accuracy, "per_class": per_class}
+
+    def _student(
+        self, told: dict[str, Any], real: ImageArrays | None, synthetic: ImageArrays | None, output: UnitOutput
+    ) -> dict[str, Any]:
+        from distill.training import Trainer, batch_bounds, needs_company
+
+        recipe, classes = StudentParams.model_validate(told["recipe"]), len(self.choice.classes)
+        val, test = (self._part(part, "student") for part in ("val", "test"))
+        side = square_side(test)
+        data = repeated(real, None if synthetic is None else at_size(synthetic, side))
+        init = self._seed(told["seed"], "init")
+        model = build_network(recipe.network, classes, side, init, "evaluate.datadream.student.network")
+        batches = len(batch_bounds(len(data), recipe.training.batch_size, needs_company(model)))
+        config = over_steps(recipe.training, told["steps"], batches)
+        trainer = Trainer(
+            model.to(self.device),
+            data.tensors(self.device),
+            replace(config, evaluate_every=max(config.epochs, 1)),
+            mean=recipe.mean,
+            std=recipe.std,
+            seed=self._seed(told["seed"], "views"),
+            validation=val.tensors(self.device),
+        )
+        rows = train_resumably(trainer, output)
+        right, labels = self._hits(trainer.final, recipe, test), test.labels
+        per_class = [
+            float(right[labels == label].mean()) if (labels == label).any() else None for label in range(classes)
+        ]
+        trained = {"steps": trainer.steps, "epochs": config.epochs, "best_epoch": config.epochs}
+        return trained | {"val": rows[-1]["val_top1"], "test": float(right.mean()), "per_class": per_class}
+
+    def _hits(self, model: Any, recipe: StudentParams, test: ImageArrays) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which test images a network gets right."""
+        import torch
+
+        from distill.evaluation import normalise
+
+        model.eval()
+        images, labels = test.tensors(self.device)
+        found = []
+        with torch.no_grad():
+            for start in range(0, len(images), _CHUNK):
+                logits = model(normalise(images[start : start + _CHUNK].float() / 255, recipe.mean, recipe.std))
+                found.append((logits.argmax(1) == labels[start : start + _CHUNK]).cpu())
+        return np.asarray(torch.cat(found).numpy())

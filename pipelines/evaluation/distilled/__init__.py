@@ -1,0 +1,1 @@
+"""What distilled sets are worth: students on them, beside their controls."""

@@ -1,0 +1,84 @@
+"""Networks trained from scratch on a set of images: their parameters, and images brought to their size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import Field
+
+from distill.config import TrainConfig
+from pipelines.config import Section
+from pipelines.errors import UserError
+from pipelines.fields import Channels, Spreads
+from pipelines.loaders.arrays import ImageArrays
+from synth.datadream.config import FitConfig
+
+Config = TypeVar("Config", FitConfig, TrainConfig)
+
+#: Images of a set that are resized at once.
+_CHUNK = 512
+
+
+class StudentParams(Section):
+    """A network trained from scratch on the same images: what they are worth without CLIP's knowledge.
+
+    Hard labels, last epoch. Where there are real and synthetic images the real ones are repeated so that both weigh alike.
+    """
+
+    network: str = Field("resnet20", description="a name of distill.networks")
+    training: TrainConfig = TrainConfig(epochs=60, learning_rate=0.05, batch_size=64)
+    mean: Channels = Field((0.5, 0.5, 0.5), description="per channel, of images in [0, 1]")
+    std: Spreads = Field((0.25, 0.25, 0.25), description="per channel, of images in [0, 1]")
+
+
+def over_steps(config: Config, steps: int | None, batches: int) -> Config:
+    """`config` with as many epochs of `batches` as come nearest to `steps`; warm-up and looks at validation in proportion."""
+    if steps is None:
+        return config
+    epochs = max(1, round(steps / batches))
+    longer = epochs / max(1, config.epochs)
+    return replace(
+        config,
+        epochs=epochs,
+        warmup_epochs=min(epochs - 1, round(config.warmup_epochs * longer)),
+        evaluate_every=max(1, round(config.evaluate_every * longer)),
+    )
+
+
+def square_side(arrays: ImageArrays) -> int:
+    """The side of square images; `UserError` for others."""
+    height, width = arrays.images.shape[2:]
+    if height != width:
+        raise UserError(f"evaluate.datadream.student takes square images, these are {width}x{height}; see ingest.image")
+    return int(height)
+
+
+def at_size(arrays: ImageArrays, side: int) -> ImageArrays:
+    """The same images with `side` pixels to a side, rounded to uint8."""
+    if arrays.images.shape[2:] == (side, side):
+        return arrays
+    images = np.empty((len(arrays), 3, side, side), np.uint8)
+    for start in range(0, len(arrays), _CHUNK):
+        images[start : start + _CHUNK] = shaped(arrays.images[start : start + _CHUNK], (side, side))
+    return ImageArrays(images, arrays.labels, arrays.keys)
+
+
+def shaped(images: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """Images (n, 3, h, w) uint8 brought to `size` by `middle`, rounded to uint8."""
+    import torch
+
+    from synth.datadream.evaluation import middle
+
+    pixels = middle(torch.from_numpy(np.ascontiguousarray(images)).float() / 255, size)
+    made: np.ndarray[Any, Any] = (pixels * 255).round().to(torch.uint8).numpy()
+    return made
+
+
+def repeated(real: ImageArrays | None, synthetic: ImageArrays | None) -> ImageArrays:
+    """All images for a network from scratch: with both kinds each real one floor(synthetic / real) times, at least once."""
+    times = 1 if real is None or synthetic is None else max(1, len(synthetic) // len(real))
+    parts = ([] if synthetic is None else [synthetic]) + ([] if real is None else [real] * times)
+    images, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels"))
+    return ImageArrays(images, labels, [key for part in parts for key in part.keys])

@@ -1,0 +1,51 @@
+"""Types of parameters that several stages share, and the refusal of options that would be ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from augment.values import WIDEST
+
+_Mean = Annotated[float, Field(ge=-WIDEST, le=WIDEST, allow_inf_nan=False)]
+_Spread = Annotated[float, Field(ge=1 / WIDEST, le=WIDEST, allow_inf_nan=False)]
+#: A number for each channel; and one that images are divided by.
+Channels = tuple[_Mean, _Mean, _Mean]
+Spreads = tuple[_Spread, _Spread, _Spread]
+
+
+def _text_keys(value: Any) -> Any:
+    """YAML reads a bare 0 as a number and a bare no as a switch: say how the name is written."""
+    for key in value if isinstance(value, Mapping) else ():
+        if not isinstance(key, str):
+            raise ValueError(f"the key {key!r} is no text to YAML; write class names in quotes, such as '0' or 'no'")
+    return value
+
+
+def _not_blank(names: dict[str, str]) -> dict[str, str]:
+    if blank := [name for name, told in names.items() if not told.strip()]:
+        raise ValueError(
+            f"class {blank[0]!r} is called by an empty text; give it words, or leave it out to use its name"
+        )
+    return names
+
+
+#: Class name -> what prompts call it.
+Names = Annotated[dict[str, str], BeforeValidator(_text_keys), AfterValidator(_not_blank)]
+
+
+#: Options of a training that mean nothing with hard labels.
+SOFT_ONLY = dict.fromkeys(("soft_loss", "temperature", "t_squared"), "its labels are hard")
+
+
+def refuse_ignored(given: Any, section: str, ignored: Mapping[str, str]) -> None:
+    """`ValueError` for an option under `section` (with dots) of a raw parameter mapping that would not be used, with the reason: a
+    reader would take it for what was done."""
+    asked = given
+    for name in section.split("."):
+        asked = asked.get(name) if isinstance(asked, Mapping) else None
+    for name in asked if isinstance(asked, Mapping) else ():
+        if name in ignored:
+            raise ValueError(f"{section}.{name} would be ignored: {ignored[name]}; leave it out")

@@ -1,0 +1,153 @@
+"""`augment`: one dataset -> datasets of views, each with the parameters that were drawn for it.
+
+For trainers that cannot augment, and to look at what a policy does. Every set of views is a dataset of its own. A unit reads
+a range of rows of one input shard and writes one shard. A view follows from its parent's key, the seed and the policy,
+and its sidecar row holds what was drawn, from which `worker.remake` makes it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from augment.errors import PolicyError
+from pipelines.artifacts.datasets import METRICS_FILE, open_part
+from pipelines.errors import UserError
+from pipelines.runtime.device import torch_device
+from pipelines.runtime.job import Job, Plan, Stage
+from pipelines.runtime.ledger import PLAN_FOLDER
+from pipelines.runtime.publication import publish_datasets
+from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.shards.account import Met
+from pipelines.shards.dataset import Dataset
+from pipelines.stages.augment.params import AugmentParams
+from pipelines.stages.augment.worker import CARRIED, ViewMaker
+from pipelines.storage import pretty_json
+
+
+class Augment(Stage[AugmentParams]):
+    """Makes views and writes down how."""
+
+    name = "augment"
+    version = 2
+    summary = "dataset -> datasets of views, with their drawn parameters"
+    Params = AugmentParams
+    upstream = ("split",)
+    workers = "actors"
+    computes = True
+
+    def inputs(self, job: Job[AugmentParams]) -> tuple[str, ...]:
+        return (job.params.source.split("/")[0],)
+
+    def plan(self, job: Job[AugmentParams]) -> Plan:
+        params = job.params
+        if not params.sets:
+            raise UserError("augment.sets is empty: name a set of views, such as {standard: {policy: imagenet}}")
+        dataset = open_source(job)
+        rows = dataset.rows(["key", "members", *CARRIED])
+        if rows.num_rows == 0:
+            raise UserError(f"{dataset.storage.url} holds no kept samples")
+        units: list[Unit] = []
+        groups: list[pa.Table] = []
+        for name, views in params.sets.items():
+            chosen = _chosen(rows, views.samples, job.seed(name, "samples"))
+            shards = rows["shard"].to_numpy()[chosen]
+            for shard in np.unique(shards):
+                places = chosen[shards == shard]
+                step = max(params.shard_samples // views.views, 1)
+                for part, start in enumerate(range(0, len(places), step)):
+                    group = rows.take(pa.array(places[start : start + step]))
+                    payload = {
+                        "set": name,
+                        "params": views.model_dump(mode="json"),
+                        "group": len(groups),
+                        "content": hashlib.sha256("".join(group["key"].to_pylist()).encode()).hexdigest(),
+                        "shard": dataset.shards[shard].sha256,
+                    }
+                    units.append(Unit(f"{name}/augment-{shard:06d}-{part:03d}", payload))
+                    groups.append(group)
+        facts = {"classes": dataset.classes, "sets": list(params.sets), "images": rows.num_rows}
+        return Plan(units, {"rows": groups}, facts)
+
+    def open(self, job: Job[AugmentParams]) -> dict[str, ViewMaker]:
+        import cv2
+
+        cv2.setNumThreads(1)  # the threads are ours; cv2's own pool would fight them
+        device, dataset = torch_device(job), open_source(job)
+        return {
+            name: ViewMaker(views, dataset, job.seed(name, "views"), device, job.run.threads)
+            for name, views in job.params.sets.items()
+        }
+
+    def check(self, job: Job[AugmentParams]) -> None:
+        torch_device(job)
+        from augment.augmenter import Augmenter
+
+        for name, views in job.params.sets.items():
+            try:  # an operation of Kornia's is known to exist only once Kornia is loaded
+                Augmenter(views.policy, backend=views.backend)
+            except PolicyError as error:
+                raise UserError(f"augment.sets.{name}.policy: {error}") from error
+
+    def run(self, unit: Unit, worker: dict[str, ViewMaker], output: UnitOutput, job: Job[AugmentParams]) -> None:
+        with job.output.open(f"{PLAN_FOLDER}/rows.parquet") as handle:
+            rows = pq.ParquetFile(handle).read_row_group(unit.payload["group"]).to_pylist()
+        name = unit.payload["set"]
+        maker, facts = worker[name], Counter[str]()
+        total = len(rows) * maker.params.views
+        with output.shard(name) as shard:
+            for done, made in enumerate(maker.produce(rows, facts)):
+                if isinstance(made, tuple):
+                    shard.reject(*made)
+                else:
+                    shard.keep(made)
+                if done % 64 == 0:
+                    output.tick(done, total, name)
+        output.summary = {"set": name, "images": len(rows), "device": maker.device.type, "boxes": dict(facts)}
+
+    def finish(self, job: Job[AugmentParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
+        facts: dict[str, Any] = {}
+        for name in plan.facts["sets"]:
+            mine = [marker for marker in markers if marker.summary["set"] == name]
+            views = job.params.sets[name]
+            devices = sorted({marker.summary["device"] for marker in mine})
+            extra: dict[str, Any] = {
+                "name": f"augment_{name}",
+                "description": f"{views.views} views of each image, by a policy",
+            }
+            extra |= {"policy": views.policy, "backend": views.backend, "devices": devices, "source": job.params.source}
+            left = plan.facts["images"] - (views.samples or plan.facts["images"])
+            met = Met(plan.facts["images"] * views.views, {"not_drawn": max(left, 0) * views.views})
+            sizes = publish_datasets(job.output, mine, plan.facts["classes"], extra, [name], {name: met})[name]
+            boxes: Counter[str] = Counter()
+            for marker in mine:
+                boxes.update(marker.summary["boxes"])
+            images = sum(marker.summary["images"] for marker in mine)
+            facts[name] = sizes | {"images": images, "views": views.views, "boxes": dict(sorted(boxes.items()))}
+        job.output.write_bytes(METRICS_FILE, pretty_json(facts))
+        return facts
+
+    def identity_params(self, job: Job[AugmentParams]) -> dict[str, Any]:
+        """Without the sets: a unit's payload holds its own, so that another set leaves those that are done."""
+        return {"seed": job.run.seed, "threads": job.run.threads, "source": job.params.source}
+
+
+def open_source(job: Job[AugmentParams]) -> Dataset:
+    """The dataset that is viewed."""
+    stage, _, part = job.params.source.partition("/")
+    return open_part(job, stage, part)
+
+
+def _chosen(rows: pa.Table, samples: int | None, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Places of the rows to view, in index order."""
+    if samples is None or samples >= rows.num_rows:
+        return np.arange(rows.num_rows)
+    prefix = str(seed).encode()
+    hashed = b"".join(hashlib.sha256(prefix + key.encode()).digest()[:8] for key in rows["key"].to_pylist())
+    return np.sort(np.argsort(np.frombuffer(hashed, dtype=">u8").astype(np.uint64), kind="stable")[:samples])

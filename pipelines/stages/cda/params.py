@@ -1,0 +1,28 @@
+"""Parameters of `cda`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from distill.config import RecoverConfig
+from pipelines.config import Section
+from pipelines.images.params import ImageParams
+
+
+class CdaParams(Section):
+    """Parameters of `cda`."""
+
+    ipc: int = Field(10, ge=1, le=10_000, description="distilled images per class")
+    recover: RecoverConfig = RecoverConfig()
+    seeds: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="sets distilled, each from a seed of its own; with one, no ± holds chance in distilling",
+    )
+    class_chunk: int = Field(100, ge=1, description="classes of one group; BN statistics couple its images")
+    slots_per_unit: int | Literal["auto"] = Field("auto", description="IPC slots recovered in one step; auto by size")
+    init: Literal["noise", "real"] = Field("real", description="where recovery starts")
+    image: ImageParams = ImageParams(format="png")

@@ -1,0 +1,196 @@
+"""`cda`: a teacher -> distilled images, by batch-norm matching under a crop curriculum (SRe2L, CDA).
+
+A unit is a block of IPC slots for a chunk of classes: every slot of the block is one group of images, one per class,
+recovered in the same step as the other groups but with statistics, crops and noise of its own. Blocks are fixed by the
+plan, so the bytes do not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.artifacts.datasets import dataset_digest, finished, open_part, stage_digest
+from pipelines.artifacts.distilled import set_name, shuffled_keys
+from pipelines.artifacts.teacher import TEACHER_FILE, Teacher, load_teacher, require_classes
+from pipelines.errors import UserError
+from pipelines.images.encode import EXTENSIONS, encode
+from pipelines.images.phash import phash
+from pipelines.images.process import pixel_sha256
+from pipelines.loaders.arrays import load_arrays
+from pipelines.runtime.committed import Committed
+from pipelines.runtime.device import torch_device
+from pipelines.runtime.job import Job, Plan, Stage
+from pipelines.runtime.machine import blamed
+from pipelines.runtime.publication import publish_datasets
+from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.shards.keys import slot_key
+from pipelines.shards.sample import Sample
+from pipelines.stages.cda.params import CdaParams
+from pipelines.storage import canonical_json, csv_bytes
+
+#: Real images to start from: keys by class, by the number of the set.
+Starts = dict[int, list[list[str]]]
+LOSSES = "losses.csv"
+#: Images in one step by side length: small images fill a machine only in company.
+IMAGES_PER_STEP = {32: 1000, 64: 400}
+
+
+class Cda(Stage[CdaParams]):
+    """Recovers images from a teacher."""
+
+    name = "cda"
+    version = 2
+    summary = "teacher -> distilled images (SRe2L, CDA)"
+    Params = CdaParams
+    upstream = ("split", "squeeze")
+    workers = "actors"
+    computes = True
+
+    def plan(self, job: Job[CdaParams]) -> Plan:
+        train = open_part(job, "split", "train")
+        params, classes = job.params, train.classes
+        inputs = {"squeeze": stage_digest(job, "squeeze"), "train": dataset_digest(train)}
+        block = self._slots_per_unit(job, min(len(classes), params.class_chunk))
+        units: list[Unit] = []
+        for number in range(params.seeds):
+            before = len(units)
+            for first in range(0, params.ipc, block):
+                slots = list(range(first, min(first + block, params.ipc)))
+                for start in range(0, len(classes), params.class_chunk):
+                    chunk = list(range(start, min(start + params.class_chunk, len(classes))))
+                    payload = {"set": number, "slots": slots, "classes": chunk, "inputs": inputs}
+                    units.append(Unit(f"{set_name(number)}-{len(units) - before:06d}", payload))
+        return Plan(units, facts={"classes": classes, "ipc": params.ipc, "seeds": params.seeds})
+
+    def _slots_per_unit(self, job: Job[CdaParams], group: int) -> int:
+        if job.params.slots_per_unit != "auto":
+            return job.params.slots_per_unit
+        size = finished(job, "squeeze").json(TEACHER_FILE)["image_size"]
+        budget = next((count for side, count in sorted(IMAGES_PER_STEP.items()) if size <= side), group)
+        return max(1, budget // group)
+
+    def check(self, job: Job[CdaParams]) -> None:
+        from distill.statistics import matched_layers
+
+        if not matched_layers(load_teacher(job, torch_device(job)).model):
+            network = finished(job, "squeeze").json(TEACHER_FILE)["network"]
+            raise UserError(
+                f"cda matches the statistics of batch norm, and the teacher {network} has none; set squeeze.network to one that has, "
+                "such as convnet3_w128 or resnet18, then: limbeck run squeeze"
+            )
+
+    def open(self, job: Job[CdaParams]) -> tuple[Teacher, Starts | None]:
+        teacher = load_teacher(job, torch_device(job))
+        train = open_part(job, "split", "train")
+        require_classes(train.classes, teacher.classes, train.storage.url)
+        if job.params.init != "real":
+            return teacher, None
+        pools = shuffled_keys(train, job.seed("", "init"))
+        if empty := [name for name, keys in zip(train.classes, pools, strict=True) if not keys]:
+            raise UserError(
+                f"class {empty[0]} has no training image to start from; set cda.init to noise, or mend the data"
+            )
+        return teacher, {0: pools}
+
+    def run(self, unit: Unit, worker: tuple[Teacher, Starts | None], output: UnitOutput, job: Job[CdaParams]) -> None:
+        import torch
+
+        from distill.cda import recover
+
+        teacher, starts = worker
+        device = torch_device(job)
+        number, slots, classes = unit.payload["set"], unit.payload["slots"], unit.payload["classes"]
+        of_set = f"set {number} " if number else ""
+
+        def watch(step: int, loss: float | None) -> None:
+            output.tick(step, job.params.recover.iterations, "" if loss is None else f"loss {loss:.3f}")
+
+        init, parents = None, None
+        if starts is not None:  # one real image per class and slot, none twice while there are enough
+            if number not in starts:
+                starts[number] = shuffled_keys(open_part(job, "split", "train"), job.seed(of_set.strip(), "init"))
+            pools = starts[number]
+            parents = [[pools[label][slot % len(pools[label])] for label in classes] for slot in slots]
+            real = load_arrays(open_part(job, "split", "train"), [key for row in parents for key in row])
+            init = torch.from_numpy(real.images).to(device)
+            init = init.reshape(len(slots), len(classes), *init.shape[1:])
+        with blamed(f"cda.recover of {unit.name}"):
+            result = recover(
+                teacher.model,
+                torch.tensor(classes, device=device),
+                job.params.recover,
+                seeds=[
+                    job.seed(f"{of_set}slot {slot} classes {classes[0]}-{classes[-1]}", "recover") for slot in slots
+                ],
+                mean=teacher.mean,
+                std=teacher.std,
+                image_size=teacher.image_size,
+                init=init,
+                on_progress=watch,
+            )
+        losses = [{"unit": unit.name, "step": step, "loss": loss} for step, loss in result.losses]
+        images = result.images.cpu().numpy().transpose(0, 1, 3, 4, 2)
+        with output.shard() as shard:
+            for row, slot in enumerate(slots):
+                for column, label in enumerate(classes):
+                    parent = parents[row][column] if parents is not None else None
+                    shard.keep(_sample(images[row, column], (number, slot), label, teacher, parent, job))
+        output.write(f"losses/{unit.name}.csv", csv_bytes(losses, ("unit", "step", "loss")))
+        output.summary = {"loss": result.losses[-1][1]}
+
+    def finish(self, job: Job[CdaParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
+        made = Committed(job, markers)
+        tables = [made.read(f"losses/{marker.name}.csv").decode() for marker in markers]
+        header = tables[0].split("\n", 1)[0]
+        body = "".join(table.split("\n", 1)[1] for table in tables)
+        job.output.write_bytes(LOSSES, f"{header}\n{body}".encode())
+        sets = f" of each of {plan.facts['seeds']} sets" if plan.facts["seeds"] > 1 else ""
+        extra = {"name": "cda", "description": f"distilled images, {plan.facts['ipc']} per class{sets}"}
+        return publish_datasets(job.output, markers, plan.facts["classes"], extra)
+
+    def identity_params(self, job: Job[CdaParams]) -> dict[str, Any]:
+        """Without what only shapes the plan: raising ipc or seeds adds units and keeps those that are done."""
+        whole = super().identity_params(job)
+        for name in ("ipc", "seeds", "class_chunk", "slots_per_unit"):
+            whole["own"].pop(name)
+        return whole
+
+
+def _sample(
+    pixels: np.ndarray[Any, Any],
+    place: tuple[int, int],
+    label: int,
+    teacher: Teacher,
+    parent: str | None,
+    job: Job[CdaParams],
+) -> Sample:
+    """An image at its (set, slot)."""
+    pixels = np.ascontiguousarray(pixels)
+    height, width = pixels.shape[:2]
+    number, slot = place
+    key, name = slot_key(set_name(number), label, slot), teacher.classes[label]
+    data = encode(pixels, job.params.image.format, job.params.image)
+    ext = EXTENSIONS[job.params.image.format]
+    described = {"key": key, "label": label, "label_name": name, "slot": slot, "width": width, "height": height}
+    described |= {"parent": parent} if parent else {}
+    described |= {"set": number} if number else {}
+    row = {
+        "source": f"set {number} slot {slot}" if number else f"slot {slot}",
+        "split": "train",
+        "label": label,
+        "label_name": name,
+        "width": width,
+        "height": height,
+        "bytes": len(data),
+        "pixel_sha256": pixel_sha256(pixels),
+        "phash": phash(pixels),
+        "parents": [parent] if parent else [],
+        "op": "cda",
+        "params": canonical_json({"slot": slot} | ({"set": number} if number else {})).decode(),
+        "model_id": teacher.network,
+    }
+    members = ((ext, data), ("json", canonical_json(described)), ("cls", str(label).encode()))
+    return Sample(key, members, row)

@@ -1,0 +1,237 @@
+"""`generator`: the models that make images, as folders that diffusers and transformers load, looked at before they are used.
+
+The embedded family is unpacked, or trained anew from scenes and class images, or pretrained models are named where they lie.
+Then contact sheets are made, and the class model is asked for images that the teacher of `squeeze` has to recognise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipelines.artifacts.datasets import METRICS_FILE, dataset_digest, open_part, stage_digest
+from pipelines.artifacts.families import (
+    FAMILY_FILE,
+    described,
+    embedded_family,
+    family_files,
+    folder_bytes,
+    load_family,
+    sums_digest,
+)
+from pipelines.artifacts.generators import GENERATOR_FILE, ROLES, class_labels, made_folder, reference
+from pipelines.artifacts.scenes import origins, require_no_test_image, require_size, scenes_dataset, scenes_stage
+from pipelines.errors import UserError
+from pipelines.runtime.committed import Committed
+from pipelines.runtime.device import require_synth, torch_device
+from pipelines.runtime.job import Job, Plan, Stage
+from pipelines.runtime.ledger import STAGE_FILE
+from pipelines.runtime.machine import blamed
+from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.shards.dataset import Dataset
+from pipelines.sources.composing.words import noun_of
+from pipelines.stages.generator.params import GeneratorParams
+from pipelines.stages.generator.training import PARTS_FOLDER, train_part, trained_family
+from pipelines.stages.generator.worker import Looking, look, recognise, recognised, teacher_classes
+from pipelines.storage import Storage, canonical_json, pretty_json
+from synth.family.config import class_prompt
+
+#: Images of one unit of the check.
+CHECK_BLOCK = 250
+
+
+class GeneratorStage(Stage[GeneratorParams]):
+    """Makes, or names, the generators."""
+
+    name = "generator"
+    version = 2
+    summary = "embedded, trained or pretrained models -> generators as diffusers has them, looked at"
+    Params = GeneratorParams
+    upstream = ("split", "squeeze")
+    workers = "actors"
+    computes = True
+
+    def inputs(self, job: Job[GeneratorParams]) -> Sequence[str]:
+        stage = scenes_stage(job.params.train.scenes or "")
+        return (*self.upstream, stage) if stage else self.upstream
+
+    def reads(self, params: GeneratorParams) -> dict[str, str]:
+        named = {f"model.{role}": getattr(params.model, role) for role in ROLES}
+        scenes = params.train.scenes
+        named |= {"folder": params.folder, "train.scenes": None if scenes_stage(scenes or "") else scenes}
+        return {f"generator.{parameter}": path for parameter, path in named.items() if path is not None}
+
+    def plan(self, job: Job[GeneratorParams]) -> Plan:
+        units = {"embedded": _embedded, "train": _trained, "model": _named}[job.params.source](job)
+        made, wave = units[-1].payload, units[-1].wave + 1
+        roles = [role for role in ROLES if job.params.source != "model" or getattr(job.params.model, role)]
+        prompts = _prompts(job) if job.params.source == "model" else None
+        for role in ("text", "classes"):
+            wanted = role in roles and (role == "classes" or job.params.source != "model" or prompts)
+            if job.params.sheet_images and wanted:
+                told: dict[str, Any] = {"role": role, "made": made, "images": job.params.sheet_images}
+                told |= {"settings": _plain(getattr(job.params, role)), "prompts": prompts if role == "text" else None}
+                units.append(Unit(f"sheet-{role}", told, wave))
+        why_not = _why_no_check(job) if "classes" in roles else "there is no class model"
+        if why_not is None:
+            told = {"made": made, "teacher": stage_digest(job, "squeeze"), "settings": _plain(job.params.classes)}
+            for first in range(0, job.params.check_images, CHECK_BLOCK):
+                block = {"first": first, "images": min(CHECK_BLOCK, job.params.check_images - first)}
+                units.append(Unit(f"check-{first // CHECK_BLOCK:04d}", told | block, wave))
+        return Plan(units, facts={"source": job.params.source, "not_checked": why_not})
+
+    def check(self, job: Job[GeneratorParams]) -> None:
+        require_synth("generator")
+        torch_device(job)
+        if not job.output.is_local:
+            raise UserError(
+                f"{job.output.url} is not a local folder, and models are loaded from one; choose another --data"
+            )
+        if job.params.source == "embedded":
+            family_files(_family_folder(job))
+        if job.params.source == "train":
+            scenes = _train_scenes(job)
+            require_size(scenes, job.params.train.shape.size)
+            train = open_part(job, "split", "train")
+            if scenes.classes != train.classes:
+                raise UserError(
+                    f"the classes of {scenes.storage.url} are not those of {train.storage.url}: {scenes.classes[:3]}... against "
+                    f"{train.classes[:3]}...; compose the scenes from the same classes"
+                )
+            require_no_test_image(job, scenes)
+
+    def open(self, job: Job[GeneratorParams]) -> Looking:
+        return Looking(job)
+
+    def run(self, unit: Unit, worker: Looking, output: UnitOutput, job: Job[GeneratorParams]) -> None:
+        told = unit.payload
+        match unit.name.partition("-")[0]:
+            case "train":
+                with blamed(f"generator.train.{told['part']}"):
+                    train_part(job, told["part"], output)
+            case "family":
+                _unpack(job, output)
+            case "sheet":
+                prompts = told["prompts"] or (_made_prompts(job) if told["role"] == "text" else None)
+                look(told["role"], prompts, worker, output, told["images"])
+            case "check":
+                recognise(unit.name, told["first"], told["images"], worker, output)
+
+    def finish(self, job: Job[GeneratorParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
+        by_name = {marker.name: marker for marker in markers}
+        if job.params.source == "model":
+            entries = next(unit.payload["models"] for unit in plan.units if unit.name == "models")
+        else:
+            entries = {role: made_folder(job.output, role, by_name["family"].files).to_json() for role in ROLES}
+        job.output.write_bytes(GENERATOR_FILE, pretty_json(entries))
+        tables = [file.path for name in by_name if name.startswith("check-") for file in by_name[name].files]
+        metrics = recognised(job, tables) if tables else {"images": 0, "note": plan.facts["not_checked"]}
+        if job.params.source == "train":
+            scenes = _train_scenes(job)
+            images = {"scenes": len(scenes), "class_images": len(open_part(job, "split", "train"))}
+            metrics["trained_on"] = {**images, "scene_origins": origins(job, scenes)}
+        job.output.write_bytes(METRICS_FILE, pretty_json(metrics))
+        return {"source": job.params.source, "top1": metrics.get("top1"), "ratio": metrics.get("ratio")}
+
+    def identity_params(self, job: Job[GeneratorParams]) -> dict[str, Any]:
+        """What a unit depends on is in its payload: a longer check trains nothing anew."""
+        whole = super().identity_params(job)
+        return {name: value for name, value in whole.items() if name != "own"}
+
+
+def _family_folder(job: Job[GeneratorParams]) -> Storage:
+    return embedded_family() if job.params.folder is None else Storage(job.params.folder)
+
+
+def _embedded(job: Job[GeneratorParams]) -> list[Unit]:
+    return [Unit("family", {"sums": sums_digest(_family_folder(job)), "dtype": job.params.dtype})]
+
+
+def _named(job: Job[GeneratorParams]) -> list[Unit]:
+    """One unit, which does nothing: a reference is resolved by the plan."""
+    named = {role: getattr(job.params.model, role) for role in ROLES}
+    found = {role: None if model is None else reference(model, role).to_json() for role, model in named.items()}
+    return [Unit("models", {"models": found})]
+
+
+def _trained(job: Job[GeneratorParams]) -> list[Unit]:
+    train = job.params.train
+    data = {"shape": _plain(train.shape), "scenes": dataset_digest(_train_scenes(job))}
+    data["train"] = dataset_digest(open_part(job, "split", "train"))
+    payloads: dict[str, dict[str, Any]] = {}
+    for part in ("vae", "clip", "unet", "dit"):
+        payloads[part] = {"part": part, "budget": _plain(getattr(train, part)), **data}
+        if part in ("unet", "dit"):
+            # Both denoisers take their family's words and scale from the first wave.
+            payloads[part]["after"] = {name: _digest(payloads[name]) for name in ("vae", "clip")}
+    units = [Unit(f"train-{part}", payload, int("after" in payload)) for part, payload in payloads.items()]
+    made = {"parts": {part: _digest(payload) for part, payload in payloads.items()}, "dtype": job.params.dtype}
+    return [*units, Unit("family", made, 2)]
+
+
+def _unpack(job: Job[GeneratorParams], output: UnitOutput) -> None:
+    """Weights to folders."""
+    import torch
+
+    from synth.family.assemble import assemble
+
+    if job.params.source == "train":
+        files, where = trained_family(job), job.output.url
+        for name in set(files) - set(job.output.child(PARTS_FOLDER).list()):
+            output.write(f"{PARTS_FOLDER}/{name}", files[name])
+    else:
+        files, where = family_files(_family_folder(job)), _family_folder(job).url
+    stored = load_family(files, where)
+    with tempfile.TemporaryDirectory() as folder:
+        assemble(stored.family, stored.parts, stored.load_tokenizer(), Path(folder), getattr(torch, job.params.dtype))
+        for name, data in folder_bytes(Path(folder)).items():
+            output.write(name, data)
+    output.write(FAMILY_FILE, files[FAMILY_FILE])
+
+
+def _train_scenes(job: Job[GeneratorParams]) -> Dataset:
+    assert job.params.train.scenes is not None
+    return scenes_dataset(job, job.params.train.scenes)
+
+
+def _prompts(job: Job[GeneratorParams]) -> list[str]:
+    """A prompt for each class of split/train; none where there is no split."""
+    if not job.input("split").exists(STAGE_FILE):
+        return []
+    return [class_prompt(noun_of(name)) for name in open_part(job, "split", "train").classes]
+
+
+def _made_prompts(job: Job[GeneratorParams]) -> list[str]:
+    return described(Committed(job).read(FAMILY_FILE), job.output.url).prompts
+
+
+def _why_no_check(job: Job[GeneratorParams]) -> str | None:
+    """Why the teacher cannot look at the class model's images, None when it can."""
+    params, known = job.params, teacher_classes(job)
+    if params.check_images == 0:
+        return "generator.check_images is 0"
+    if known is None:
+        return "there is no teacher: limbeck run squeeze"
+    if params.source == "train":
+        classes: list[str] | None = open_part(job, "split", "train").classes
+    elif params.source == "embedded":
+        folder = _family_folder(job)
+        classes = list(described(folder.read_bytes(FAMILY_FILE), folder.url).classes)
+    else:
+        assert params.model.classes is not None
+        classes = class_labels(params.model.classes)
+    return None if classes == known else "the teacher knows other classes, or has them in another order"
+
+
+def _plain(value: Any) -> Any:
+    """A dataclass of the method packages as JSON."""
+    return json.loads(json.dumps(asdict(value)))
+
+
+def _digest(payload: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(payload)).hexdigest()[:32]

@@ -1,0 +1,14 @@
+"""Parameters of `report`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipelines.config import Section
+
+
+class ReportParams(Section):
+    """Parameters of `report`."""
+
+    title: str = Field("Limbeck report", min_length=1, max_length=200, description="stands at the top of the page")
+    samples_per_class: int = Field(10, ge=1, le=50, description="real and distilled images shown of each class")

@@ -1,0 +1,70 @@
+"""`report`: all outputs -> `report.html`, one file that can be mailed, opened on a phone and read without a network,
+and `distilled.md`, the card of the distilled dataset.
+
+One unit. Its payload holds the plan and a content hash of every finished stage that it reads, and a hash of the
+template, so it is up to date exactly when they are; stages that have not run are allowed and told. Times and machines
+of the runs are shown but decide nothing: running a stage again to the same result leaves the report as it is.
+
+What draws the page is imported when one is drawn: every command reads this module for its parameters.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pipelines.errors import UserError
+from pipelines.report.reading import READS, Outputs, content_digest
+from pipelines.runtime.job import Job, Plan, Stage
+from pipelines.runtime.ledger import STAGE_FILE
+from pipelines.runtime.units import Unit, UnitOutput
+from pipelines.stages.report.params import ReportParams
+from pipelines.storage import Storage
+
+REPORT_FILE, CARD_FILE = "report.html", "distilled.md"
+
+
+class Report(Stage[ReportParams]):
+    """Reads what is there; never fails for what is not."""
+
+    name = "report"
+    version = 2
+    summary = "everything -> report.html"
+    Params = ReportParams
+    upstream = READS
+
+    def plan(self, job: Job[ReportParams]) -> Plan:
+        from pipelines.report.page import template_digest
+
+        inputs: dict[str, Any] = {}
+        for stage in self.upstream:
+            folder = _folder(job, stage)
+            content = content_digest(folder)
+            if content is not None:
+                form = json.loads(folder.read_bytes(STAGE_FILE))
+                inputs[stage] = {"plan": form.get("plan"), "content": content}
+        if not inputs:
+            raise UserError(f"no stage under {job.data} is finished, so there is nothing to report; limbeck run ingest")
+        return Plan([Unit("report-000000", {"inputs": inputs, "template": template_digest()})])
+
+    def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[ReportParams]) -> None:
+        from pipelines.report.card import distilled_card
+        from pipelines.report.page import render
+
+        outputs = Outputs({stage: _folder(job, stage) for stage in self.upstream}, job.logs)
+        page = render(outputs, job.params.title, job.params.samples_per_class)
+        output.write(REPORT_FILE, page)
+        card = distilled_card(outputs, job.params.title)
+        if card is not None:
+            output.write(CARD_FILE, card)
+        output.summary = {"stages": sorted(unit.payload["inputs"]), "problems": len(outputs.problems)}
+
+    def identity_params(self, job: Job[ReportParams]) -> dict[str, Any]:
+        """The page shows no random number: the run's seed is not its own."""
+        return {"own": job.params.model_dump(mode="json")}
+
+
+def _folder(job: Job[ReportParams], name: str) -> Storage:
+    """The output of STAGE or STAGE@ITEM."""
+    stage, _, item = name.partition("@")
+    return job.input(stage, item)
