@@ -15,7 +15,7 @@ run that was stopped goes on as if it had not been, and adapters that take turns
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -210,14 +210,6 @@ class Adaptation:
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch.Generator().manual_seed(self._seed(purpose))
-
-
-def take_turns(trainings: Sequence[Adaptation]) -> Iterator[tuple[Adaptation, torch.Tensor]]:
-    """Advance several adapters on one base by a step in turn until all are done: each as if it were alone."""
-    while any(not training.done for training in trainings):
-        for training in trainings:
-            if not training.done:
-                yield training, training.advance()
 
 
 def _side(backend: Any, size: int | None) -> int:

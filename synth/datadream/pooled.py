@@ -30,26 +30,6 @@ class Examples(Protocol):
     def images(self, rows: Sequence[int]) -> torch.Tensor: ...
 
 
-@dataclass(frozen=True, eq=False)
-class InMemory:
-    """Examples whose `pixels` (n, 3, h, w), float in [0, 1] or uint8, are all there; `labels` (n,) int64."""
-
-    keys: Sequence[str]
-    labels: torch.Tensor
-    pixels: torch.Tensor
-
-    def __post_init__(self) -> None:
-        if not len(self.keys) == len(self.labels) == len(self.pixels):
-            raise SynthError(
-                f"{len(self.pixels)} images came with {len(self.keys)} keys and {len(self.labels)} labels: give one of each"
-            )
-
-    def images(self, rows: Sequence[int]) -> torch.Tensor:
-        """These rows, as floats."""
-        taken = self.pixels[torch.as_tensor(list(rows), dtype=torch.long)]
-        return taken.float() / 255 if taken.dtype == torch.uint8 else taken
-
-
 def repeats(synthetic_per_class: int, shots: int) -> int:
     """How often each real image stands in an epoch, so that there are about as many as synthetic ones: published floor(n / k).
 

@@ -8,41 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from augment.seeds import operation_seed
 from synth.errors import SynthError
-
-# The word that DataDream's templates put before "photo" for each of its data sets (fact sheet, 1.3).
-DOMAINS: Mapping[str, str] = MappingProxyType(
-    {
-        "imagenet": "",
-        "imagenet_100": "",
-        "caltech101": "",
-        "pets": "pet",
-        "fgvc_aircraft": "aircraft",
-        "cars": "car",
-        "eurosat": "satellite",
-        "dtd": "texture",
-        "flowers102": "flower",
-        "food101": "food",
-        "sun397": "scene",
-    }
-)
 
 
 def class_prompt(name: str, domain: str = "") -> str:
     """The first of DataDream's templates, the only one that it uses: "a {domain }photo of a {name}"."""
     return f"a {domain + ' ' if domain else ''}photo of a {name}"
-
-
-def domain_of(dataset: str) -> str:
-    """The published domain word of a data set."""
-    if dataset not in DOMAINS:
-        raise SynthError(
-            f"no domain word is published for {dataset!r}, only for {', '.join(DOMAINS)}: give domain itself"
-        )
-    return DOMAINS[dataset]
 
 
 @dataclass(frozen=True)

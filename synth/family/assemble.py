@@ -22,8 +22,6 @@ from synth.family.config import Family
 
 #: The family's weights; each is a state dict.
 PARTS = ("vae", "clip", "unet", "dit")
-#: The folders made of them.
-FOLDERS = ("text", "classes", "clip")
 
 State = Mapping[str, Tensor]
 

@@ -24,11 +24,11 @@ from synth.backends import wrap
 from synth.datadream.adapt import Adaptation, Subject
 from synth.datadream.config import AdaptConfig
 from synth.datadream.embedding import embed
-from synth.datadream.fewshot import choose, disef_sample, natural_sort
+from synth.datadream.fewshot import disef_sample, natural_key
 from synth.datadream.latents import Moments
 from synth.datadream.lora import TEXT_TARGETS, UNET_TARGETS, LoraSet, lora_config
 from synth.datadream.objective import objective_for
-from synth.datadream.prompts import class_prompt, domain_of
+from synth.datadream.prompts import class_prompt
 from synth.datadream.schedules import adaptation_steps, warmup_cosine
 from tests.synth import making
 
@@ -184,37 +184,28 @@ def test_09_the_target_follows_the_scheduler(prediction: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "name", "prompt"),
+    ("domain", "name", "prompt"),
     [
-        ("imagenet", "tench", "a photo of a tench"),
-        ("imagenet_100", "tench", "a photo of a tench"),
-        ("caltech101", "accordion", "a photo of a accordion"),
-        ("pets", "abyssinian", "a pet photo of a abyssinian"),
-        ("fgvc_aircraft", "707-320", "a aircraft photo of a 707-320"),
-        ("fgvc_aircraft", "F-16A/B", "a aircraft photo of a F-16A/B"),
-        ("cars", "Ram C/V Cargo Van Minivan 2012", "a car photo of a Ram C/V Cargo Van Minivan 2012"),
-        ("eurosat", "AnnualCrop", "a satellite photo of a AnnualCrop"),
-        ("dtd", "banded", "a texture photo of a banded"),
-        ("flowers102", "rose", "a flower photo of a rose"),
-        ("food101", "apple_pie", "a food photo of a apple_pie"),
-        ("sun397", "abbey", "a scene photo of a abbey"),
+        ("", "tench", "a photo of a tench"),
+        ("", "accordion", "a photo of a accordion"),
+        ("pet", "abyssinian", "a pet photo of a abyssinian"),
+        ("aircraft", "707-320", "a aircraft photo of a 707-320"),
+        ("aircraft", "F-16A/B", "a aircraft photo of a F-16A/B"),
+        ("car", "Ram C/V Cargo Van Minivan 2012", "a car photo of a Ram C/V Cargo Van Minivan 2012"),
+        ("satellite", "AnnualCrop", "a satellite photo of a AnnualCrop"),
+        ("texture", "banded", "a texture photo of a banded"),
+        ("flower", "rose", "a flower photo of a rose"),
+        ("food", "apple_pie", "a food photo of a apple_pie"),
+        ("scene", "abbey", "a scene photo of a abbey"),
     ],
 )
-def test_10_prompts(dataset: str, name: str, prompt: str) -> None:
-    assert class_prompt(name, domain_of(dataset)) == prompt
+def test_10_prompts(domain: str, name: str, prompt: str) -> None:
+    assert class_prompt(name, domain) == prompt
 
 
 def test_11_natural_order() -> None:
     names = ["img_10", "img_2", "img_1", "n02666196_10754", "n02666196_7225"]
-    assert natural_sort(names) == ["img_1", "img_2", "img_10", "n02666196_7225", "n02666196_10754"]
-
-
-@pytest.mark.parametrize("order", ["natural", "disef"])
-def test_12_fewer_shots_are_nested(order: str) -> None:
-    members = {name: [f"{name}_{i}" for i in range(40)] for name in ("cat", "dog")}
-    most = choose(members, 16, order, seed=5)  # type: ignore[arg-type]
-    for shots in (1, 2, 4, 8):
-        assert {name: keys[:shots] for name, keys in most.keys.items()} == dict(most.take(shots).keys)
+    assert sorted(names, key=natural_key) == ["img_1", "img_2", "img_10", "n02666196_7225", "n02666196_10754"]
 
 
 @pytest.mark.parametrize(
@@ -228,8 +219,6 @@ def test_12_fewer_shots_are_nested(order: str) -> None:
 )
 def test_13_the_sampler_of_disef(seed: int, expected: list[list[int]]) -> None:
     assert list(disef_sample([place // 100 for place in range(300)], 4, seed).values()) == expected
-    members = {f"c{y}": [str(i) for i in range(100 * y, 100 * y + 100)] for y in range(3)}
-    assert [[int(key) for key in keys] for keys in choose(members, 4, "disef", seed).keys.values()] == expected
 
 
 def one_step(backend: Any, config: AdaptConfig, name: str = "dog") -> LoraSet:

@@ -16,9 +16,10 @@ from transformers import CLIPConfig, CLIPModel
 from synth.datadream.classifier import classifier_lora, token_rows
 from synth.datadream.config import Mode
 from synth.datadream.evaluation import evaluate
-from synth.datadream.pooled import InMemory, Pool, mixed, pooled_loss, repeats
+from synth.datadream.pooled import Pool, mixed, pooled_loss, repeats
 from synth.datadream.schedules import classifier_rates
 from tests.synth.datadream.clips import tiny_classifier
+from tests.synth.datadream.examples import InMemory
 from tests.synth.making import tokenizer
 
 

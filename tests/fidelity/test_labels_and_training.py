@@ -14,11 +14,11 @@ from augment.crops import Box, draw_resized_crop
 from distill.cda import Draw, apply_draws
 from distill.compression import pack, unpack
 from distill.config import TrainConfig, ViewConfig
-from distill.fkd import as_recorded, draw_cutmix, read_record, record_bytes, sampler_orders
 from distill.labels import label_epoch, replay
 from distill.networks import build
 from distill.training import Trainer, kl_loss, learning_rate, mse_gt_loss, schedule_factor, teacher_labels
 from distill.views import apply_views, draw_views
+from tests.fidelity.published_labels import as_recorded, draw_cutmix, read_record, record_bytes, sampler_orders
 
 STATISTICS = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
 STUDENT = torch.tensor([[1, 2, 3], [0, 0, 1]], dtype=torch.float64)

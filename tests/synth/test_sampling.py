@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-from synth import splits
 from synth.errors import SynthError
 from synth.requests import Request, torch_generators
 from synth.sampling import Sampler
@@ -100,15 +99,6 @@ def test_19_the_start_noise_is_standard_normal(generator: Find) -> None:
     noise = Sampler(generator("sd15"), Settings(), run_seed=5).initial_noise(requests(64))
     assert abs(noise.mean()) < 0.02
     assert abs(noise.std() - 1) < 0.02
-
-
-def test_20_splits_of_the_published_code_and_balanced_ones() -> None:
-    assert splits.reference(102, 5) == [20, 20, 20, 20, 22]
-    assert splits.balanced(102, 5) == [21, 21, 20, 20, 20]
-    assert splits.balanced(10, 4) == [3, 3, 2, 2]
-    assert splits.balanced(181, 8) == [23] * 5 + [22] * 3
-    with pytest.raises(SynthError, match="1 part or more"):
-        splits.balanced(3, 0)
 
 
 def test_every_use_of_chance_has_numbers_of_its_own(generator: Find, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Few-shot manifests, prompts with a context, and who gets an adapter."""
+"""Prompts with a context, and who gets an adapter."""
 
 from __future__ import annotations
 
@@ -7,62 +7,27 @@ import torch
 
 pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[synth]")
 
-from synth.datadream.fewshot import FewShot, choose, natural_sort
-from synth.datadream.prompts import Context, ContextBank, domain_of, generation_prompts
+from synth.datadream.prompts import Context, ContextBank, generation_prompts
 from synth.datadream.subjects import adapter_name, loft_pairs, parts_of, subjects
 from synth.errors import SynthError
 
-MEMBERS = {name: [f"{name}_{i}" for i in (10, 2, 1, 30, 4)] for name in ("cat", "dog")}
 BANK = ContextBank(
     {"a": Context("from the side", "on grass"), "b": Context("", "indoors"), "c": Context("seen from above")}
 )
 
 
-def test_natural_order_takes_the_first_and_disef_draws_by_its_seed() -> None:
-    assert choose(MEMBERS, 3).keys == {"cat": ("cat_1", "cat_2", "cat_4"), "dog": ("dog_1", "dog_2", "dog_4")}
-    drawn = [choose(MEMBERS, 3, "disef", seed).keys for seed in (1, 1, 2)]
-    assert drawn[0] == drawn[1] != drawn[2]
-    assert all(set(keys) < set(MEMBERS[name]) for name, keys in drawn[0].items())
-
-
-def test_natural_order_is_total() -> None:
-    assert natural_sort(["a01", "a1", "b", "1", "a"]) == natural_sort(["a", "1", "b", "a1", "a01"])
-    assert natural_sort(["img1b", "img1", "2", "10"]) == ["2", "10", "img1", "img1b"]
-
-
-def test_a_manifest_shares_nothing_with_what_is_held_out() -> None:
-    manifest = choose(MEMBERS, 2)
-    manifest.require_disjoint(["cat_30", "dog_30"])
-    with pytest.raises(SynthError, match="1 few-shot images are also in the test split, dog_2 first"):
-        manifest.require_disjoint(["dog_2"])
-
-
-def test_choices_that_cannot_be_made_are_one_sentence() -> None:
-    with pytest.raises(SynthError, match="class 'cat' has 5 images, and 6 shots were asked for"):
-        choose(MEMBERS, 6)
-    with pytest.raises(SynthError, match="8 shots were asked of a manifest of 4"):
-        choose(MEMBERS, 4).take(8)
-    with pytest.raises(SynthError, match=r"order takes natural \| disef, got"):
-        choose(MEMBERS, 4, "random")  # type: ignore[arg-type]
-    with pytest.raises(SynthError, match="lists an image twice"):
-        choose({"cat": ["a", "a"]}, 1)
-    assert FewShot({}, 1, "natural").all_keys == []
-
-
 def test_contexts_are_told_of_each_image_and_drawn_from_all_classes() -> None:
     assert BANK.training_prompt("dog", "a", "pet") == "a pet photo of a dog, from the side, on grass"
     assert BANK.training_prompt("dog", "b") == "a photo of a dog, indoors"
-    made = generation_prompts("dog", 300, bank=BANK, run_seed=1)
-    assert made[:100] == generation_prompts("dog", 100, bank=BANK, run_seed=1)
-    assert made != generation_prompts("dog", 300, bank=BANK, run_seed=2)
-    counts = [made.count(context.tell("a photo of a dog")) for context in BANK.by_image.values()]
+    prompts = generation_prompts("dog", 300, bank=BANK, run_seed=1)
+    assert prompts[:100] == generation_prompts("dog", 100, bank=BANK, run_seed=1)
+    assert prompts != generation_prompts("dog", 300, bank=BANK, run_seed=2)
+    counts = [prompts.count(context.tell("a photo of a dog")) for context in BANK.by_image.values()]
     assert sum(counts) == 300
     assert min(counts) > 70
     assert generation_prompts("dog", 2, domain="pet") == ["a pet photo of a dog"] * 2
     with pytest.raises(SynthError, match="no entry for image d"):
         BANK.training_prompt("dog", "d")
-    with pytest.raises(SynthError, match="no domain word is published for 'mnist'"):
-        domain_of("mnist")
 
 
 @pytest.mark.parametrize(

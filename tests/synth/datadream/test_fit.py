@@ -16,9 +16,10 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[syn
 from synth.datadream.config import FitConfig
 from synth.datadream.evaluation import evaluate, middle
 from synth.datadream.fit import Fitted, fit, published_views
-from synth.datadream.pooled import InMemory, Pool
+from synth.datadream.pooled import Pool
 from synth.errors import SynthError
 from tests.synth.datadream.clips import tiny_classifier
+from tests.synth.datadream.examples import InMemory
 
 
 def colours(count: int, seed: int, noise: float = 0.2) -> InMemory:
@@ -185,5 +186,3 @@ def test_what_cannot_be_trained_is_one_sentence() -> None:
         FitConfig(real_weight=2)
     with pytest.raises(SynthError, match="weights of another classifier"):
         classifier.load({})
-    with pytest.raises(SynthError, match="4 images came with 4 keys and 3 labels"):
-        InMemory(list("abcd"), torch.zeros(3), torch.zeros(4, 3, 8, 8))

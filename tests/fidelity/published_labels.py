@@ -1,6 +1,6 @@
-"""The published relabelling's own random streams and record size, for reading or comparing with its label files (FKD).
+"""The published relabelling's random streams and files (FKD), written anew, for `distill.views` to be held against.
 
-Nothing else uses legacy global streams; here they are passed in. The improved path is `distill.views`.
+Legacy global streams are passed in here.
 """
 
 from __future__ import annotations
