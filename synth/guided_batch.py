@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from synth.backends.encoder_free import KeptFeatures
+from synth.backends.encoder_free import EncoderFeatures
 from synth.backends.protocol import Conditioning, SteppedBackend
 from synth.backends.step_reuse import StepReuse
 from synth.guidance import annealed, combine, guided
@@ -32,7 +32,7 @@ class GuidedBatch:
     null: Conditioning | None
     guidance: float
     settings: Settings
-    features: KeptFeatures | None
+    features: EncoderFeatures | None
     reuse: StepReuse
 
     @classmethod
@@ -66,7 +66,7 @@ class GuidedBatch:
             holes = {"mask": inpainting.mask, "masked": inpainting.masked}
             conditional = conditional.having(**holes)
             null = None if null is None else null.having(**holes)
-        features = KeptFeatures() if settings.encoder_every > 1 and can.encoder_free else None
+        features = EncoderFeatures() if settings.encoder_every > 1 and can.encoder_free else None
         reuse = StepReuse(getattr(backend, "denoiser", None), fixed_context=settings.cads is None)
         return cls(backend, conditional, null, guidance, settings, features, reuse)
 

@@ -9,26 +9,29 @@ import torch
 
 
 class Meter(Protocol):
-    """Measures a trial. `room` is the bytes there are for it in all; `peak` runs it and gives the bytes it took at most."""
+    """Measures trials: `room` gives the bytes there are for one in all, `peak` runs it and gives the most bytes it took."""
 
     def room(self) -> int: ...
     def peak(self, run: Callable[[], None]) -> int: ...
 
 
 class CudaMeter:
-    """torch's allocator on one device; what others hold there is not counted as room."""
+    """Reads torch's allocator on one CUDA device; what other processes hold there is not counted as room."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     def room(self) -> int:
-        """Free memory and what this process holds."""
+        """Empty torch's cache and return the bytes that are free or held by this process."""
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(self.device)
         return free + torch.cuda.memory_allocated(self.device)
 
     def peak(self, run: Callable[[], None]) -> int:
-        """The most that was allocated while `run` ran, the model included."""
+        """Call `run`, wait for the device, and return the most bytes that were allocated meanwhile, the model's included.
+
+        Empties torch's cache and resets its peak counter first.
+        """
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self.device)
         run()
@@ -37,7 +40,7 @@ class CudaMeter:
 
 
 def needs_probe(device: torch.device) -> bool:
-    """Whether memory there is scarce, and a batch that does not fit fails cleanly."""
+    """Say whether a batch size must be probed on `device`: on CUDA, where memory is scarce and a batch that does not fit raises."""
     return device.type == "cuda"
 
 
@@ -49,9 +52,10 @@ def largest_batch(
     limit: int = 256,
     meter: Meter | None = None,
 ) -> int:
-    """The largest batch for which `run(batch)` stays within `share` of the room, at most `limit`; at least 1.
+    """Find the largest batch size, from 1 to `limit`, for which `run(batch size)` stays within `share` of the room.
 
-    Rounded down to 1, 2, 3, 4, 6, 8, 12, 16, ...: small differences in free memory then give the same number.
+    Calls `run` with 1, with 2, and with what a straight line through both foretells, until that fits. Rounded down to 1, 2, 3, 4,
+    6, 8, 12, 16, ...: small differences in free memory then give the same number.
     """
     measure = meter or CudaMeter(device)
     one, two = measure.peak(lambda: run(1)), measure.peak(lambda: run(2))

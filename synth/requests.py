@@ -1,4 +1,4 @@
-"""What is asked of a generator, one image at a time, the random numbers that belong to it, and what comes back."""
+"""`Request`, one image to make, the random numbers that belong to it, and `Generated`, a batch of images with its faults."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from synth.settings import SeedMode
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One image: what shows on it and whose it is.
+    """One image to make: what shows on it, and its identity.
 
-    `prompt` is text, or a class number for a class-conditional model. (`key`, `ordinal`) is the image's identity: a class or a parent
-    sample, and the number of this image of it. `image` (3, h, w) float in [0, 1] starts image-to-image at `strength` percent of the
-    noise; `mask` (1, h, w), 1 where it is painted anew. `boxes` (k, 4) x1, y1, x2, y2 in [0, 1], and a phrase for each, for layouts.
+    `prompt` is text, or a class number for a class-conditional model. (`key`, `ordinal`) is the image's identity: a class or a
+    parent sample, and the number of this image of it. `image` (3, h, w) float in [0, 1] starts image-to-image at `strength` percent
+    of the noise; `mask` (1, h, w), 1 where it is painted anew. `boxes` (k, 4) x1, y1, x2, y2 in [0, 1], and a phrase for each, for
+    layouts.
     """
 
     prompt: str | int
@@ -39,7 +40,7 @@ class Request:
 
     @property
     def kind(self) -> tuple[bool, bool, int]:
-        """Requests of one kind can be made in one batch."""
+        """What requests of one batch must share: whether they have an image, whether a mask, and the strength."""
         return self.image is not None, self.mask is not None, self.strength if self.image is not None else 100
 
 
@@ -59,13 +60,13 @@ def torch_generators(
 
 
 def noise(sources: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> torch.Tensor:
-    """(n, *shape) float32 standard normal on `device`, a row from each generator."""
+    """Draw standard normal noise (n, *shape) float32 on the CPU, a row from each generator, and move it to `device`."""
     return torch.stack([torch.randn(tuple(shape), generator=source) for source in sources]).to(device)
 
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """One batch. `images` (n, 3, h, w) float32 in [0, 1], not yet encoded; `black` (n,) bool, images with no light at all;
+    """A batch that was made. `images` (n, 3, h, w) float32 in [0, 1], not yet encoded; `black` (n,) bool, images with no light at all;
     `broken` (n,) bool, images with a value that is not a number; `latents` (n, c, h', w') where the model has them.
     """
 
@@ -77,7 +78,7 @@ class Generated:
 
 
 def checked(requests: Sequence[Request], images: torch.Tensor, latents: torch.Tensor | None) -> Generated:
-    """`images` as they were made, with what a safety checker or an overflow would have left in them counted."""
+    """Wrap `images` (n, 3, h, w) unchanged, and mark those that a safety checker blackened or an overflow broke."""
     broken = ~torch.isfinite(images).flatten(1).all(1)
     black = torch.nan_to_num(images, nan=1.0).flatten(1).amax(1) < 1 / 255
     return Generated(tuple(requests), images, black, broken, latents)

@@ -40,7 +40,7 @@ class _Start:
 
 
 class Sampler:
-    """Makes images with `backend` under `settings`.
+    """Makes images with `backend` under `settings`, batch by batch, each image the same in any batch.
 
     `batch_size` None is found by a memory probe on CUDA (the first batch pays for it) and 8 on a CPU. `fixed_batch` fills the last
     batch up, for a compiled model. A `refiner` (SDXL's) takes over the end of the schedule on the same latents.
@@ -83,12 +83,12 @@ class Sampler:
                 raise SynthError(f"a refiner goes with SDXL on SDXL, not {other.family} on {can.family}")
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Generated]:
-        """Every request's image, in the order given, a batch at a time."""
+        """Make every request's image and yield them in the order of `requests`, a batch at a time."""
         for batch in self.batches(requests):
             yield self.batch(batch)
 
     def batches(self, requests: Sequence[Request]) -> Iterator[list[Request]]:
-        """Consecutive requests of one kind, at most a batch of them together."""
+        """Cut `requests` into batches of consecutive ones of one kind. The first call on CUDA probes for the batch size."""
         if requests and self._batch_size is None:
             self._batch_size = self._probe(requests[0])
         batch: list[Request] = []
@@ -102,26 +102,29 @@ class Sampler:
 
     @torch.no_grad()
     def batch(self, requests: Sequence[Request]) -> Generated:
-        """These requests, which are of one kind, in one batch."""
-        asked = list(requests)
-        if not asked:
+        """Make the images of `requests`, which are of one kind, in one batch; `fixed_batch` adds copies of the last and drops them.
+
+        SynthError for no request, or for several kinds.
+        """
+        padded = list(requests)
+        if not padded:
             raise SynthError("no request was given: a batch needs at least one")
-        if len({request.kind for request in asked}) > 1:
+        if len({request.kind for request in padded}) > 1:
             raise SynthError(
                 "requests with and without an image or mask, or of several strengths, need batches of their own"
             )
         if self.fixed_batch and self._batch_size is not None:
-            asked += [asked[-1]] * (self._batch_size - len(asked))
+            padded += [padded[-1]] * (self._batch_size - len(padded))
         count = len(requests)
         if isinstance(self.backend, SteppedBackend):
-            latents = self._denoise(self.backend, asked)[:count]
+            latents = self._denoise(self.backend, padded)[:count]
             images = self.backend.decode(latents)
             return checked(requests, images, latents)
         assert isinstance(self.backend, WholeBackend)
-        return checked(requests, self._whole(self.backend, asked)[:count], None)
+        return checked(requests, self._whole(self.backend, padded)[:count], None)
 
     def initial_noise(self, requests: Sequence[Request]) -> torch.Tensor:
-        """The standard normal start (n, c, h', w') of these requests."""
+        """Draw the standard normal noise (n, c, h', w') float32 that these requests start from, on the model's device."""
         assert isinstance(self.backend, SteppedBackend)
         sources = torch_generators(self.run_seed, requests, "latents", self.settings.seeds)
         return noise(sources, self.backend.latent_shape(self.size), self.backend.device)
@@ -226,7 +229,7 @@ class Sampler:
         return _Start(first, schedules.add_noise(scheduler, clean, noise, timesteps[first]), noise, inpainting)
 
     def _step_arguments(self, scheduler: Any, requests: Sequence[Request]) -> dict[str, Any]:
-        """For solvers that draw: their own generator for each sample."""
+        """Return what `scheduler.step` takes besides: a generator for each sample, where the solver draws."""
         if "generator" not in inspect.signature(scheduler.step).parameters:
             return {}
         return {"generator": torch_generators(self.run_seed, requests, "solver", self.settings.seeds)}
@@ -249,5 +252,5 @@ def _scales(scheduler: Any) -> bool:
 
 
 def _short(settings: Settings) -> Settings:
-    """Two steps, both branches: as much memory as all of them take."""
+    """Shorten `settings` to two steps with both branches, which take as much memory as all of them do."""
     return replace(settings, steps=2, interval=(0.0, 1.0), encoder_every=1)

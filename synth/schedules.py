@@ -1,4 +1,5 @@
 """Noise schedules by name: which diffusers scheduler, its timesteps, and where image-to-image starts. No model is called here.
+Sources are in `docs/specs/generators.md`, schedules.
 
 `own` is the scheduler of the model folder as shipped (its class decides how often the model is called: 50 steps of PNDM are 51
 calls). The others are built from the model's own noise schedule (betas, prediction type, spacing, offset), so a name means the
@@ -25,7 +26,7 @@ from synth.settings import SchedulerName
 
 
 def is_flow(scheduler: Any) -> bool:
-    """Whether the model was trained by flow matching (SD3, FLUX, Sana): sigma is linear in time and there are no betas."""
+    """Say whether the scheduler's model was trained by flow matching (SD3, FLUX, Sana): sigma is linear in time, without betas."""
     config = scheduler.config
     return (
         type(scheduler).__name__.startswith("FlowMatch")  # Euler's, Heun's and LCM's have no class in common
@@ -35,9 +36,10 @@ def is_flow(scheduler: Any) -> bool:
 
 
 def make(name: SchedulerName, own: Any) -> Any:
-    """A fresh scheduler without history: `name`, with the noise schedule of `own`, the model's.
+    """Build a scheduler without history: the solver `name` on the noise schedule of `own`, the model's.
 
-    DDIM never clips: `clip_sample` is DDIMScheduler's default and clamps a latent's prediction to [-1, 1], which destroys it.
+    SynthError for a solver that the schedule does not suit. DDIM never clips: `clip_sample` is DDIMScheduler's default and clamps a
+    latent's prediction to [-1, 1], which destroys it.
     """
     config = dict(own.config)
     if name == "own":
@@ -81,23 +83,26 @@ def _make_flow(name: str, own: Any) -> Any:
 def prepare(
     scheduler: Any, steps: int, device: torch.device | str = "cpu", arguments: Mapping[str, Any] | None = None
 ) -> torch.Tensor:
-    """Set `steps` inference steps; returns the timesteps in the order in which the model meets them, one model call for each.
+    """Set `steps` inference steps on `scheduler` and return the timesteps (calls,) in order, one model call for each.
 
     `arguments` are the model's own for `set_timesteps`: FLUX's sigmas and shift, for one size of image.
     """
     if steps < 1:
         raise SynthError(f"steps takes a whole number from 1, got {steps}")
-    given = dict(arguments or {})
-    if "sigmas" not in given:
-        given["num_inference_steps"] = steps
-    scheduler.set_timesteps(device=device, **given)
+    options = dict(arguments or {})
+    if "sigmas" not in options:
+        options["num_inference_steps"] = steps
+    scheduler.set_timesteps(device=device, **options)
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)
     return scheduler.timesteps
 
 
 def resolution_shift(tokens: int, config: Any, end: float = 1.15) -> float:
-    """mu of Esser et al. 2024 (arXiv 2403.03206, section 5.3.2) as FLUX has it: linear in the number of image tokens."""
+    """Return mu, the shift of a flow schedule for `tokens` image tokens: linear in their number, as FLUX has it.
+
+    Esser et al. 2024, arXiv 2403.03206, section 5.3.2. `end` is mu at the most tokens where `config` does not say.
+    """
     low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     start, end = config.get("base_shift", 0.5), config.get("max_shift", end)
     slope = (end - start) / (high - low)
@@ -105,7 +110,7 @@ def resolution_shift(tokens: int, config: Any, end: float = 1.15) -> float:
 
 
 def start_step(steps: int, percent: int, flow: bool = False) -> int:
-    """The place in the schedule where image-to-image at `percent` strength starts; `steps - start_step` steps are left.
+    """Return the step, from 0, where image-to-image at `percent` strength starts; `steps` less that many are left.
 
     Whole percents, because a product of floats is a step short now and then: int(50 * (1 - 0.9)) is 4, not 5. Stable Diffusion
     rounds the steps that are left down, flow models up (17 and 18 of 50 at 35 %).
@@ -119,18 +124,18 @@ def start_step(steps: int, percent: int, flow: bool = False) -> int:
 
 
 def start_place(scheduler: Any, steps: int, percent: int) -> int:
-    """`start_step` as a place among a prepared scheduler's timesteps, of which one of second order (Heun, KDPM2) has two a step."""
+    """Return `start_step` as a place among a prepared scheduler's timesteps, of which Heun and KDPM2 have two a step."""
     return start_step(steps, percent, is_flow(scheduler)) * int(getattr(scheduler, "order", 1))
 
 
-def min_snr_weights(kept: torch.Tensor, gamma: float, prediction: str) -> torch.Tensor:
-    """Weights of a squared error at noise levels of which `kept` (abar) is left, float64: min(snr, gamma) over snr for `epsilon`,
-    over snr + 1 for `v_prediction`, alone for `sample` (Hang et al. 2023).
+def min_snr_weights(signal: torch.Tensor, gamma: float, prediction: str) -> torch.Tensor:
+    """Return min-SNR weights (n,) float64 of squared errors at noise levels with `signal` (n,), abar in [0, 1], left of the image.
 
-    Where nothing is left (zero terminal SNR) the first is its limit, 1; the others are 0.
+    min(snr, gamma) over snr for `epsilon`, over snr + 1 for `v_prediction`, alone for `sample` (Hang et al. 2023). Where nothing is
+    left (zero terminal SNR) the first is its limit, 1; the others are 0.
     """
-    kept = kept.double()
-    ratio = kept / (1 - kept)
+    signal = signal.double()
+    ratio = signal / (1 - signal)
     cut = ratio.clamp(max=gamma)
     if prediction == "epsilon":
         return torch.where(ratio > 0, cut / ratio, 1.0)
@@ -138,7 +143,7 @@ def min_snr_weights(kept: torch.Tensor, gamma: float, prediction: str) -> torch.
 
 
 def add_noise(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-    """`latents` (n, ...) brought to the noise level of one `timestep` of a prepared schedule."""
+    """Bring `latents` (n, ...) to the noise level of one `timestep` of a prepared schedule, with `noise` of their shape."""
     times = timestep.reshape(1).expand(len(latents)).to(latents.device)
     if hasattr(scheduler, "scale_noise"):  # flow matching's word for it
         return scheduler.scale_noise(latents, times, noise)
@@ -146,5 +151,5 @@ def add_noise(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timest
 
 
 def start_scale(scheduler: Any) -> float:
-    """The standard deviation of the start noise in this solver's own variable (Euler's is about 14, DDIM's 1)."""
+    """Return the start noise's standard deviation in this solver's own variable (about 14 for Euler, 1 for DDIM)."""
     return float(getattr(scheduler, "init_noise_sigma", 1.0))

@@ -1,4 +1,4 @@
-"""What a user can choose about generation, as plain frozen dataclasses. No torch: parameter files need them too."""
+"""The parameters of generation, as plain frozen dataclasses. No torch: parameter files need them too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SchedulerName = Literal["own", "ddim", "pndm", "euler", "euler_ancestral", "dpmp
 
 @dataclass(frozen=True)
 class Cads:
-    """Condition-annealed sampling (Sadat et al. 2024, arXiv 2310.17347): more various images of the same prompt.
+    """The settings of condition-annealed sampling (Sadat et al. 2024, arXiv 2310.17347): more various images of the same prompt.
 
     The condition's noise falls from all of `scale` above `tau2` to none below `tau1`, times in [0, 1] of the schedule (1 is
     pure noise). `mix` is the share of the rescaling to the condition's own mean and deviation.
@@ -32,14 +32,14 @@ class Cads:
         if not (0 <= self.tau1 < self.tau2 <= 1 and self.scale >= 0 and 0 <= self.mix <= 1):
             raise SynthError("cads takes 0 <= tau1 < tau2 <= 1, a scale from 0 and a mix in [0, 1]")
 
-    def keep(self, time: float) -> float:
-        """gamma(t), the share of the condition that is left: 1 up to `tau1`, 0 from `tau2`, linear between."""
+    def condition_share(self, time: float) -> float:
+        """Return gamma(t), the share of the condition that is left: 1 up to `tau1`, 0 from `tau2`, linear between."""
         return min(1.0, max(0.0, (self.tau2 - time) / (self.tau2 - self.tau1)))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How images are made; the same for a whole run.
+    """The settings of sampling; the same for a whole run.
 
     `guidance` None takes the model's usual scale. `interval`: the share of the schedule, from clean 0 to noise 1, in which the
     unconditional branch runs. `encoder_every` above 1 leaves the UNet's encoder out between every that-many-th step. `grounded`: the

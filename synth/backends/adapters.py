@@ -14,7 +14,7 @@ from synth.errors import SynthError
 
 
 class Adapters:
-    """The part of a generator that has to do with adapters; `pipeline` and `capabilities` are the generator's."""
+    """Mixin that loads, selects and frees the LoRA adapters of a generator; `pipeline` and `capabilities` are the generator's."""
 
     pipeline: Any
     capabilities: Capabilities
@@ -23,7 +23,8 @@ class Adapters:
     def load_adapter(self, folder: str, name: str, weights_file: str | None = None) -> None:
         """Load LoRA weights in diffusers' format from `folder` as adapter `name`, beside those already there.
 
-        It is active, alone, until `set_adapters` says otherwise.
+        It is active, alone, until `set_adapters` says otherwise. Puts every part of the pipeline to eval mode. SynthError where the
+        model takes no adapters or the folder holds none for it.
         """
         if not self.capabilities.adapters:
             raise SynthError(f"a {self.capabilities.family} model takes no LoRA adapters here")
@@ -42,12 +43,12 @@ class Adapters:
         self._loaded += 1
 
     def delete_adapters(self, names: str | Sequence[str]) -> None:
-        """Free these adapters' memory."""
-        self.pipeline.delete_adapters(self._known([names] if isinstance(names, str) else list(names)))
+        """Remove these adapters from the model and free their memory; SynthError for a name that is not loaded."""
+        self.pipeline.delete_adapters(self._require_loaded([names] if isinstance(names, str) else list(names)))
 
     def set_adapters(self, names: str | Sequence[str], weights: float | Sequence[float] = 1.0) -> None:
         """Run with these adapters and weights from now on; none, or weight 0, is exactly the base model, two at 0.5 are LoFT's."""
-        wanted = self._known([names] if isinstance(names, str) else list(names))
+        wanted = self._require_loaded([names] if isinstance(names, str) else list(names))
         scales = [float(weights)] * len(wanted) if isinstance(weights, int | float) else [float(w) for w in weights]
         if len(scales) != len(wanted):
             raise SynthError(f"{len(wanted)} adapters were named with {len(scales)} weights: give one weight for each")
@@ -59,7 +60,7 @@ class Adapters:
         self.pipeline.set_adapters(wanted, adapter_weights=scales)
 
     def text_adapters(self) -> Hashable:
-        """Which adapters the text encoders now run, with their weights: prompt embeddings belong to this."""
+        """Return a key of the adapters that the text encoders now run and their weights: prompt embeddings belong to it."""
         state: list[Hashable] = [self._loaded]
         for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
             module = getattr(self.pipeline, name, None)
@@ -72,16 +73,16 @@ class Adapters:
             return []
         return sorted({name for part in self.pipeline.get_list_adapters().values() for name in part})
 
-    def _known(self, names: list[str]) -> list[str]:
-        known = self._listed()
-        missing = [name for name in names if name not in known]
+    def _require_loaded(self, names: list[str]) -> list[str]:
+        loaded = self._listed()
+        missing = [name for name in names if name not in loaded]
         if missing:
-            raise SynthError(f"no adapter called {missing[0]!r} is loaded, only {', '.join(known) or 'none'}")
+            raise SynthError(f"no adapter called {missing[0]!r} is loaded, only {', '.join(loaded) or 'none'}")
         return names
 
 
 def _active(module: nn.Module) -> Hashable:
-    """The active adapters of a peft-injected module and their scales, read from its first LoRA layer."""
+    """Return the active adapters of a peft-injected module with their scales, as its first LoRA layer has them."""
     for layer in module.modules():
         active, scaling = getattr(layer, "active_adapters", None), getattr(layer, "scaling", None)
         if active is not None and isinstance(scaling, dict):

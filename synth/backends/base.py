@@ -1,4 +1,4 @@
-"""What all latent diffusion models share: the autoencoder, prompt embeddings kept, adapters swapped. No schedule, no loop."""
+"""`LatentBackend`: what all latent diffusion models share. Autoencoder, cached prompt embeddings, adapters; no schedule, no loop."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from synth.errors import SynthError
 
 
 class LatentBackend(Adapters):
-    """The common half of an adapter over a loaded diffusers pipeline; subclasses say what conditions the model and call it.
+    """Wraps a loaded diffusers pipeline; subclasses encode what conditions the model, and call it.
 
-    The pipeline's own `__call__` is never used: only its parts. Whatever it holds is put to eval mode and frozen.
+    The pipeline's own `__call__` is never used, only its parts, all of which are put to eval mode and frozen.
     """
 
     denoiser_name = "unet"
@@ -57,37 +57,40 @@ class LatentBackend(Adapters):
         return self._dtype[1]
 
     def compile(self, mode: str | None = None, compiler: str = "inductor") -> None:
-        """`torch.compile` the denoiser. Give the sampler `fixed_batch`, or every new batch size compiles again."""
+        """Compile the denoiser with `torch.compile`. Give the sampler `fixed_batch`, or every new batch size compiles again."""
         self.denoiser.compile(mode=mode, backend=compiler)
 
     # prompts
 
     def encode(self, prompts: Sequence[Any]) -> Conditioning:
-        """What the model is told for each prompt; every distinct prompt is encoded once, alone, under the adapters now set.
+        """Encode `prompts` to conditioning, a row each, and keep it: every distinct prompt runs once, alone, under the adapters now set.
 
-        Alone, so that an embedding does not depend on the prompts it happened to be encoded with.
+        Alone, so that an embedding does not depend on the prompts it happened to be encoded with. SynthError for no prompt.
         """
         if not prompts:
             raise SynthError("no prompt was given: a batch needs one for each image")
         distinct = list(dict.fromkeys(prompts))
-        found = {prompt: self._kept(("prompt", prompt)) for prompt in distinct}
-        return Conditioning.join([found[prompt] for prompt in distinct]).take([distinct.index(p) for p in prompts])
+        rows = Conditioning.join([self._cached(("prompt", prompt)) for prompt in distinct])
+        return rows.take([distinct.index(prompt) for prompt in prompts])
 
     def encode_null(self, count: int, negative: str | None = None) -> Conditioning:
-        """What the unconditional branch is told, `count` times. It goes through the text encoder's adapters as prompts do."""
-        return self._kept(("null", negative)).take([0] * count)
+        """Encode the unconditional branch's prompt, `negative` or the model's empty one, and return `count` equal rows.
+
+        It goes through the text encoder's adapters as prompts do.
+        """
+        return self._cached(("null", negative)).take([0] * count)
 
     def forget_prompts(self) -> None:
-        """Encode every prompt anew: for whoever changes the text encoder's weights behind this object's back."""
+        """Drop all cached prompts: for whoever changes the text encoder's weights behind this object's back."""
         self._prompts.clear()
 
-    def _kept(self, what: tuple[str, Any]) -> Conditioning:
-        return self._prompts.get((*what, self.text_adapters()), lambda: self._make(*what))
+    def _cached(self, what: tuple[str, Any]) -> Conditioning:
+        return self._prompts.get((*what, self.text_adapters()), lambda: self._encoded(*what))
 
     @torch.no_grad()
-    def _make(self, kind: str, prompt: Any) -> Conditioning:
-        made = self._encode_null(prompt) if kind == "null" else self._encode_one(prompt)
-        return Conditioning({name: tensor.to(self.device) for name, tensor in made.tensors.items()})
+    def _encoded(self, kind: str, prompt: Any) -> Conditioning:
+        row = self._encode_null(prompt) if kind == "null" else self._encode_one(prompt)
+        return Conditioning({name: tensor.to(self.device) for name, tensor in row.tensors.items()})
 
     def _encode_one(self, prompt: Any) -> Conditioning:
         raise NotImplementedError
@@ -96,13 +99,13 @@ class LatentBackend(Adapters):
         return self._encode_one(negative or "")
 
     def size_conditioning(self, conditioning: Conditioning, size: tuple[int, int], null: bool) -> Conditioning:
-        """With what the model wants to know about the image's size (height, width); most want nothing."""
+        """Add what the model is conditioned on of the image's `size` (height, width) in pixels; nothing for most models."""
         return conditioning
 
     def layout_conditioning(
         self, conditioning: Conditioning, boxes: Sequence[torch.Tensor | None], phrases: Sequence[Sequence[str]]
     ) -> Conditioning:
-        """With boxes (k, 4) of x1, y1, x2, y2 in [0, 1] and a phrase for each, for models that take a layout."""
+        """Add boxes (k, 4) of x1, y1, x2, y2 in [0, 1] and a phrase for each, for models that take a layout; SynthError for others."""
         raise SynthError(f"a {self.capabilities.family} model takes no boxes: load a layout model (GLIGEN) for them")
 
     # images and latents
@@ -113,11 +116,11 @@ class LatentBackend(Adapters):
 
     @property
     def latent_factor(self) -> int:
-        """Pixels to a side of a latent's cell."""
+        """Pixels to a side of a latent cell."""
         return 2 ** (len(self._vae.config.block_out_channels) - 1)
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """Channels, height and width of the latent of an image of `size` (height, width)."""
+        """Return (channels, height, width) of the latent of an image of `size` (height, width); SynthError where it has none."""
         height, width = size
         multiple = self.capabilities.multiple
         if height <= 0 or width <= 0 or height % multiple or width % multiple:
@@ -127,12 +130,12 @@ class LatentBackend(Adapters):
         return int(self._vae.config.latent_channels), height // self.latent_factor, width // self.latent_factor
 
     def schedule_arguments(self, scheduler: Any, steps: int, size: tuple[int, int]) -> dict[str, Any]:
-        """What this model's `set_timesteps` wants besides the number of steps."""
+        """Return the keywords that this model's `set_timesteps` takes besides the number of steps."""
         return {}
 
     @torch.no_grad()
     def encode_images(self, images: torch.Tensor, generators: Sequence[torch.Generator] | None = None) -> torch.Tensor:
-        """Latents (n, c, h', w') float32, scaled as the denoiser expects them, of `images` (n, 3, h, w) in [0, 1].
+        """Encode `images` (n, 3, h, w) in [0, 1] to latents (n, c, h', w') float32, scaled as the denoiser expects them.
 
         With `generators`, one for each image, the posterior is sampled as the published code does; without, its mean is taken.
         """
@@ -148,14 +151,14 @@ class LatentBackend(Adapters):
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Images (n, 3, h, w) float32 in [0, 1] of `latents`; a value that is not a number stays one, to be counted."""
+        """Decode `latents` (n, c, h', w') to images (n, 3, h, w) float32 in [0, 1]; NaN stays NaN, to be counted."""
         shift, scale = self.scaling()
         encoded = (latents / scale + shift).to(_runs_on(self._vae), self._vae.dtype)
         decoded = self._vae.decode(encoded, return_dict=False)[0].to(self.device)
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
     def scaling(self) -> tuple[Any, Any]:
-        """What is subtracted from and then multiplied with an encoded latent: numbers, or (1, c, 1, 1) where given per channel."""
+        """Return (shift, scale) of latents, (x - shift) * scale: numbers, or (1, c, 1, 1) where the autoencoder has them per channel."""
         config = self._vae.config
         mean, std = config.get("latents_mean"), config.get("latents_std")
         scale = float(config.scaling_factor)
@@ -169,7 +172,7 @@ class LatentBackend(Adapters):
 
 
 def _runs_on(module: Any) -> torch.device:
-    """Where a module computes: where accelerate's hook brings it when it is used, else where its weights are."""
+    """Return the device a module computes on: where accelerate's hook brings it when it is used, else where its weights are."""
     brought_to = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
     if brought_to is None:
         return next(module.parameters()).device

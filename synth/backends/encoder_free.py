@@ -1,7 +1,7 @@
 """Steps that leave out the UNet's encoder half: its features change little from one step to the next.
 
-Faster Diffusion (Li et al. 2024, arXiv 2312.09608): on key steps the whole UNet runs and its skip features are kept; on the
-steps between, only the decoder half runs, on the kept features and the new time embedding. A speed-up that changes the image.
+Faster Diffusion (Li et al. 2024, arXiv 2312.09608): on key steps the whole UNet runs and its skip features are stored; on the
+steps between, only the decoder half runs, on the stored features and the new time embedding. A speed-up that changes the image.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 
 
 @dataclass
-class KeptFeatures:
-    """The encoder's last output of one batch. `reuse` is set by the sampler before each call."""
+class EncoderFeatures:
+    """The encoder's last output of one batch; None before the first. The sampler sets `reuse` before each call."""
 
     reuse: bool = False
     skips: tuple[torch.Tensor, ...] | None = None
@@ -22,9 +22,13 @@ class KeptFeatures:
 
 
 def run_unet(
-    unet: Any, sample: torch.Tensor, timestep: torch.Tensor, keywords: dict[str, Any], features: KeptFeatures | None
+    unet: Any, sample: torch.Tensor, timestep: torch.Tensor, keywords: dict[str, Any], features: EncoderFeatures | None
 ) -> torch.Tensor:
-    """A UNet2DConditionModel's output; with `features`, keeping or reusing its encoder's."""
+    """Call a UNet2DConditionModel and return its output (n, c, h', w').
+
+    With `features`, its encoder half is left out where they are to be reused and of this batch's size; else it runs and they are
+    overwritten.
+    """
     if features is None:
         return unet(sample, timestep, return_dict=False, **keywords)[0]
     embedding, context, attention = _embeddings(unet, sample, timestep, keywords)
@@ -36,7 +40,7 @@ def run_unet(
 
 
 def key_step(index: int, steps: int, every: int, head: int = 2, tail: int = 1) -> bool:
-    """Whether step `index` of `steps` runs the encoder: the first and last ones always, between them each `every`-th."""
+    """Say whether step `index` of `steps` runs the encoder: the first and last ones always, between them each `every`-th."""
     return every <= 1 or index < head or index >= steps - tail or (index - head) % every == 0
 
 

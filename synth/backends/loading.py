@@ -47,7 +47,7 @@ _FAMILIES: dict[str, Callable[[Any], Backend]] = {
 
 @dataclass(frozen=True)
 class GeneratorOptions:
-    """Which model, and how it is held.
+    """The settings of a loaded generator: which model, and how it is held.
 
     `model`: a folder saved by diffusers, or `owner/name` on the Hub, with `revision` and `variant` (fp16). `dtype` auto is
     bfloat16 on a CUDA device that has it, else float32. `device` auto is cuda where there is one; `device_map` (balanced) spreads
@@ -69,14 +69,16 @@ class GeneratorOptions:
 
 
 def load_backend(options: GeneratorOptions | str) -> Backend:
-    """The generator that `options` (or just a folder or id) names. Its safety checker is off: it blackens images without a word
-    (the sampler counts black ones); its watermarker is off: a training set should not learn one. Only safetensors are read.
+    """Load the generator that `options`, or just a folder or id, name; SynthError, one sentence, where that cannot be done.
+
+    Its safety checker is off: it blackens images silently (the sampler counts black ones). Its watermarker is off: a training set
+    should not learn one. Only safetensors are read.
     """
     if isinstance(options, str):
         options = GeneratorOptions(options)
-    for name, value, known in (("dtype", options.dtype, DType), ("offload", options.offload, Offload)):
-        if value not in get_args(known):
-            raise SynthError(f"{name} takes {' | '.join(get_args(known))}, got {value!r}")
+    for name, value, words in (("dtype", options.dtype, DType), ("offload", options.offload, Offload)):
+        if value not in get_args(words):
+            raise SynthError(f"{name} takes {' | '.join(get_args(words))}, got {value!r}")
     device = resolve_device(options.device)
     dtype = resolve_dtype(options.dtype, device)
     name, index = _look_up(options)
@@ -94,7 +96,10 @@ def load_backend(options: GeneratorOptions | str) -> Backend:
 
 
 def wrap(pipeline: Any) -> Backend:
-    """The generator of a diffusers pipeline that is in memory already."""
+    """Wrap a diffusers pipeline that is in memory already as a generator.
+
+    Changes the pipeline: no progress bar, no watermarker, and a half-precision autoencoder that overflows goes to float32.
+    """
     pipeline.set_progress_bar_config(disable=True)
     if hasattr(pipeline, "watermark"):
         pipeline.watermark = None
@@ -105,7 +110,7 @@ def wrap(pipeline: Any) -> Backend:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called `name`; auto is cuda where there is one."""
+    """Return the device called `name`, auto being cuda where there is one; SynthError for one that this machine lacks."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -118,14 +123,14 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: DType, device: torch.device) -> torch.dtype:
-    """The type called `name`; auto is bfloat16 on a CUDA device that has it, else float32."""
+    """Return the dtype called `name`, auto being bfloat16 on a CUDA device that has it and float32 elsewhere."""
     if name != "auto":
         return getattr(torch, name)
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def _look_up(options: GeneratorOptions) -> tuple[str, dict[str, Any]]:
-    """The pipeline's class and its model_index.json."""
+    """Read a model's model_index.json, from a folder or the Hub; returns its pipeline class and the index."""
     folder = Path(options.model).expanduser()
     if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", options.model) or options.model.startswith("."):
         where = folder / "model_index.json"

@@ -1,4 +1,4 @@
-"""What was encoded once is kept: embeddings by prompt and adapter state, up to a number of bytes."""
+"""`PromptCache`: encoded prompts by prompt and adapter state, up to a number of bytes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable, Hashable
 
 from synth.backends.protocol import Conditioning
 
-KEPT_BYTES = 512 << 20
+CACHE_BYTES = 512 << 20
 
 
 class PromptCache:
-    """Single rows of conditioning; the least recently used go first once they take more than `limit` bytes."""
+    """Holds single rows of conditioning; the least recently used go first once they take more than `limit` bytes."""
 
-    def __init__(self, limit: int = KEPT_BYTES) -> None:
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
         self.limit = limit
         self._rows: OrderedDict[Hashable, Conditioning] = OrderedDict()
         self._bytes = 0
 
     def get(self, key: Hashable, make: Callable[[], Conditioning]) -> Conditioning:
-        """The row of `key`, made now if it is not there."""
+        """Return the row of `key`, after calling `make` where it is not there; may drop others."""
         if key not in self._rows:
             self._rows[key] = make()
             self._bytes += self._rows[key].nbytes
@@ -29,7 +29,7 @@ class PromptCache:
         return self._rows[key]
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all rows."""
         self._rows.clear()
         self._bytes = 0
 

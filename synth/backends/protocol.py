@@ -1,4 +1,4 @@
-"""What a generator is to the sampler: what it can do, what it is told, and the few calls that make an image.
+"""The protocol of generators: what one can do, what conditions it, and the few calls that make an image.
 
 Two kinds. A *stepped* generator hands over single model calls, so that the sampler owns noise, guidance and schedule; a *whole*
 one is a diffusers pipeline that is only called from end to end. No diffusers class is named here.
@@ -17,12 +17,12 @@ GuidanceKind = Literal["classifier_free", "embedded"]
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a generator can do, known before any work is planned.
+    """The abilities of a generator, which follow from its folder before any work is planned.
 
     `family`: sd, sdxl, sd3, flux, dit, gligen, or the name of the whole pipeline. `native_size` in pixels, (height, width);
     `multiple`: height and width must be multiples of it. `max_boxes` is 0 without layout. `guidance`: `classifier_free` runs a
-    second, unconditional branch, `embedded` is told the scale (FLUX.1-dev, LCM). `deterministic`: the image follows from the
-    per-sample generators alone. `stepped`: the sampler may change what happens between steps. `prediction`: epsilon,
+    second, unconditional branch, `embedded` takes the scale as an input (FLUX.1-dev, LCM). `deterministic`: the image follows from
+    the per-sample generators alone. `stepped`: the sampler may change what happens between steps. `prediction`: epsilon,
     v_prediction, sample or flow.
     """
 
@@ -47,7 +47,7 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the model is told, a row for each sample: named tensors (n, ...), which only the generator that made them reads."""
+    """What conditions the model, a row for each sample: named tensors (n, ...), which only the generator that made them reads."""
 
     tensors: Mapping[str, torch.Tensor]
 
@@ -56,24 +56,24 @@ class Conditioning:
 
     @property
     def nbytes(self) -> int:
-        """What it takes in memory."""
+        """Bytes of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def take(self, rows: Sequence[int] | torch.Tensor) -> Conditioning:
-        """These rows, in this order; a row may be taken more than once."""
+        """Return these rows, in this order; a row may be taken more than once."""
         return Conditioning({name: t[torch.as_tensor(rows, device=t.device)] for name, t in self.tensors.items()})
 
     def having(self, **tensors: torch.Tensor) -> Conditioning:
-        """The same with these tensors added or replaced."""
+        """Return a copy with these tensors added or replaced."""
         return replace(self, tensors={**self.tensors, **tensors})
 
     def without(self, *names: str) -> Conditioning:
-        """The same less these tensors."""
+        """Return a copy without these tensors; names that it does not have are ignored."""
         return replace(self, tensors={name: t for name, t in self.tensors.items() if name not in names})
 
     @staticmethod
     def join(parts: Sequence[Conditioning]) -> Conditioning:
-        """One below the other."""
+        """Concatenate the rows of `parts`, whose tensors have the same names."""
         return Conditioning({name: torch.cat([p.tensors[name] for p in parts]) for name in parts[0].tensors})
 
 

@@ -1,4 +1,4 @@
-"""Round third-party code: its log lines and progress bars silenced, the global random generators left as they were."""
+"""Contexts for third-party code: log lines and progress bars silenced, the global random generators put back."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from transformers.utils import logging as transformers_logging
 
 @contextlib.contextmanager
 def quiet_generators(device: torch.device) -> Iterator[None]:
-    """Third-party code may draw from the global generators in here; afterwards they are as they were."""
+    """Put torch's global generators, of the CPU and of a CUDA `device`, back afterwards to what they were on entry."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Neither library's progress bars nor its notes on what it loads; their own settings come back afterwards."""
+    """Silence progress bars and notes of diffusers and transformers; their own settings come back afterwards."""
     libraries = (diffusers_logging, transformers_logging)
     before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
     for library in libraries:

@@ -9,8 +9,9 @@
 Layers get a stand-in `forward` while a batch is made and their own back afterwards. Compiled models, and those whose parts
 accelerate brings to the device one by one, are left as they are. One batch at a time runs on a model.
 
-The first of the three relies on the order in which diffusers' blocks call their parts. Blocks of an unknown kind are left alone, and
-the rows that a module gets are compared at the first paired call of a batch: where the halves differ, nothing is halved from then on.
+The first of the three relies on the order in which diffusers' blocks call their parts. Blocks of an unknown kind are left alone,
+and the rows that a module gets are compared at the first paired call of a batch: where the halves differ, nothing is halved from
+then on.
 """
 
 from __future__ import annotations

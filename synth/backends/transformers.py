@@ -39,7 +39,7 @@ class StableDiffusion3(LatentBackend):
         )
 
     def schedule_arguments(self, scheduler: Any, steps: int, size: tuple[int, int]) -> dict[str, Any]:
-        """The shift for this size, where the model's schedule has one (SD3.5)."""
+        """Return the schedule's shift for this size, where the model has one (SD3.5)."""
         if not scheduler.config.get("use_dynamic_shifting"):
             return {}
         _, height, width = self.latent_shape(size)
@@ -55,19 +55,19 @@ class StableDiffusion3(LatentBackend):
     def predict(
         self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning, features: Any = None
     ) -> torch.Tensor:
-        """The velocity (n, c, h', w') float32 at one `timestep`."""
-        given = conditioning.tensors
+        """Predict the velocity (n, c, h', w') float32 at one `timestep`."""
+        inputs = conditioning.tensors
         return self.denoiser(
             hidden_states=latents.to(self.dtype),
             timestep=timestep.expand(len(latents)),
-            encoder_hidden_states=given["context"].to(self.dtype),
-            pooled_projections=given["pooled"].to(self.dtype),
+            encoder_hidden_states=inputs["context"].to(self.dtype),
+            pooled_projections=inputs["pooled"].to(self.dtype),
             return_dict=False,
         )[0].float()
 
 
 class Flux(LatentBackend):
-    """FLUX.1: flow matching on 2x2 packed latents. The dev model is told its guidance; schnell takes none."""
+    """FLUX.1: flow matching on 2x2 packed latents. The dev model takes its guidance as an input; schnell takes none."""
 
     denoiser_name = "transformer"
 
@@ -92,7 +92,7 @@ class Flux(LatentBackend):
         )
 
     def schedule_arguments(self, scheduler: Any, steps: int, size: tuple[int, int]) -> dict[str, Any]:
-        """FLUX's own sigmas, 1 to 1/steps, and the shift for this size."""
+        """Return FLUX's own sigmas, 1 to 1/steps, and the shift for this size."""
         _, height, width = self.latent_shape(size)
         shift = schedules.resolution_shift((height // 2) * (width // 2), scheduler.config)
         arguments: dict[str, Any] = {"mu": shift} if scheduler.config.get("use_dynamic_shifting") else {}
@@ -107,17 +107,17 @@ class Flux(LatentBackend):
     def predict(
         self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning, features: Any = None
     ) -> torch.Tensor:
-        """The velocity (n, c, h', w') float32 at one `timestep`; `guidance` (n,) is what the dev model is told."""
-        given = conditioning.tensors
+        """Predict the velocity (n, c, h', w') float32 at one `timestep`; the dev model takes a scale, `guidance` (n,), too."""
+        inputs = conditioning.tensors
         rows, channels, height, width = latents.shape
-        guidance = given["guidance"].to(self.device, torch.float32) if "guidance" in given else None
-        length = given["context"].shape[1]
+        guidance = inputs["guidance"].to(self.device, torch.float32) if "guidance" in inputs else None
+        length = inputs["context"].shape[1]
         output = self.denoiser(
             hidden_states=_pack(latents).to(self.dtype),
             timestep=timestep.expand(rows).to(self.dtype) / 1000,
             guidance=guidance,
-            pooled_projections=given["pooled"].to(self.dtype),
-            encoder_hidden_states=given["context"].to(self.dtype),
+            pooled_projections=inputs["pooled"].to(self.dtype),
+            encoder_hidden_states=inputs["context"].to(self.dtype),
             txt_ids=torch.zeros(length, 3, device=self.device, dtype=self.dtype),
             img_ids=_positions(height // 2, width // 2).to(self.device, self.dtype),
             return_dict=False,
@@ -150,7 +150,7 @@ class DiT(LatentBackend):
         )
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """As for others; position embeddings are fixed, so only the native size is made."""
+        """Return (channels, height, width) of a latent; position embeddings are fixed, so SynthError for any but the native size."""
         if tuple(size) != self.capabilities.native_size:
             height, width = self.capabilities.native_size
             raise SynthError(f"this DiT makes {height}x{width} images only, not {size[0]}x{size[1]}")
@@ -169,7 +169,7 @@ class DiT(LatentBackend):
     def predict(
         self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning, features: Any = None
     ) -> torch.Tensor:
-        """The predicted noise (n, c, h', w') float32 at one `timestep`; a learned variance is left out."""
+        """Predict the noise (n, c, h', w') float32 at one `timestep`; a learned variance is left out."""
         labels = conditioning.tensors["label"]
         times = timestep.to(self.device).expand(len(latents))
         output = self.denoiser(latents.to(self.dtype), timestep=times, class_labels=labels, return_dict=False)[0]
@@ -177,20 +177,20 @@ class DiT(LatentBackend):
 
 
 def _pack(latents: torch.Tensor) -> torch.Tensor:
-    """(n, c, h, w) to (n, h/2 * w/2, 4c): a token for each 2x2 square."""
+    """Pack latents (n, c, h, w) to tokens (n, h/2 * w/2, 4c), one for each 2x2 square."""
     rows, channels, height, width = latents.shape
     squares = latents.view(rows, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
     return squares.reshape(rows, (height // 2) * (width // 2), channels * 4)
 
 
 def _unpack(tokens: torch.Tensor, channels: int, height: int, width: int) -> torch.Tensor:
-    """The inverse of `_pack`."""
+    """Undo `_pack`: tokens (n, h/2 * w/2, 4c) to latents (n, c, h, w)."""
     squares = tokens.view(len(tokens), height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
     return squares.reshape(len(tokens), channels, height, width)
 
 
 def _positions(rows: int, columns: int) -> torch.Tensor:
-    """(rows * columns, 3) float32: 0, row and column of each token."""
+    """Return the places (rows * columns, 3) float32 of tokens: 0, row and column of each."""
     grid = torch.zeros(rows, columns, 3)
     grid[..., 1] += torch.arange(rows)[:, None]
     grid[..., 2] += torch.arange(columns)[None]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from synth.backends.base import LatentBackend
-from synth.backends.encoder_free import KeptFeatures, run_unet
+from synth.backends.encoder_free import EncoderFeatures, run_unet
 from synth.backends.protocol import Capabilities, Conditioning
 from synth.errors import SynthError
 
@@ -40,8 +40,8 @@ class StableDiffusion(LatentBackend):
 
     def __init__(self, pipeline: Any, **more: Any) -> None:
         text = pipeline.unet.config.in_channels != 9
-        given = {"family": self.family, "default_guidance": self.default_guidance, "text_to_image": text, **more}
-        super().__init__(pipeline, _capabilities(pipeline, **given))
+        own = {"family": self.family, "default_guidance": self.default_guidance, "text_to_image": text}
+        super().__init__(pipeline, _capabilities(pipeline, **{**own, **more}))
 
     def _encode_one(self, prompt: Any) -> Conditioning:
         context, _ = self.pipeline.encode_prompt(str(prompt), self.device, 1, False)
@@ -52,28 +52,29 @@ class StableDiffusion(LatentBackend):
         latents: torch.Tensor,
         timestep: torch.Tensor,
         conditioning: Conditioning,
-        features: KeptFeatures | None = None,
+        features: EncoderFeatures | None = None,
     ) -> torch.Tensor:
-        """The network's raw output (n, 4, h', w') float32 for `latents` at one `timestep`.
+        """Predict the network's raw output (n, 4, h', w') float32 for `latents` at one `timestep`.
 
-        With `features` the UNet's encoder half is run or left out as `synth.backends.encoder_free` says.
+        With `features` the UNet's encoder half is run or left out as `synth.backends.encoder_free` says. SynthError where an
+        inpainting model gets no mask.
         """
-        given = conditioning.tensors
+        inputs = conditioning.tensors
         sample = latents
         if self.denoiser.config.in_channels == 9:
-            if "mask" not in given:
+            if "mask" not in inputs:
                 raise SynthError("this is an inpainting model: every request needs an image and a mask")
-            sample = torch.cat([latents, given["mask"], given["masked"]], dim=1)
-        keywords: dict[str, Any] = {"encoder_hidden_states": given["context"].to(self.dtype)}
-        if "guidance" in given:
-            keywords["timestep_cond"] = self._guidance_embedding(given["guidance"])
-        if "pooled" in given:
-            pooled, times = given["pooled"].to(self.dtype), given["time_ids"].to(self.dtype)
+            sample = torch.cat([latents, inputs["mask"], inputs["masked"]], dim=1)
+        keywords: dict[str, Any] = {"encoder_hidden_states": inputs["context"].to(self.dtype)}
+        if "guidance" in inputs:
+            keywords["timestep_cond"] = self._guidance_embedding(inputs["guidance"])
+        if "pooled" in inputs:
+            pooled, times = inputs["pooled"].to(self.dtype), inputs["time_ids"].to(self.dtype)
             keywords["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": times}
-        if "boxes" in given:
-            phrases = given["phrases"].to(self.dtype)
-            layout = {"boxes": given["boxes"].to(self.dtype), "positive_embeddings": phrases}
-            keywords["cross_attention_kwargs"] = {"gligen": {**layout, "masks": given["box_mask"].to(self.dtype)}}
+        if "boxes" in inputs:
+            phrases = inputs["phrases"].to(self.dtype)
+            layout = {"boxes": inputs["boxes"].to(self.dtype), "positive_embeddings": phrases}
+            keywords["cross_attention_kwargs"] = {"gligen": {**layout, "masks": inputs["box_mask"].to(self.dtype)}}
         return run_unet(self.denoiser, sample.to(self.dtype), timestep, keywords, features).float()
 
     def _guidance_embedding(self, scale: torch.Tensor) -> torch.Tensor:
@@ -82,7 +83,7 @@ class StableDiffusion(LatentBackend):
 
 
 class StableDiffusionXL(StableDiffusion):
-    """SDXL (Podell et al. 2023): two text towers, told the image's size; or its refiner, told an aesthetic score instead."""
+    """SDXL (Podell et al. 2023): two text towers, conditioned on the image's size; or its refiner, on an aesthetic score instead."""
 
     family, default_guidance = "sdxl", 5.0
 
@@ -99,7 +100,7 @@ class StableDiffusionXL(StableDiffusion):
         return empty
 
     def size_conditioning(self, conditioning: Conditioning, size: tuple[int, int], null: bool) -> Conditioning:
-        """With SDXL's six numbers, original size, crop corner and target size, all of the image that is made."""
+        """Add SDXL's six numbers, original size, crop corner and target size, all of the image that is made; the refiner's five."""
         if self.pipeline.config.get("requires_aesthetics_score", False):
             times = [*size, 0, 0, 2.5 if null else 6.0]
         else:
@@ -119,7 +120,10 @@ class Gligen(StableDiffusion):
     def layout_conditioning(
         self, conditioning: Conditioning, boxes: Sequence[torch.Tensor | None], phrases: Sequence[Sequence[str]]
     ) -> Conditioning:
-        """With `boxes`, `phrases` and `box_mask` tensors; a sample without boxes has an empty mask, as the null branch has."""
+        """Add `boxes` (n, 30, 4), `phrases` (n, 30, d) and `box_mask` (n, 30); a sample without boxes has an empty mask.
+
+        SynthError for more than 30 boxes.
+        """
         rows, width = len(conditioning), self.denoiser.config.cross_attention_dim
         places = torch.zeros(rows, GLIGEN_BOXES, 4, device=self.device)
         words = torch.zeros(rows, GLIGEN_BOXES, width, device=self.device)

@@ -21,7 +21,7 @@ _MASKED = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "
 
 
 class WholePipeline(Adapters):
-    """A diffusers pipeline behind the protocol: per-sample generators and prompts in, image tensors out.
+    """Wraps a diffusers pipeline that is called whole: per-sample generators and prompts in, image tensors out.
 
     What happens between steps belongs to the pipeline, so there is no guidance interval, no CADS and no encoder-free step.
     """
@@ -41,12 +41,12 @@ class WholePipeline(Adapters):
                 component.eval().requires_grad_(False)
         side = self._native_side()
         guidance = inspect.signature(pipeline.__call__).parameters.get("guidance_scale")
-        known = guidance is not None and isinstance(guidance.default, int | float)
+        has_scale = guidance is not None and isinstance(guidance.default, int | float)
         self.capabilities = Capabilities(
             family=type(pipeline).__name__,
             native_size=(side, side),
             text_to_image=True,
-            default_guidance=float(guidance.default) if guidance is not None and known else 1.0,
+            default_guidance=float(guidance.default) if guidance is not None and has_scale else 1.0,
             adapters=hasattr(pipeline, "load_lora_weights"),
             deterministic="generator" in self._accepted,
             stepped=False,
@@ -71,7 +71,10 @@ class WholePipeline(Adapters):
         scheduler: SchedulerName = "own",
         negative: str | None = None,
     ) -> torch.Tensor:
-        """Images (n, 3, h, w) float32 in [0, 1], one for each prompt and generator."""
+        """Make images (n, 3, h, w) float32 in [0, 1], one for each prompt and generator, of `size` (height, width) pixels.
+
+        Gives the pipeline a fresh scheduler; torch's global generators are put back.
+        """
         self.pipeline.scheduler = schedules.make(scheduler, self._own)
         arguments: dict[str, Any] = {
             "height": size[0],
@@ -84,27 +87,27 @@ class WholePipeline(Adapters):
             "output_type": "pt",
         }
         with quiet_generators(self.device):
-            arguments |= self._told(prompts, negative, guidance > 1)
+            arguments |= self._prompt_arguments(prompts, negative, guidance > 1)
             output = self.pipeline(**{name: value for name, value in arguments.items() if name in self._accepted})
         return output.images.float().clamp(0, 1)
 
-    def _told(self, prompts: Sequence[str], negative: str | None, guided: bool) -> dict[str, Any]:
-        """Embeddings where the pipeline takes them with their masks, each prompt encoded once and alone; else the prompts."""
+    def _prompt_arguments(self, prompts: Sequence[str], negative: str | None, guided: bool) -> dict[str, Any]:
+        """Return the prompts as embeddings where the pipeline takes them with their masks, each encoded once and alone; else as text."""
         if not self._accepted.issuperset(_MASKED):
             return {"prompt": list(prompts), "negative_prompt": None if negative is None else [negative] * len(prompts)}
-        joined = Conditioning.join([self._kept(prompt, negative) for prompt in prompts]).tensors
-        given = _MASKED if guided else _MASKED[:2]
-        return {**{name: joined[name] for name in given}, "negative_prompt": None}
+        rows = Conditioning.join([self._cached(prompt, negative) for prompt in prompts]).tensors
+        names = _MASKED if guided else _MASKED[:2]
+        return {**{name: rows[name] for name in names}, "negative_prompt": None}
 
-    def _kept(self, prompt: str, negative: str | None) -> Conditioning:
+    def _cached(self, prompt: str, negative: str | None) -> Conditioning:
         return self._prompts.get((prompt, negative, self.text_adapters()), lambda: self._encoded(prompt, negative))
 
     def _encoded(self, prompt: str, negative: str | None) -> Conditioning:
-        told = self.pipeline.encode_prompt(prompt, negative_prompt=negative or "", device=self.device, **self._reading)
-        return Conditioning(dict(zip(_MASKED, told, strict=True)))
+        rows = self.pipeline.encode_prompt(prompt, negative_prompt=negative or "", device=self.device, **self._reading)
+        return Conditioning(dict(zip(_MASKED, rows, strict=True)))
 
     def _native_side(self) -> int:
-        """Pixels; from the denoiser's sample size and the autoencoder's factor, 512 where the pipeline does not say."""
+        """Return the side in pixels from the denoiser's sample size and the autoencoder's factor, 512 where neither says."""
         denoiser = getattr(self.pipeline, "transformer", None) or getattr(self.pipeline, "unet", None)
         config = getattr(denoiser, "config", None)
         cells = getattr(self.pipeline, "default_sample_size", None) or getattr(config, "sample_size", None)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from synth.backends.encoder_free import KeptFeatures, key_step, run_unet
+from synth.backends.encoder_free import EncoderFeatures, key_step, run_unet
 from synth.backends.protocol import Conditioning
 from synth.errors import SynthError
 from synth.guidance import annealed, combine, guided
@@ -58,7 +58,7 @@ def test_an_interval_leaves_the_second_branch_out_elsewhere(generator: Find) -> 
 
 def test_cads_noise_falls_from_all_to_none() -> None:
     cads = Cads(tau1=0.6, tau2=0.9, scale=0.2)
-    assert [round(cads.keep(t), 3) for t in (1.0, 0.9, 0.75, 0.6, 0.1)] == [0.0, 0.0, 0.5, 1.0, 1.0]
+    assert [round(cads.condition_share(t), 3) for t in (1.0, 0.9, 0.75, 0.6, 0.1)] == [0.0, 0.0, 0.5, 1.0, 1.0]
     clean = Conditioning({"context": torch.randn(2, 5, 8), "time_ids": torch.ones(2, 6)})
     sources = [torch.Generator().manual_seed(i) for i in range(2)]
     assert annealed(clean, cads, 0.5, sources) is clean
@@ -97,7 +97,7 @@ def test_the_two_halves_of_the_unet_make_the_whole(generator: Find, name: str) -
     latents = torch.randn(2, 4, 17, 17)  # odd, where a plain doubling would miss a row
     with torch.no_grad():
         whole = backend.predict(latents, torch.tensor(500), told)
-        halves = backend.predict(latents, torch.tensor(500), told, KeptFeatures())
+        halves = backend.predict(latents, torch.tensor(500), told, EncoderFeatures())
     torch.testing.assert_close(halves, whole, atol=1e-6, rtol=0)
 
 
@@ -121,7 +121,7 @@ def test_key_steps_are_the_first_the_last_and_every_nth() -> None:
 
 def test_kept_features_of_another_batch_size_are_not_used() -> None:
     unet = making.unet().eval()
-    kept = KeptFeatures(reuse=True)
+    kept = EncoderFeatures(reuse=True)
     with torch.no_grad():
         for rows in (4, 2):
             latents, context = torch.randn(rows, 4, 16, 16), {"encoder_hidden_states": torch.randn(rows, 3, 16)}
