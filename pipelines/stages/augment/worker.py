@@ -19,10 +19,9 @@ import numpy as np
 from augment.errors import PolicyError
 from pipelines.images.annotations import Annotations, foreground, image_id_of, moved, read_annotations, unfit
 from pipelines.images.colour import Pixels
-from pipelines.images.encode import EXTENSIONS, encode
+from pipelines.images.made import encode_pixels
 from pipelines.images.params import ImageParams
-from pipelines.images.phash import phash
-from pipelines.images.process import decode_rgb, pixel_sha256
+from pipelines.images.process import decode_rgb
 from pipelines.images.words import words
 from pipelines.outcomes import Outcome, failed
 from pipelines.shards.dataset import Dataset
@@ -184,19 +183,16 @@ class ViewMaker:
 
     def sample(self, parent: Parent, view: View, key: str) -> Sample:
         """The view as a sample of the contract."""
-        data = encode(np.ascontiguousarray(view.pixels), self.params.format, self._image)
-        ext = EXTENSIONS[self.params.format]
-        height, width = view.pixels.shape[:2]
+        image = encode_pixels(view.pixels, self._image)
         described = {name: value for name, value in parent.described.items() if name not in STALE}
-        described |= {"key": key, "parent": parent.row["key"], "view": view.ordinal, "width": width, "height": height}
+        described |= {"key": key, "parent": parent.row["key"], "view": view.ordinal} | image.size
         if view.annotations is not None:
             image_id = image_id_of(parent.described.get("image_id"), key, view.ordinal, self.params.views)
-            described |= {"file_name": f"{key}.{ext}", "image_id": image_id, "annotations": list(view.annotations)}
+            described |= {"file_name": f"{key}.{image.member[0]}", "image_id": image_id}
+            described["annotations"] = list(view.annotations)
         row = {name: parent.row[name] for name in CARRIED} | self._record(parent.row, view.ordinal, view.draws)
-        row |= {"width": width, "height": height, "bytes": len(data)}
-        row |= {"pixel_sha256": pixel_sha256(view.pixels), "phash": phash(view.pixels)}
         carried = [(name, parent.members[name]) for name in ("cls", "txt") if name in parent.members]
-        return Sample(key, ((ext, data), ("json", canonical_json(described)), *carried), row)
+        return Sample(key, (image.member, ("json", canonical_json(described)), *carried), row | image.row)
 
     def _lost_row(self, row: Mapping[str, Any], key: str) -> dict[str, Any]:
         carried = {name: row[name] for name in CARRIED}

@@ -16,9 +16,7 @@ from pipelines.artifacts.datasets import dataset_digest, finished, open_part, st
 from pipelines.artifacts.distilled import set_name, shuffled_keys
 from pipelines.artifacts.teacher import TEACHER_FILE, Teacher, load_teacher, require_classes
 from pipelines.errors import UserError
-from pipelines.images.encode import EXTENSIONS, encode
-from pipelines.images.phash import phash
-from pipelines.images.process import pixel_sha256
+from pipelines.images.made import synthetic_sample
 from pipelines.loaders.arrays import load_arrays
 from pipelines.runtime.committed import Committed
 from pipelines.runtime.device import torch_device
@@ -167,30 +165,16 @@ def _sample(
     parent: str | None,
     job: Job[CdaParams],
 ) -> Sample:
-    """An image at its (set, slot)."""
-    pixels = np.ascontiguousarray(pixels)
-    height, width = pixels.shape[:2]
+    """Make the sample of the image at a (set, slot)."""
     number, slot = place
-    key, name = slot_key(set_name(number), label, slot), teacher.classes[label]
-    data = encode(pixels, job.params.image.format, job.params.image)
-    ext = EXTENSIONS[job.params.image.format]
-    described = {"key": key, "label": label, "label_name": name, "slot": slot, "width": width, "height": height}
-    described |= {"parent": parent} if parent else {}
-    described |= {"set": number} if number else {}
+    at = {"slot": slot} | ({"set": number} if number else {})
     row = {
         "source": f"set {number} slot {slot}" if number else f"slot {slot}",
-        "split": "train",
-        "label": label,
-        "label_name": name,
-        "width": width,
-        "height": height,
-        "bytes": len(data),
-        "pixel_sha256": pixel_sha256(pixels),
-        "phash": phash(pixels),
         "parents": [parent] if parent else [],
         "op": "cda",
-        "params": canonical_json({"slot": slot} | ({"set": number} if number else {})).decode(),
+        "params": canonical_json(at).decode(),
         "model_id": teacher.network,
     }
-    members = ((ext, data), ("json", canonical_json(described)), ("cls", str(label).encode()))
-    return Sample(key, members, row)
+    key = slot_key(set_name(number), label, slot)
+    described = at | ({"parent": parent} if parent else {})
+    return synthetic_sample(key, pixels, job.params.image, (label, teacher.classes[label]), row, described)

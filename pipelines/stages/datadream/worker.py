@@ -26,9 +26,7 @@ from pipelines.artifacts.generators import generator_model, generator_of
 from pipelines.artifacts.scoring import Scorer, Seen, as_numbers, each, rounded
 from pipelines.config import read_yaml
 from pipelines.errors import UserError
-from pipelines.images.encode import EXTENSIONS, encode
-from pipelines.images.phash import phash
-from pipelines.images.process import pixel_sha256
+from pipelines.images.made import synthetic_sample
 from pipelines.loaders.arrays import load_images
 from pipelines.outcomes import dropped
 from pipelines.runtime.checkpoints import INTERVAL
@@ -235,29 +233,12 @@ class Dreamer:
         key = slot_key(
             f"{self.job.item}_k{payload['shots']}_s{payload['few_shot_seed']}", payload["label"], request.ordinal
         )
-        height, width = made.pixels.shape[:2]
         facts = {"variant": self.job.item, "shots": payload["shots"], "few_shot_seed": payload["few_shot_seed"]}
         facts |= {"ordinal": request.ordinal, "prompt": request.prompt, "steps": settings.steps}
         facts |= {"guidance": settings.guidance, "scheduler": settings.scheduler, "scores": made.scores}
         facts["adapter"] = [self._adapter_digest(tag, name) for name in made.adapters] or None
-        described = {
-            "key": key,
-            "label": payload["label"],
-            "label_name": payload["class"],
-            "width": width,
-            "height": height,
-        }
-        data = encode(made.pixels, image.format, image)
         row = {
             "source": f"{self.job.name} {payload['class']} {request.ordinal}",
-            "split": "train",
-            "label": payload["label"],
-            "label_name": payload["class"],
-            "width": width,
-            "height": height,
-            "bytes": len(data),
-            "pixel_sha256": pixel_sha256(made.pixels),
-            "phash": phash(made.pixels),
             "parents": list(payload["few_shot"]),
             "op": "datadream",
             "params": canonical_json(facts).decode(),
@@ -265,9 +246,8 @@ class Dreamer:
         }
         features = io.BytesIO()
         np.save(features, made.features.numpy().astype(np.float16))
-        members = [(EXTENSIONS[image.format], data), ("json", canonical_json(described | facts))]
-        members += [("cls", str(payload["label"]).encode()), ("npy", features.getvalue())]
-        return Sample(key, tuple(members), row)
+        label = (payload["label"], payload["class"])
+        return synthetic_sample(key, made.pixels, image, label, row, facts, features.getvalue())
 
     def _adapter_digest(self, tag: str, name: str) -> str:
         path = f"{adapter_folder(tag, name)}/{WEIGHTS}"
