@@ -44,12 +44,16 @@ class UnitError:
 
 
 class Runner(Protocol):
-    """Runs units somewhere and yields what became of each, in any order."""
+    """Runs the units of one run of a stage, wave after wave, and keeps its workers between waves."""
 
     def run(
         self, stage: Stage[Any], job: Job[Any], units: Sequence[tuple[Unit, str]], tick: TickOf
     ) -> Generator[Marker | UnitError, None, None]:
-        """Yield a marker or an error for every unit given; when closed early, stop what is still running."""
+        """Yield a marker or an error for every unit given, in any order; when closed early, stop what is still running."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the workers, after the last wave."""
         ...
 
 
@@ -149,14 +153,13 @@ def _run_pending(
     errors = f"errors/{job.name}"
     _remove_tracebacks(job, errors)
     if prepared.pending:
-        run = runner().run
-        with ProgressView(job.name, len(prepared.plan.units), len(markers)) as view:
+        with closing(runner()) as at_work, ProgressView(job.name, len(prepared.plan.units), len(markers)) as view:
             for wave in sorted({unit.wave for unit, _ in prepared.pending}):
                 if breaker.unit_errors:
                     break  # units of this wave may read what was not made
                 units = [(unit, identity) for unit, identity in prepared.pending if unit.wave == wave]
                 # Closed by hand: the traceback of an error would keep the runner, and what it runs, alive.
-                with closing(run(stage, job, units, view.tick)) as results:
+                with closing(at_work.run(stage, job, units, view.tick)) as results:
                     for result in results:
                         if isinstance(result, UnitError):
                             trace = TRACEBACK + redacted(result.trace or result.error)

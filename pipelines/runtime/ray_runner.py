@@ -13,6 +13,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 from pipelines.errors import LimbeckError, StageStopped
@@ -20,7 +21,7 @@ from pipelines.runtime.execute import TickOf, UnitError
 from pipelines.runtime.guard import require_current, stop_units
 from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.ray_session import RETRIES, Head, session
-from pipelines.runtime.serial import describe, run_unit
+from pipelines.runtime.serial import describe, open_worker, run_unit
 from pipelines.runtime.units import Marker, Unit
 
 Result = Marker | UnitError | LimbeckError
@@ -36,7 +37,7 @@ def run_unit_in_worker(stage: Stage[Any], job: Job[Any], unit: Unit, identity: s
     try:
         if job.token not in _open_workers:
             _open_workers.clear()
-            _open_workers[job.token] = stage.open(job)
+            _open_workers[job.token] = open_worker(stage, job)
         last = time.monotonic()
 
         def tick(done: float, total: float, note: str = "") -> None:
@@ -65,42 +66,56 @@ class UnitActor:
 
 
 class RayRunner:
-    """`workers` units at a time; as many as the cluster has CPUs (or GPUs, for model stages) when None."""
+    """`workers` units at a time; as many as the cluster has CPUs (or GPUs, for model stages) when None.
+
+    The session and its actors live until `close`: a later wave finds the models that an earlier one loaded.
+    """
 
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers
+        self._hired = ExitStack()
+        self._crew: _Crew | None = None
 
     def run(
         self, stage: Stage[Any], job: Job[Any], units: Sequence[tuple[Unit, str]], tick: TickOf
     ) -> Generator[Marker | UnitError, None, None]:
         import ray
 
-        share = job.run.threads if stage.computes else 1
         _remove_ticks(job, units)
-        with session(self._workers, share, job.run.threads):
-            crew = _Actors(stage, job) if stage.workers == "actors" else _Tasks(stage, job)
-            workers = min(crew.hire(self._workers, len(units)), len(units))
-            head = Head()
-            waiting, running = deque(units), dict[Any, Unit]()
-            try:
-                while waiting or running:
-                    while waiting and len(running) < workers:
-                        unit, identity = waiting.popleft()
-                        running[crew.submit(unit, identity)] = unit
-                    ready, _ = ray.wait(list(running), num_returns=1, timeout=POLL)
-                    for reference in ready:
-                        yield _result(reference, running.pop(reference), job)
-                        crew.release(reference)
-                    if head.lost():
-                        raise _cluster_died(job, "its head does not answer")
-                    if not ready:
-                        _relay_ticks(job, [unit.name for unit in running.values()], tick)
-            finally:
-                if running:
-                    # Not by ray.cancel, which now and then brings the driver down when a task ends just then.
-                    stop_units(job)
-                crew.dismiss()
-                _remove_ticks(job, units)
+        crew = self._crew = self._crew or self._hire(stage, job)
+        workers = min(crew.hire(self._workers, len(units)), len(units))
+        head = Head()
+        waiting, running = deque(units), dict[Any, Unit]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    unit, identity = waiting.popleft()
+                    running[crew.submit(unit, identity)] = unit
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=POLL)
+                for reference in ready:
+                    yield _result(reference, running.pop(reference), job)
+                    crew.release(reference)
+                if head.lost():
+                    raise _cluster_died(job, "its head does not answer")
+                if not ready:
+                    _relay_ticks(job, [unit.name for unit in running.values()], tick)
+        finally:
+            if running:
+                # Not by ray.cancel, which now and then brings the driver down when a task ends just then.
+                stop_units(job)
+            _remove_ticks(job, units)
+
+    def _hire(self, stage: Stage[Any], job: Job[Any]) -> _Crew:
+        """Open the session and found the crew that `close` lets go of."""
+        share = job.run.threads if stage.computes else 1
+        self._hired.enter_context(session(self._workers, share, job.run.threads))
+        crew = _Actors(stage, job) if stage.workers == "actors" else _Tasks(stage, job)
+        self._hired.callback(crew.dismiss)
+        return crew
+
+    def close(self) -> None:
+        self._crew = None
+        self._hired.close()
 
 
 def _result(reference: Any, unit: Unit, job: Job[Any]) -> Marker | UnitError:
@@ -148,7 +163,7 @@ class _Crew(Protocol):
     """Those who run units."""
 
     def hire(self, wanted: int | None, units: int) -> int:
-        """Make ready for `units` units; returns how many may be under way at once."""
+        """Make ready for a wave of `units` units; returns how many may be under way at once."""
 
     def submit(self, unit: Unit, identity: str) -> Any: ...
 
@@ -199,8 +214,9 @@ class _Actors:
         count = min(wanted or room, room, units)
         # An actor that finds no room would never start, and its unit never end: hence no more than there is room for.
         options = {"max_restarts": -1, "max_task_retries": RETRIES, "num_cpus": share, "num_gpus": int(on_gpus)}
-        self._actors = [ray.remote(**options)(UnitActor).remote() for _ in range(count)]
-        self._idle.extend(self._actors)
+        fresh = [ray.remote(**options)(UnitActor).remote() for _ in range(count - len(self._actors))]
+        self._actors += fresh
+        self._idle.extend(fresh)
         return count
 
     def submit(self, unit: Unit, identity: str) -> Any:

@@ -13,6 +13,7 @@ from pipelines.runtime.guard import require_current, unit_at_work
 from pipelines.runtime.inputs import require_pinned
 from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.machine import machine_errors
+from pipelines.runtime.memory import keep_freed_memory
 from pipelines.runtime.units import Marker, Tick, Unit, UnitOutput, no_tick
 
 
@@ -29,6 +30,13 @@ def run_unit(stage: Stage[Any], job: Job[Any], worker: Any, unit: Unit, identity
             output.abandon()
 
 
+def open_worker(stage: Stage[Any], job: Job[Any]) -> Any:
+    """What a stage keeps between units, opened in this process; one that computes also keeps its freed memory."""
+    if stage.computes:
+        keep_freed_memory()
+    return stage.open(job)
+
+
 def describe(error: BaseException) -> str:
     """One line for the console."""
     text = redacted(" ".join(str(error).split()))
@@ -40,11 +48,14 @@ class SerialRunner:
 
     def __init__(self, debug: bool = False) -> None:
         self._debug = debug
+        self._workers: list[Any] = []  # one, when it has been opened
 
     def run(
         self, stage: Stage[Any], job: Job[Any], units: Sequence[tuple[Unit, str]], tick: TickOf
     ) -> Generator[Marker | UnitError, None, None]:
-        worker = stage.open(job)
+        if not self._workers:
+            self._workers.append(open_worker(stage, job))
+        (worker,) = self._workers
         for unit, identity in units:
 
             def unit_tick(done: float, total: float, note: str = "", name: str = unit.name) -> None:
@@ -60,3 +71,6 @@ class SerialRunner:
                     raise
                 result = UnitError(unit.name, describe(error), traceback.format_exc())
             yield result
+
+    def close(self) -> None:
+        self._workers.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from pipelines.config import RunParams, Section
 from pipelines.errors import StageStopped
 from pipelines.runtime.execute import execute
 from pipelines.runtime.job import Job, Plan, Stage
+from pipelines.runtime.ray_runner import RayRunner
 from pipelines.runtime.serial import SerialRunner
 from pipelines.runtime.units import Unit, UnitOutput
 
@@ -22,9 +25,13 @@ class Params(Section):
 
 
 class Relay(Stage[Params]):
-    """Wave 0 writes each word, wave 1 joins them; planned in the wrong order on purpose."""
+    """Wave 0 writes each word, wave 1 joins them; planned in the wrong order on purpose. Units note who did them."""
 
     name, version, summary, Params = "relay", 1, "words -> a sentence", Params
+    workers = "actors"
+
+    def open(self, job: Job[Params]) -> str:
+        return uuid.uuid4().hex
 
     def plan(self, job: Job[Params]) -> Plan:
         words = list(job.params.words)
@@ -33,7 +40,8 @@ class Relay(Stage[Params]):
     def identity_params(self, job: Job[Params]) -> dict[str, Any]:
         return {}
 
-    def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[Params]) -> None:
+    def run(self, unit: Unit, worker: str, output: UnitOutput, job: Job[Params]) -> None:
+        job.logs.write_bytes(f"done_by/{unit.name}", worker.encode())
         if unit.name == "join":
             texts = [job.output.read_bytes(f"words/{word}.txt") for word in unit.payload["words"]]
             output.write("sentence.txt", b" ".join(texts))
@@ -43,6 +51,19 @@ class Relay(Stage[Params]):
             output.write(f"words/{unit.payload['word']}.txt", unit.payload["word"].upper().encode())
 
 
+class Fan(Relay):
+    """One unit in wave 0, one for each word in wave 1, each of which lasts until another worker has begun the other."""
+
+    def plan(self, job: Job[Params]) -> Plan:
+        return Plan([Unit("first", {}), *(Unit(f"then-{word}", {}, wave=1) for word in job.params.words)])
+
+    def run(self, unit: Unit, worker: str, output: UnitOutput, job: Job[Params]) -> None:
+        job.logs.write_bytes(f"done_by/{unit.name}", worker.encode())
+        deadline = time.monotonic() + 60
+        while unit.name != "first" and len(job.logs.list("done_by")) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
 def job_in(folder: Path, item: str = "", **params: Any) -> Job[Params]:
     return Job("relay", Params(**params), RunParams(), str(folder), item=item)
 
@@ -50,6 +71,28 @@ def job_in(folder: Path, item: str = "", **params: Any) -> Job[Params]:
 def test_a_later_wave_reads_what_an_earlier_one_committed(tmp_path: Path) -> None:
     assert execute(Relay(), job_in(tmp_path), SerialRunner)["ran"] == 3
     assert (tmp_path / "relay/sentence.txt").read_bytes() == b"B A"
+
+
+def workers_of(folder: Path) -> dict[str, str]:
+    """Which worker did each unit."""
+    return {path.name: path.read_text() for path in (folder / ".limbeck/done_by").iterdir()}
+
+
+def test_a_worker_keeps_what_it_opened_from_wave_to_wave(tmp_path: Path) -> None:
+    execute(Relay(), job_in(tmp_path), SerialRunner)
+    assert len(set(workers_of(tmp_path).values())) == 1
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_workers_on_ray_stay_from_wave_to_wave_and_more_come_when_a_wave_has_room_for_them(tmp_path: Path) -> None:
+    execute(Relay(), job_in(tmp_path), lambda: RayRunner(1))
+    assert len(set(workers_of(tmp_path).values())) == 1
+    folder = tmp_path / "wide"
+    execute(Fan(), job_in(folder), lambda: RayRunner(2))
+    by = workers_of(folder)
+    assert by["first"] in {by["then-b"], by["then-a"]}
+    assert by["then-b"] != by["then-a"]
 
 
 def test_a_wave_does_not_begin_when_a_unit_before_it_failed(tmp_path: Path) -> None:
