@@ -8,8 +8,9 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from pipelines.errors import UserError
 
@@ -25,9 +26,7 @@ HEAD_PATIENCE = 30.0
 @contextmanager
 def session(workers: int | None, cpus_per_worker: int, threads: int) -> Iterator[None]:
     """Ray for the time of the block. A local one has room for `workers` (None: as many as there are cores)."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray's default is to run a unit for ever that is killed for lack of memory.
-    os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))
+    _settle_environment()
     import ray
 
     if ray.is_initialized():
@@ -39,19 +38,34 @@ def session(workers: int | None, cpus_per_worker: int, threads: int) -> Iterator
             _require_reachable(address)
             ray.init(runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            ray.init(
-                address="local",
-                num_cpus=workers and workers * cpus_per_worker,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=OBJECT_STORE_BYTES,
-                runtime_env=environment,
-            )
+            start_local(workers and workers * cpus_per_worker, environment)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def start_local(cpus: int | None, environment: Mapping[str, Any]) -> None:
+    """Start a Ray on this machine that ends with this process, with `cpus` to give (None: as many as there are cores)."""
+    _settle_environment()
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=OBJECT_STORE_BYTES,
+        runtime_env=dict(environment),
+    )
+
+
+def _settle_environment() -> None:
+    """What Ray takes from the environment when it is imported or started; what the user has set stays."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's default is to run a unit for ever that is killed for lack of memory.
+    os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))
 
 
 class Head:
