@@ -9,18 +9,16 @@ name; ResNets get a 3x3 stride-1 stem without max pool up to 64 px (SRe2L).
 from __future__ import annotations
 
 import difflib
-import re
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from distill.errors import DistillError
+from distill.names import EXAMPLES, CifarResNetName, ConvNetName, read_name
 
 #: Up to this side ResNets keep full resolution in the stem.
 SMALL_IMAGE = 64
-_CONVNET = re.compile(r"convnet([1-6])_w(\d{1,4})(_in)?")
-_CIFAR_RESNET = re.compile(r"resnet(20|32|44|56|110)(?:_w(\d{1,3}))?")
 
 
 def build(name: str, classes: int, image_size: int, seed: int = 0, in_channels: int = 3) -> nn.Module:
@@ -29,10 +27,11 @@ def build(name: str, classes: int, image_size: int, seed: int = 0, in_channels: 
         raise DistillError(f"a network needs at least one class and 4 px, got {classes} classes at {image_size} px")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % (1 << 63))
-        if match := _CONVNET.fullmatch(name):
-            return ConvNet(int(match[1]), int(match[2]), classes, image_size, in_channels, bool(match[3]))
-        if match := _CIFAR_RESNET.fullmatch(name):
-            return CifarResNet(int(match[1]), int(match[2] or 16), classes, in_channels)
+        match read_name(name):
+            case ConvNetName(depth, width, instance_norm):
+                return ConvNet(depth, width, classes, image_size, in_channels, instance_norm)
+            case CifarResNetName(depth, width):
+                return CifarResNet(depth, width, classes, in_channels)
         return _timm(name, classes, image_size, in_channels)
 
 
@@ -40,7 +39,7 @@ def _timm(name: str, classes: int, image_size: int, in_channels: int) -> nn.Modu
     import timm
 
     if not timm.is_model(name):
-        known = ["convnet3_w128", "resnet20", "resnet56", *timm.list_models()]
+        known = [*EXAMPLES, *timm.list_models()]
         close = ", ".join(difflib.get_close_matches(name, known, n=3)) or "convnet3_w128, resnet20, resnet18"
         raise DistillError(f"no network {name!r}; near it: {close}")
     model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=in_channels, pretrained=False)

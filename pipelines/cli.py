@@ -234,6 +234,45 @@ def show(
 
 
 @app.command()
+def validate(params: Params = DEFAULT_PARAMS, overrides: Overrides = None) -> None:
+    """Check a parameter file: every section, value and name; exit code 2 with all mistakes at once.
+
+    Example: limbeck validate --params recipes/cifar10_jpeg.yaml
+    """
+    from pipelines.commands.validate import check_file
+
+    _remember(params, overrides, "data")
+    for line in check_file(params, overrides or []):
+        _say(line)
+
+
+@app.command()
+def explain(
+    path: Annotated[str, typer.Argument(help="SECTION, or SECTION.KEY and so on; without one the sections.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say what parameters are: kind, limits, default and meaning.
+
+    Example: limbeck explain cda.recover
+    """
+    from pipelines.commands.explain import explain_view
+
+    _show([explain_view(path)], as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of params.yaml, with which editors complete and check it.
+
+    Example: limbeck schema > params.schema.json; then a first line in params.yaml:
+    # yaml-language-server: $schema=params.schema.json
+    """
+    from pipelines.commands.schema import params_schema
+
+    print(json_text(params_schema()))
+
+
+@app.command()
 def dvc(
     check: Annotated[
         bool, typer.Option("--check", help="Only say whether it is up to date; exit code 3 if not.")

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipelines.commands.jobs import jobs_of, section_models
-from pipelines.config import load_sections, read_params
+from pipelines.commands.jobs import checked_sections, jobs_of
+from pipelines.config import read_params
 from pipelines.runtime.job import Job
 from pipelines.stages import STAGES, get_stage
 
@@ -33,7 +33,7 @@ class Chosen:
 def choose(names: Sequence[str], params: Path | str, overrides: Sequence[str] = (), data: str = "data") -> Chosen:
     """The jobs of STAGE, STAGE@ITEM and `all`, each once; `UserError` for an unknown name, before anything runs."""
     raw = read_params(params, overrides)
-    sections = load_sections(raw, section_models(), str(params))
+    sections = checked_sections(raw, params)
     asked = asked_for(raw, sections, data) if ALL in names else ()
     by_name = {job.name: job for name in [*names, *asked] if name != ALL for job in jobs_of(name, sections, data)}
     jobs = {}

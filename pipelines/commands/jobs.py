@@ -40,7 +40,24 @@ def make_jobs(name: str, params: Path | str, overrides: Sequence[str] = (), data
 
 def read_sections(params: Path | str, overrides: Sequence[str] = ()) -> dict[str, BaseModel]:
     """Every section of a parameter file with overrides applied, validated."""
-    return load_sections(read_params(params, overrides), section_models(), str(params))
+    return checked_sections(read_params(params, overrides), params)
+
+
+def checked_sections(raw: Mapping[str, Any], origin: Path | str) -> dict[str, BaseModel]:
+    """Every section of a parameter mapping, validated, and every stage that one names as its input a stage."""
+    sections = load_sections(raw, section_models(), str(origin))
+    for stage in STAGES:
+        for job in jobs_of(stage, sections, "data"):
+            for name in get_stage(stage).inputs(job):
+                _require_stage(name, f"{origin}: {stage} reads {name!r}, ")
+    return sections
+
+
+def _require_stage(name: str, before: str) -> None:
+    try:
+        get_stage(name.partition("@")[0])
+    except UserError as error:
+        raise UserError(f"{before}{error}") from None
 
 
 def jobs_of(name: str, sections: Mapping[str, BaseModel], data: str) -> list[Job[Any]]:

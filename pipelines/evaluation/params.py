@@ -12,6 +12,7 @@ from distill.config import TrainConfig
 from pipelines.config import Section
 from pipelines.evaluation.students import StudentParams
 from pipelines.fields import SOFT_ONLY, Names, refuse_ignored
+from pipelines.networks import NetworkName
 from synth.datadream.config import FitConfig
 
 Arm = Literal["distilled_soft", "random_soft", "distilled_hard", "random_hard", "real_hard"]
@@ -91,7 +92,9 @@ _NOT_OF_SOFT = {
 class EvaluateParams(Section):
     """Parameters of `evaluate`. With `arms: []` and a `datadream` section nothing is read of distillation."""
 
-    network: str = Field("convnet3_w128", description="the student; a name of distill.networks")
+    network: NetworkName = Field(
+        "convnet3_w128", description="the student; convnet{D}_w{W}, resnet20, resnet56 or any timm name"
+    )
     ipc: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, description="subsets to compare; all that relabel labelled if not given"
     )

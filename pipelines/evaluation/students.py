@@ -13,6 +13,7 @@ from pipelines.config import Section
 from pipelines.errors import UserError
 from pipelines.fields import Channels, Spreads
 from pipelines.loaders.arrays import ImageArrays
+from pipelines.networks import NetworkName
 from synth.datadream.config import FitConfig
 
 Config = TypeVar("Config", FitConfig, TrainConfig)
@@ -27,7 +28,7 @@ class StudentParams(Section):
     Hard labels, last epoch. Where there are real and synthetic images the real ones are repeated so that both weigh alike.
     """
 
-    network: str = Field("resnet20", description="a name of distill.networks")
+    network: NetworkName = Field("resnet20", description="convnet{D}_w{W}, resnet20, resnet56 or any timm name")
     training: TrainConfig = TrainConfig(epochs=60, learning_rate=0.05, batch_size=64)
     mean: Channels = Field((0.5, 0.5, 0.5), description="per channel, of images in [0, 1]")
     std: Spreads = Field((0.25, 0.25, 0.25), description="per channel, of images in [0, 1]")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pipelines.commands.asked import choose
@@ -41,7 +43,37 @@ def test_items_are_each_taken_once_in_the_order_of_the_parameters() -> None:
     assert chosen.skipped == ()
 
 
-@pytest.mark.usefixtures("limbeck")
+def test_all_is_what_has_a_section_what_that_needs_and_the_report(limbeck: Limbeck) -> None:
+    said = limbeck("run", "all", "--set", "split.validation=0.3")
+    assert said.code == 0, said.err
+    ended = [line.partition(":")[0] for line in said.out.splitlines() if "units ran" in line]
+    assert ended == ["ingest", "split", "report"]
+    skipped = [line for line in said.out.splitlines() if "skipped" in line]
+    assert [line.partition(":")[0] for line in skipped] == [
+        "augment",
+        "squeeze",
+        "generator",
+        "datadream",
+        "cda",
+        "relabel",
+        "evaluate",
+    ]
+    assert "params.yaml does not ask for it; give it a section 'cda:', or: limbeck run cda --set" in said.out
+
+
+@pytest.mark.parametrize(
+    ("sections", "asked"),
+    [
+        ({"cda": None}, ["ingest", "split", "squeeze", "cda", "report"]),
+        ({"evaluate": {"arms": [], "datadream": {}}}, ["ingest", "split", "squeeze", "generator", "datadream", "evaluate", "report"]),
+        ({"augment": {"source": "ingest", "sets": {}}}, ["ingest", "augment", "report"]),
+    ],
+)  # fmt: skip
+def test_what_a_section_needs_is_asked_for_with_it(sections: dict[str, Any], asked: list[str]) -> None:
+    write_params({"ingest": PARAMS["ingest"], **sections})
+    assert list(choose(["all"], "params.yaml").jobs) == asked
+
+
 def test_the_commands_that_are_named_keep_the_options_of_the_one_that_was_given(limbeck: Limbeck) -> None:
     write_params(PARAMS, "my job.yaml")
     said = limbeck("run", "split", "--params", "my job.yaml", "--data", "out", "--set", "split.test=0.3")

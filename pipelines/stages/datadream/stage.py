@@ -37,6 +37,7 @@ class Datadream(Stage[DatadreamParams]):
     upstream = ("split", "generator")
     workers = "actors"
     computes = True
+    counted = KEPT
 
     def items(self, params: DatadreamParams) -> tuple[str, ...]:
         return params.variants

@@ -47,6 +47,11 @@ class Evaluate(Stage[EvaluateParams]):
     workers = "actors"
     computes = True
 
+    def needs(self, job: Job[EvaluateParams]) -> tuple[str, ...]:
+        distilled = ("squeeze", "cda", "relabel") if job.params.distillation else ()
+        dreams = ("generator", "datadream") if job.params.datadream is not None else ()
+        return ("split", *distilled, *dreams)
+
     def plan(self, job: Job[EvaluateParams]) -> Plan:
         params = job.params
         units = distilled.units(job) if params.distillation else []

@@ -33,6 +33,9 @@ class Report(Stage[ReportParams]):
     Params = ReportParams
     upstream = READS
 
+    def needs(self, job: Job[ReportParams]) -> tuple[str, ...]:
+        return ()  # what has not run is said on the page
+
     def plan(self, job: Job[ReportParams]) -> Plan:
         from pipelines.report.page import template_digest
 

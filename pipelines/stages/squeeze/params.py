@@ -9,12 +9,13 @@ from pydantic import Field, model_validator
 from distill.config import TrainConfig
 from pipelines.config import Section
 from pipelines.fields import SOFT_ONLY, Channels, Spreads, refuse_ignored
+from pipelines.networks import NetworkName
 
 
 class SqueezeParams(Section):
     """Parameters of `squeeze`."""
 
-    network: str = Field("convnet3_w128", description="convnet{D}_w{W}, resnet20, resnet56 or any timm name")
+    network: NetworkName = Field("convnet3_w128", description="convnet{D}_w{W}, resnet20, resnet56 or any timm name")
     training: TrainConfig = TrainConfig()
     weights: str | None = Field(None, description="local .safetensors or .pt/.th state dict to start from")
     mean: Channels = Field((0.5, 0.5, 0.5), description="per channel, of images in [0, 1]")

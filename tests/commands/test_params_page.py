@@ -1,0 +1,25 @@
+"""docs/params.md is made from the models: `python -m tests.commands.test_params_page` writes it, this test keeps it true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.commands.explain import groups, page
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "params.md"
+
+
+def test_the_page_says_what_the_models_do() -> None:
+    assert PAGE.read_text() == page(), "run `python -m tests.commands.test_params_page`"
+
+
+def test_every_key_of_every_section_is_on_it() -> None:
+    text = PAGE.read_text()
+    for group in (inner for section in groups().values() for inner in section.walk()):
+        if "composed.base." not in group.path:
+            assert f"## {group.path}\n" in text
+        assert all(f"| `{one.name}` |" in text for one in group.parameters), group.path
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
