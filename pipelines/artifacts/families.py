@@ -75,12 +75,11 @@ def family_files(storage: Storage) -> dict[str, bytes]:
 
 def described(data: bytes, where: str) -> Family:
     """The family of a family.json's bytes; `UserError` naming `where` when it is none."""
-    from synth.errors import SynthError
     from synth.family.config import Family
 
     try:
         return Family.from_json(json.loads(data))
-    except (SynthError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"{where}/{FAMILY_FILE}: {error}") from None
 
 

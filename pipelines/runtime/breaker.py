@@ -20,6 +20,7 @@ class Breaker:
         self.tally = known or Tally()
         self._consecutive = 0
         self.unit_errors: dict[str, str] = {}
+        self._all_come_again = True
 
     def finished(self, marker: Marker) -> None:
         """Count a unit's outcomes; judge when enough samples were seen."""
@@ -59,9 +60,13 @@ class Breaker:
             f"run the stage again: finished units are kept"
         )
 
-    def unit_error(self, unit: str, error: str) -> None:
-        """A unit raised: a bug or a broken machine. A few in a row end the run."""
+    def unit_error(self, unit: str, error: str, comes_again: bool = False) -> None:
+        """Note that a unit raised, by a bug or a broken machine; a few in a row end the run with `StageStopped`.
+
+        `comes_again`: the error follows from the code and its input, so running the stage again would meet it once more.
+        """
         self.unit_errors[unit] = error
+        self._all_come_again &= comes_again
         self._consecutive += 1
         if self._consecutive >= self._params.max_unit_errors:
             self._raise_if_any()
@@ -70,7 +75,10 @@ class Breaker:
         if not self.unit_errors:
             return
         unit, error = next(iter(self.unit_errors.items()))
+        cure = "run the stage again to retry"
+        if self._all_come_again:
+            cure = "the same units would fail in the same way again: this is a fault of Limbeck or of a package it uses, please report it"
         raise StageStopped(
-            f"{self._stage}: {len(self.unit_errors)} unit(s) raised, first {unit}: {error}. Finished units are kept; run "
-            f"the stage again to retry. Tracebacks are in .limbeck/errors/{self._stage} in the data folder"
+            f"{self._stage}: {len(self.unit_errors)} unit(s) raised, first {unit}: {error}. Finished units are kept; {cure}. "
+            f"Tracebacks are in .limbeck/errors/{self._stage} in the data folder"
         )

@@ -21,6 +21,7 @@ from pipelines.runtime.inputs import inputs_file, inputs_of, record_inputs, requ
 from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.ledger import Ledger
 from pipelines.runtime.machine import machine_errors
+from pipelines.runtime.method_errors import method_errors
 from pipelines.runtime.ownership import require_ours
 from pipelines.runtime.places import require_place
 from pipelines.runtime.progress import ProgressView
@@ -36,11 +37,12 @@ TickOf = Callable[[str, float, float, str], None]
 
 @dataclass(frozen=True, slots=True)
 class UnitError:
-    """A unit that raised; `error` is one line, `trace` the whole."""
+    """A unit that raised; `error` is one line, `trace` the whole. `comes_again`: the same run would meet it once more."""
 
     unit: str
     error: str
     trace: str = ""
+    comes_again: bool = False
 
 
 class Runner(Protocol):
@@ -64,7 +66,8 @@ def prepare(stage: Stage[Any], job: Job[Any], verify: bool = False) -> Prepared:
     """
     require_place(stage, job)
     require_ours(job.name, job.output, job.output.list())
-    plan = stage.plan(job)
+    with method_errors(job.name):
+        plan = stage.plan(job)
     params = stage.identity_params(job)
     identities = {unit.name: unit.identity(stage.name, stage.version, params) for unit in plan.units}
     assert len(identities) == len(plan.units), f"{stage.name} planned two units of one name"
@@ -106,7 +109,8 @@ def execute(
             record_inputs(job)
             return {**form, "ran": 0}
         if prepared.pending:
-            stage.check(job)
+            with method_errors(job.name):
+                stage.check(job)
         names = folder.begin(stage, job, prepared)
         breaker = Breaker(job.name, job.run.breaker, _tally(stage, prepared, prepared.done.values()))
         try:
@@ -164,7 +168,7 @@ def _run_pending(
                         if isinstance(result, UnitError):
                             trace = TRACEBACK + redacted(result.trace or result.error)
                             job.logs.write_bytes(f"{errors}/{result.unit}.txt", trace.encode(errors="backslashreplace"))
-                            breaker.unit_error(result.unit, result.error)
+                            breaker.unit_error(result.unit, result.error, result.comes_again)
                             continue
                         markers[result.name] = result
                         view.finished(result)

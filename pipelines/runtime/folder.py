@@ -18,6 +18,7 @@ from pipelines.errors import StageStopped
 from pipelines.redaction import redacted_values
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import CONFIG_FILE, PLAN_FOLDER, STAGE_FILE, content_of, sha256_of
+from pipelines.runtime.method_errors import method_errors
 from pipelines.runtime.ownership import (
     NAMES_FILE,
     UNITS_FILE,
@@ -142,7 +143,8 @@ def finish(
     _clear(job, names, planned, markers)
     job = replace(job, opened=lambda url: NamedStorage(url, names))
     try:
-        facts = stage.finish(job, prepared.plan, markers)
+        with method_errors(job.name):
+            facts = stage.finish(job, prepared.plan, markers)
         still_true()
         present = _require_whole(job, markers)
         if foreign := [path for path in present if path not in names and not is_litter(path)]:

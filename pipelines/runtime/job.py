@@ -119,6 +119,10 @@ class Stage(ABC, Generic[ParamsT]):
     def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[ParamsT]) -> None:
         """Do one unit; write through `output` only."""
 
+    def subject(self, unit: Unit, job: Job[ParamsT]) -> str:
+        """What an error of a method in this unit is about: the parameters that decide the unit, as a user writes them."""
+        return job.name
+
     def finish(self, job: Job[ParamsT], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         """Write whole-set files (index, metrics); returns the facts for stage.json.
 

@@ -6,9 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from distill.errors import DivergedError
-from pipelines.errors import StageStopped, UserError
-from synth.errors import SynthError
+from pipelines.errors import StageStopped
 
 #: A full or read-only disk, missing rights, a dying disk, no more file handles.
 MACHINE_ERRORS = frozenset(
@@ -39,15 +37,3 @@ def machine_errors(stage: str, doing: str, place: str) -> Iterator[None]:
             f"{stage} stopped in {doing}: {error.strerror or error} ({where}). Nothing that was finished is lost: "
             f"mend it, then limbeck run {stage} goes on where it stopped"
         ) from error
-
-
-@contextmanager
-def blamed(what: str) -> Iterator[None]:
-    """Makes an error of `synth`, or a training that diverged, the user's, who is told what it is about.
-
-    A divergence would come again: nobody is told to run the stage once more as it is.
-    """
-    try:
-        yield
-    except (SynthError, DivergedError) as error:
-        raise UserError(f"{what}: {error}") from None

@@ -21,7 +21,7 @@ from pipelines.runtime.execute import TickOf, UnitError
 from pipelines.runtime.guard import require_current, stop_units
 from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.ray_session import RETRIES, Head, session
-from pipelines.runtime.serial import describe, open_worker, run_unit
+from pipelines.runtime.serial import comes_again, describe, open_worker, run_unit
 from pipelines.runtime.units import Marker, Unit
 
 Result = Marker | UnitError | LimbeckError
@@ -51,7 +51,7 @@ def run_unit_in_worker(stage: Stage[Any], job: Job[Any], unit: Unit, identity: s
     except LimbeckError as error:
         return error
     except Exception as error:
-        return UnitError(unit.name, describe(error), traceback.format_exc())
+        return UnitError(unit.name, describe(error), traceback.format_exc(), comes_again(error))
 
 
 def _tick_path(job: Job[Any], unit: str) -> str:

@@ -14,12 +14,17 @@ from pipelines.runtime.inputs import require_pinned
 from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.machine import machine_errors
 from pipelines.runtime.memory import keep_freed_memory
+from pipelines.runtime.method_errors import method_errors
 from pipelines.runtime.units import Marker, Tick, Unit, UnitOutput, no_tick
+
+#: A disk, a network, memory and a GPU may do better next time; what raises these does the same again.
+FAULTS_OF_CODE = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
 
 
 def run_unit(stage: Stage[Any], job: Job[Any], worker: Any, unit: Unit, identity: str, tick: Tick = no_tick) -> Marker:
     """Do and commit one unit; what it built is removed if it raises. Every runner ends here."""
-    with machine_errors(job.name, unit.name, job.output.url), unit_at_work(job):
+    about = f"{stage.subject(unit, job)} ({unit.name})"
+    with machine_errors(job.name, unit.name, job.output.url), method_errors(about), unit_at_work(job):
         output = UnitOutput(job.output, unit, identity, tick)
         try:
             stage.run(unit, worker, output, job)
@@ -31,16 +36,25 @@ def run_unit(stage: Stage[Any], job: Job[Any], worker: Any, unit: Unit, identity
 
 
 def open_worker(stage: Stage[Any], job: Job[Any]) -> Any:
-    """What a stage keeps between units, opened in this process; one that computes also keeps its freed memory."""
+    """What a stage keeps between units, opened in this process; one that computes also keeps its freed memory.
+
+    An error of a method becomes the user's here too.
+    """
     if stage.computes:
         keep_freed_memory()
-    return stage.open(job)
+    with method_errors(job.name):
+        return stage.open(job)
 
 
 def describe(error: BaseException) -> str:
     """One line for the console."""
     text = redacted(" ".join(str(error).split()))
     return text if isinstance(error, LimbeckError) else f"{type(error).__name__}: {text}"[:500]
+
+
+def comes_again(error: BaseException) -> bool:
+    """Say whether an error of Python's follows from the code and its input alone, so that another run of the unit meets it too."""
+    return isinstance(error, FAULTS_OF_CODE)
 
 
 class SerialRunner:
@@ -69,7 +83,7 @@ class SerialRunner:
             except Exception as error:
                 if self._debug:
                     raise
-                result = UnitError(unit.name, describe(error), traceback.format_exc())
+                result = UnitError(unit.name, describe(error), traceback.format_exc(), comes_again(error))
             yield result
 
     def close(self) -> None:

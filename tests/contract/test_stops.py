@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from augment.errors import MethodError
 from pipelines.commands.runs import retry_stage
 from pipelines.errors import StageStopped, UserError
 from pipelines.runtime import guard
+from pipelines.runtime.execute import Runner
 from pipelines.runtime.ray_runner import RayRunner
 from pipelines.runtime.serial import SerialRunner
 from pipelines.storage import Storage
@@ -72,6 +74,39 @@ def test_transient_failures_have_their_own_limit_and_their_own_advice(workplace:
     with pytest.raises(StageStopped, match=r"50% of 210 samples failed for a time \(limit 20%\)") as stop:
         workplace.run()
     assert "limbeck run toy tries those again" in str(stop.value)
+
+
+@pytest.mark.parametrize("runner", [lambda: SerialRunner(), lambda: RayRunner(2)], ids=["serial", "ray"])
+def test_an_error_of_a_method_is_the_users_with_its_parameters_and_its_unit(
+    workplace: Workplace, runner: Callable[[], Runner]
+) -> None:
+    workplace.edit(2, "keep", "refuse")
+    with pytest.raises(UserError, match=r"^toy\.title \(toy-000002\): no method for [^\n]+$") as raised:
+        workplace.run(runner)
+    assert "run the stage again" not in str(raised.value)
+
+
+@pytest.mark.parametrize("hook", ["plan", "check", "open", "finish"])
+def test_an_error_of_a_method_outside_of_the_units_is_the_users_too(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, hook: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise MethodError("no such network")
+
+    monkeypatch.setattr(toy.Toy, hook, refuse)
+    with pytest.raises(UserError, match=r"^toy: no such network$"):
+        workplace.run()
+
+
+@pytest.mark.parametrize(
+    ("word", "advice"), [("raise", "run the stage again to retry"), ("slip", "would fail in the same way")]
+)
+def test_a_unit_is_to_be_run_again_only_where_that_may_help(workplace: Workplace, word: str, advice: str) -> None:
+    workplace.edit(2, "keep", word)
+    with pytest.raises(StageStopped, match=r"1 unit\(s\) raised, first toy-000002") as stop:
+        workplace.run()
+    assert advice in str(stop.value)
+    assert ("run the stage again" in str(stop.value)) == (word == "raise")
 
 
 def test_units_that_raise_in_a_row_stop_the_run(workplace: Workplace) -> None:

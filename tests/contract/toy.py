@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from augment.errors import MethodError
 from pipelines.config import Section
 from pipelines.outcomes import dropped, failed
 from pipelines.runtime.job import Job, Plan, Stage
@@ -85,6 +86,10 @@ class Toy(Stage[ToyParams]):
                     shard.reject(dropped("unwanted", name), row)
                 elif word == "raise":
                     raise RuntimeError(f"no such sample: {name}")
+                elif word == "slip":
+                    raise KeyError(name)
+                elif word == "refuse":
+                    raise MethodError(f"no method for {name}")
                 elif word == "die":
                     os.kill(os.getpid(), signal.SIGKILL)
                 else:
@@ -92,6 +97,9 @@ class Toy(Stage[ToyParams]):
                 output.tick(place, len(lines), "")
         output.write(f"notes/{unit.name}.txt", f"{job.params.title}: {len(lines)} lines\n".encode())
         output.summary = {"lines": len(lines)}
+
+    def subject(self, unit: Unit, job: Job[ToyParams]) -> str:
+        return "toy.title"
 
     def finish(self, job: Job[ToyParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         job.output.write_bytes("summary.json", pretty_json([marker.summary for marker in markers]))

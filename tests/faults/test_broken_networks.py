@@ -63,8 +63,14 @@ def refused(folder: Path, stage: str, sentence: str, *changes: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        (["squeeze.training.learning_rate=1.0e+20"], "teacher convnet2_w8: .*diverged.*lower learning_rate"),
-        (["squeeze.training.learning_rate=1.0e+20", "squeeze.training.ema=0.99"], "teacher convnet2_w8: .*diverged"),
+        (
+            ["squeeze.training.learning_rate=1.0e+20"],
+            r"training of convnet2_w8 \(teacher\): .*diverged.*lower learning_rate",
+        ),
+        (
+            ["squeeze.training.learning_rate=1.0e+20", "squeeze.training.ema=0.99"],
+            r"training of convnet2_w8 \(teacher\): .*diverged",
+        ),
         (["squeeze.training.learning_rate=.nan"], "squeeze.training.*learning_rate.*finite number"),
         (["squeeze.training.weight_decay=.inf"], "squeeze.training.*weight_decay.*finite number"),
         (["squeeze.std=[0.2, 0, 0.2]"], "squeeze.std.1: input should be greater than"),
@@ -247,7 +253,7 @@ def test_a_step_that_leaves_only_black_and_white_is_refused(distilled: Path, tmp
     """Clamped pixels are finite whatever happens to them, so no number shows it."""
     folder = copied(distilled, tmp_path)
     shutil.rmtree(folder / "data/cda")
-    refused(folder, "cda", "cda.recover of cda-000000: a step of learning_rate 4 .*black to white",
+    refused(folder, "cda", r"cda.recover \(cda-000000\): a step of learning_rate 4 .*black to white",
             "cda.recover.learning_rate=4.0", f"cda.recover.mode={mode}")  # fmt: skip
 
 

@@ -30,6 +30,11 @@ __all__ = ["DreamClassifiers", "check", "comparisons", "metrics", "owns", "store
 PREFIX = "datadream-"
 
 
+def subject(unit: Unit, job: Job[EvaluateParams]) -> str:
+    """What an error in this unit is about: the parameters that train its classifier."""
+    return f"evaluate.datadream.{'classifier' if unit.payload['classifier'] == 'clip' else 'student.training'}"
+
+
 def owns(unit_name: str) -> bool:
     """Whether a unit of `evaluate` is of this part."""
     return unit_name.startswith(PREFIX)

@@ -25,7 +25,7 @@ from pipelines.loaders.arrays import ImageArrays, load_arrays
 from pipelines.runtime.checkpoints import Checkpoint, train_resumably
 from pipelines.runtime.device import require_synth, torch_device
 from pipelines.runtime.job import Job
-from pipelines.runtime.machine import blamed
+from pipelines.runtime.method_errors import method_errors
 from pipelines.runtime.units import Unit, UnitOutput
 from pipelines.seeds import seed_for
 from synth.datadream.config import FitConfig
@@ -45,8 +45,7 @@ def require_texts(job: Job[Any], classes: Sequence[str], prompts: Sequence[str])
     from pipelines.artifacts.scoring import clip_reader
     from synth.datadream.texts import require_distinct
 
-    with blamed("evaluate.datadream"):
-        require_distinct(classes, prompts, [clip_reader(job)], "evaluate.datadream.names")
+    require_distinct(classes, prompts, [clip_reader(job)], "evaluate.datadream.names")
 
 
 def require_size(policy: Any, size: tuple[int, int]) -> None:
@@ -55,7 +54,7 @@ def require_size(policy: Any, size: tuple[int, int]) -> None:
 
     from synth.datadream.fit import policy_views
 
-    with blamed("evaluate.datadream.views"):
+    with method_errors("evaluate.datadream.views"):
         policy_views(policy, size, 0)(torch.zeros(1, 3, *size), ["blank"], 0)
 
 
@@ -115,9 +114,7 @@ class DreamClassifiers:
             None if real is None else load_arrays(self.choice.train.dataset, real.keys, fit=fit),
             None if synthetic is None else load_arrays(self.choice.kept(variant).dataset, synthetic.keys, fit=fit),
         )
-        section = "classifier" if kind == "clip" else "student.training"
-        with blamed(f"evaluate.datadream.{section} ({unit.name})"):
-            measured = (self._clip if kind == "clip" else self._student)(told, *sets, output)
+        measured = (self._clip if kind == "clip" else self._student)(told, *sets, output)
         about = ("arm", "variant", "shots", "seed", "few_shot_seed", "classifier")
         output.summary = {name: told[name] for name in about} | measured
         for name, chosen in (("real", real), ("synthetic", synthetic)):

@@ -35,7 +35,6 @@ from pipelines.runtime.checkpoints import train_resumably
 from pipelines.runtime.committed import Committed
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job
-from pipelines.runtime.machine import blamed
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.seeds import seed_for
 from pipelines.storage import Storage, csv_bytes
@@ -104,8 +103,7 @@ class DistilledStudents:
 
         job, teacher, test, device = self._job, self.teacher, self.test, self.device
         if unit.payload["arm"] == "teacher":
-            with blamed("the teacher of squeeze"):
-                top1, loss = evaluate(teacher.model, *test.tensors(device), mean=teacher.mean, std=teacher.std)
+            top1, loss = evaluate(teacher.model, *test.tensors(device), mean=teacher.mean, std=teacher.std)
             output.summary = {"arm": "teacher", "test_top1": top1, "test_loss": loss}
             return
         arm, ipc, seed = unit.payload["arm"], unit.payload["ipc"], unit.payload["seed"]
@@ -113,8 +111,7 @@ class DistilledStudents:
         number = unit.payload["set"]
         data = _images(job, arm, ipc, seed, number)
         config = _config(arm, job.params, _relabel_params(job))
-        with blamed(f"the soft labels of {unit.name}"):
-            soft, label_bytes = _labels(job, arm, labels_of(ipc, number), ipc, data, teacher, output.scratch())
+        soft, label_bytes = _labels(job, arm, labels_of(ipc, number), ipc, data, teacher, output.scratch())
         init = seed_for(job.run.seed, "evaluate", f"seed {seed}", "init")
         model = build_network(job.params.network, classes, teacher.image_size, init, "evaluate.network").to(device)
         views = view_seed(job, ipc) if soft else seed_for(job.run.seed, "evaluate", f"seed {seed}", "views")
@@ -129,8 +126,7 @@ class DistilledStudents:
             soft_labels=soft,
             view_epochs=_relabel_params(job).epochs if soft else None,
         )
-        with blamed(f"evaluate.{_section(arm)} of the student {job.params.network} ({unit.name})"):
-            rows = train_resumably(trainer, output)
+        rows = train_resumably(trainer, output)
         accuracies = [float(row["val_top1"]) for row in rows if "val_top1" in row]
         output.write(f"curves/{unit.name}.csv", csv_bytes(_curve(rows, arm, ipc, seed), CURVE_COLUMNS))
         source = open_part(job, "cda") if arm.startswith("distilled") else open_part(job, "split", "train")
@@ -145,6 +141,13 @@ class DistilledStudents:
             "image_bytes": stored_image_bytes(source, data.keys),
             "label_bytes": label_bytes or len(data) * (1 if classes <= 256 else 2),
         }
+
+
+def subject(unit: Unit, job: Job[EvaluateParams]) -> str:
+    """What an error in this unit is about: the teacher, or the parameters that train its student."""
+    if unit.payload["arm"] == "teacher":
+        return "the teacher of squeeze"
+    return f"evaluate.{_section(unit.payload['arm'])} of the student {job.params.network}"
 
 
 def comparisons(job: Job[EvaluateParams], markers: Sequence[Marker]) -> list[Comparison]:

@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from augment.errors import PolicyError
 from pipelines.artifacts.datasets import METRICS_FILE, open_part
 from pipelines.errors import UserError
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import PLAN_FOLDER
+from pipelines.runtime.method_errors import method_errors
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.shards.account import Met
@@ -90,10 +90,9 @@ class Augment(Stage[AugmentParams]):
         from augment.augmenter import Augmenter
 
         for name, views in job.params.sets.items():
-            try:  # an operation of Kornia's is known to exist only once Kornia is loaded
+            # An operation of Kornia's is known to exist only once Kornia is loaded.
+            with method_errors(f"augment.sets.{name}.policy"):
                 Augmenter(views.policy, backend=views.backend)
-            except PolicyError as error:
-                raise UserError(f"augment.sets.{name}.policy: {error}") from error
 
     def run(self, unit: Unit, worker: dict[str, ViewMaker], output: UnitOutput, job: Job[AugmentParams]) -> None:
         with job.output.open(f"{PLAN_FOLDER}/rows.parquet") as handle:

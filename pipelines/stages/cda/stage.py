@@ -21,7 +21,6 @@ from pipelines.loaders.arrays import load_arrays
 from pipelines.runtime.committed import Committed
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job, Plan, Stage
-from pipelines.runtime.machine import blamed
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.shards.keys import slot_key
@@ -115,20 +114,17 @@ class Cda(Stage[CdaParams]):
             real = load_arrays(open_part(job, "split", "train"), [key for row in parents for key in row])
             init = torch.from_numpy(real.images).to(device)
             init = init.reshape(len(slots), len(classes), *init.shape[1:])
-        with blamed(f"cda.recover of {unit.name}"):
-            result = recover(
-                teacher.model,
-                torch.tensor(classes, device=device),
-                job.params.recover,
-                seeds=[
-                    job.seed(f"{of_set}slot {slot} classes {classes[0]}-{classes[-1]}", "recover") for slot in slots
-                ],
-                mean=teacher.mean,
-                std=teacher.std,
-                image_size=teacher.image_size,
-                init=init,
-                on_progress=watch,
-            )
+        result = recover(
+            teacher.model,
+            torch.tensor(classes, device=device),
+            job.params.recover,
+            seeds=[job.seed(f"{of_set}slot {slot} classes {classes[0]}-{classes[-1]}", "recover") for slot in slots],
+            mean=teacher.mean,
+            std=teacher.std,
+            image_size=teacher.image_size,
+            init=init,
+            on_progress=watch,
+        )
         losses = [{"unit": unit.name, "step": step, "loss": loss} for step, loss in result.losses]
         images = result.images.cpu().numpy().transpose(0, 1, 3, 4, 2)
         with output.shard() as shard:
@@ -138,6 +134,9 @@ class Cda(Stage[CdaParams]):
                     shard.keep(_sample(images[row, column], (number, slot), label, teacher, parent, job))
         output.write(f"losses/{unit.name}.csv", csv_bytes(losses, ("unit", "step", "loss")))
         output.summary = {"loss": result.losses[-1][1]}
+
+    def subject(self, unit: Unit, job: Job[CdaParams]) -> str:
+        return "cda.recover"
 
     def finish(self, job: Job[CdaParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         made = Committed(job, markers)

@@ -19,7 +19,6 @@ from pipelines.artifacts.generators import folder_digest, generator_digest, gene
 from pipelines.errors import UserError
 from pipelines.runtime.device import require_synth, torch_device
 from pipelines.runtime.job import Job, Plan, Stage
-from pipelines.runtime.machine import blamed
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.stages.datadream.params import GENERATED, KEPT, DatadreamParams, tag_of
@@ -183,8 +182,10 @@ class Datadream(Stage[DatadreamParams]):
         classes = open_part(job, "split", "train").classes
         prompts = [class_prompt(job.params.name_of(name), job.params.domain) for name in classes]
         for readers in (text_readers(job), [clip_reader(job)]):
-            with blamed(job.name):
-                require_distinct(classes, prompts, readers, "datadream.names")
+            require_distinct(classes, prompts, readers, "datadream.names")
+
+    def subject(self, unit: Unit, job: Job[DatadreamParams]) -> str:
+        return {"caption": "datadream.captioner", "admit": "datadream.filters"}.get(unit.payload["kind"], job.name)
 
     def open(self, job: Job[DatadreamParams]) -> Any:
         from pipelines.stages.datadream.worker import Dreamer

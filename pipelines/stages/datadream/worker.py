@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from augment.errors import MethodError
 from pipelines.artifacts.datasets import open_part
 from pipelines.artifacts.generators import generator_model, generator_of
 from pipelines.artifacts.scoring import Scorer, Seen, as_numbers, each, rounded
@@ -33,7 +34,7 @@ from pipelines.runtime.checkpoints import INTERVAL
 from pipelines.runtime.committed import Committed
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job
-from pipelines.runtime.machine import blamed
+from pipelines.runtime.method_errors import method_errors
 from pipelines.runtime.units import UnitOutput
 from pipelines.shards.checksum import sum_of
 from pipelines.shards.keys import slot_key
@@ -47,7 +48,6 @@ from synth.datadream.config import AdaptConfig
 from synth.datadream.lora import LoraSet
 from synth.datadream.prompts import Context, ContextBank, generation_prompts
 from synth.datadream.subjects import WHOLE_DATASET, adapter_name, loft_pairs, subjects
-from synth.errors import SynthError
 from synth.filtering.columns import Scores
 from synth.filtering.deciding import decide
 from synth.filtering.scoring import twins
@@ -75,7 +75,7 @@ class Made:
 
 
 class Dreamer:
-    """One worker. `adapt`, `generate`, `admit` and `quality` do the units of these kinds; errors of `synth` become the user's."""
+    """One worker. `adapt`, `generate`, `admit` and `quality` do the units of these kinds."""
 
     def __init__(self, job: Job[DatadreamParams]) -> None:
         self.job, self.params = job, job.params
@@ -91,7 +91,7 @@ class Dreamer:
         options = GeneratorOptions(
             generator_model(self.job, "text"), revision=found.revision, dtype=self.params.dtype, device=str(self.device)
         )
-        with blamed("generator"):
+        with method_errors("generator"):
             return load_backend(options)
 
     def bank(self, tag: str) -> ContextBank | None:
@@ -110,7 +110,7 @@ class Dreamer:
         told = read_yaml(Path(self.params.context).expanduser().read_text(encoding="utf-8"), self.params.context)
         try:
             return ContextBank({str(key): Context(**context) for key, context in told.items()})
-        except (TypeError, AttributeError, SynthError) as error:
+        except (TypeError, AttributeError, MethodError) as error:
             raise UserError(
                 f"datadream.context: {self.params.context} is not a mapping of image keys to pose and background: {error}"
             ) from None
@@ -120,12 +120,11 @@ class Dreamer:
         from synth.datadream.captioning import Captioner
 
         assert self.params.captioner is not None
-        with blamed("datadream.captioner"):
-            captioner = Captioner(self.params.captioner, self.device)
-            told = {}
-            for place, (key, image) in enumerate(zip(payload["keys"], self._real(payload["keys"]), strict=True)):
-                told[key] = asdict(captioner(image))
-                output.tick(place + 1, len(payload["keys"]), "captions")
+        captioner = Captioner(self.params.captioner, self.device)
+        told = {}
+        for place, (key, image) in enumerate(zip(payload["keys"], self._real(payload["keys"]), strict=True)):
+            told[key] = asdict(captioner(image))
+            output.tick(place + 1, len(payload["keys"]), "captions")
         output.write(contexts_file(output.unit.name.split("/")[1]), pretty_json(told))
 
     # training
@@ -137,14 +136,13 @@ class Dreamer:
             payload["names"][label]: dict(zip(keys, self._real(keys), strict=True))
             for label, keys in payload["images"].items()
         }
-        with blamed(self.job.name):
-            todo = subjects(images, payload["variant"], domain=self.params.domain, bank=self.bank(payload["tag"]))
-            sizes, losses = [], []
-            for place, subject in enumerate(todo):
-                data, loss = self._trained(subject, config, place, len(todo), output)
-                output.write(f"{adapter_folder(payload['tag'], subject.name)}/{WEIGHTS}", data)
-                sizes.append(len(data))
-                losses.append(loss)
+        todo = subjects(images, payload["variant"], domain=self.params.domain, bank=self.bank(payload["tag"]))
+        sizes, losses = [], []
+        for place, subject in enumerate(todo):
+            data, loss = self._trained(subject, config, place, len(todo), output)
+            output.write(f"{adapter_folder(payload['tag'], subject.name)}/{WEIGHTS}", data)
+            sizes.append(len(data))
+            losses.append(loss)
         output.summary = {"adapters": len(sizes), "bytes": sum(sizes), "loss": sum(losses) / len(losses)}
 
     def _trained(
@@ -205,7 +203,7 @@ class Dreamer:
         stored: list[Future[Sample] | None] = [None] * count
         black = done = 0
         # An image is encoded and hashed on a thread of its own while the next ones are denoised.
-        with ThreadPoolExecutor(1) as encoding, blamed(self.job.name):
+        with ThreadPoolExecutor(1) as encoding:
             run_seed = self.job.seed(f"few-shot {payload['few_shot_seed']}", "generate")
             sampler = Sampler(self.backend, self.params.generate, run_seed=run_seed, batch_size=self.params.batch_size)
             # Images of one set of adapters together; which are in a batch follows from the plan alone.
@@ -329,8 +327,7 @@ class Dreamer:
         columns: dict[str, Any] = {name: as_numbers([scores[name] for scores in told]) for name in told[0]}
         labels = [payload["label"]] * len(rows)
         columns |= twins(torch.from_numpy(np.stack(features)), labels, TWIN_FLOOR)
-        with blamed("datadream.filters"):
-            reasons = decide(Scores.of({"label": labels, **columns}), self.params.filters)
+        reasons = decide(Scores.of({"label": labels, **columns}), self.params.filters)
         with output.shard(KEPT) as admitted:
             for row, body, reason in zip(rows, members, reasons, strict=True):
                 kept = {name: row[name] for name in CARRIED}

@@ -79,6 +79,9 @@ class Evaluate(Stage[EvaluateParams]):
         part = worker.datadream if datadream.owns(unit.name) else worker.distilled
         part.run(unit, output)
 
+    def subject(self, unit: Unit, job: Job[EvaluateParams]) -> str:
+        return (datadream if datadream.owns(unit.name) else distilled).subject(unit, job)
+
     def finish(self, job: Job[EvaluateParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         dreams = [marker for marker in markers if datadream.owns(marker.name)]
         students = [marker for marker in markers if not datadream.owns(marker.name)]

@@ -31,7 +31,6 @@ from pipelines.runtime.committed import Committed
 from pipelines.runtime.device import require_synth, torch_device
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import STAGE_FILE
-from pipelines.runtime.machine import blamed
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.shards.dataset import Dataset
 from pipelines.sources.composing.words import noun_of
@@ -112,8 +111,7 @@ class GeneratorStage(Stage[GeneratorParams]):
         told = unit.payload
         match unit.name.partition("-")[0]:
             case "train":
-                with blamed(f"generator.train.{told['part']}"):
-                    train_part(job, told["part"], output)
+                train_part(job, told["part"], output)
             case "family":
                 _unpack(job, output)
             case "sheet":
@@ -121,6 +119,16 @@ class GeneratorStage(Stage[GeneratorParams]):
                 look(told["role"], prompts, worker, output, told["images"])
             case "check":
                 recognise(unit.name, told["first"], told["images"], worker, output)
+
+    def subject(self, unit: Unit, job: Job[GeneratorParams]) -> str:
+        match unit.name.partition("-")[0]:
+            case "train":
+                return f"generator.train.{unit.payload['part']}"
+            case "sheet":
+                return f"generator.{unit.payload['role']}"
+            case "check":
+                return "generator.classes"
+        return job.name
 
     def finish(self, job: Job[GeneratorParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         by_name = {marker.name: marker for marker in markers}

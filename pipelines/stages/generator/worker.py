@@ -13,16 +13,15 @@ import numpy as np
 from pipelines.artifacts.datasets import METRICS_FILE, finished
 from pipelines.artifacts.generators import Role
 from pipelines.artifacts.teacher import TEACHER_FILE, Teacher, load_teacher
-from pipelines.errors import UserError
 from pipelines.images.encode import encode
 from pipelines.images.params import ImageParams
 from pipelines.runtime.committed import Committed
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job
 from pipelines.runtime.ledger import STAGE_FILE
+from pipelines.runtime.method_errors import method_errors
 from pipelines.runtime.units import Tick, UnitOutput
 from pipelines.storage import csv_bytes
-from synth.errors import SynthError
 
 if TYPE_CHECKING:
     import torch
@@ -60,10 +59,8 @@ class Looking:
         if role not in self._backends:
             named = getattr(self._job.params.model, role)
             model = named or str(self._job.output.child(role).root)
-            try:
+            with method_errors("generator"):
                 self._backends[role] = load_backend(GeneratorOptions(model, device=str(self.device)))
-            except SynthError as error:
-                raise UserError(f"generator: {error}") from error
         return self._backends[role]
 
     def images(self, role: Role, requests: Sequence[Request], purpose: str, tick: Tick) -> np.ndarray[Any, Any]:
@@ -75,19 +72,16 @@ class Looking:
         backend = self.backend(role)
         batch = BATCH if max(backend.capabilities.native_size) <= SMALL else None
         made: list[torch.Tensor] = []
-        try:
-            sampler = Sampler(
-                backend,
-                getattr(self._job.params, role),
-                run_seed=self._job.seed(purpose, "images"),
-                batch_size=batch,
-            )
-            for group in sampler.generate(requests):
-                pixels = torch.nan_to_num(group.images).mul(255).round().clamp(0, 255).byte()
-                made.append(pixels.permute(0, 2, 3, 1).cpu())
-                tick(sum(map(len, made)), len(requests), "")
-        except SynthError as error:
-            raise UserError(f"generator.{role}: {error}") from error
+        sampler = Sampler(
+            backend,
+            getattr(self._job.params, role),
+            run_seed=self._job.seed(purpose, "images"),
+            batch_size=batch,
+        )
+        for group in sampler.generate(requests):
+            pixels = torch.nan_to_num(group.images).mul(255).round().clamp(0, 255).byte()
+            made.append(pixels.permute(0, 2, 3, 1).cpu())
+            tick(sum(map(len, made)), len(requests), "")
         return torch.cat(made).numpy()
 
 

@@ -16,7 +16,6 @@ from pipelines.artifacts.teacher import Teacher, load_teacher, require_classes
 from pipelines.errors import UserError
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job, Plan, Stage
-from pipelines.runtime.machine import blamed
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.storage import pretty_json
 
@@ -63,7 +62,7 @@ class Relabel(Stage[RelabelParams]):
         params, ipc = job.params, unit.payload["ipc"]
         require_classes(open_part(job, "cda").classes, worker.classes, job.input("cda").url)
         subset = load_distilled(job, ipc, unit.payload["set"])
-        with blamed("relabel"), output.file(f"labels/{unit.name}.arrow") as path:
+        with output.file(f"labels/{unit.name}.arrow") as path:
             size = label_epochs(path, range(*unit.payload["epochs"]), subset, ipc, worker, params, job, output.tick)
         output.summary = {"bytes": size, "samples": len(subset), "ipc": ipc, "set": unit.payload["set"]}
 

@@ -21,7 +21,6 @@ from pipelines.loaders.arrays import load_arrays
 from pipelines.runtime.checkpoints import train_resumably
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job, Plan, Stage
-from pipelines.runtime.machine import blamed
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.stages.squeeze.params import SqueezeParams
 from pipelines.storage import csv_bytes, pretty_json
@@ -70,7 +69,6 @@ class Squeeze(Stage[SqueezeParams]):
         from distill.soundness import class_order_fault
         from distill.training import Trainer
 
-        about = f"squeeze.training of the teacher {job.params.network}"
         device, params = torch_device(job), job.params
         parts = {part: load_arrays(open_part(job, "split", part)) for part in ("val", "test")}
         # A network taken as it is needs no training set in memory.
@@ -88,13 +86,12 @@ class Squeeze(Stage[SqueezeParams]):
             seed=job.seed("teacher", "training"),
             validation=parts["val"].tensors(device),
         )
-        with blamed(about):
-            history = train_resumably(trainer, output)
-            final = trainer.final
-            test_top1, val_top1 = (
-                evaluate(final, *parts[part].tensors(device), mean=params.mean, std=params.std)[0]
-                for part in ("test", "val")
-            )
+        history = train_resumably(trainer, output)
+        final = trainer.final
+        test_top1, val_top1 = (
+            evaluate(final, *parts[part].tensors(device), mean=params.mean, std=params.std)[0]
+            for part in ("test", "val")
+        )
         if params.weights is not None and not params.training.epochs:
             found = confusion(final.eval(), *parts["val"].tensors(device), mean=params.mean, std=params.std)
             if (fault := class_order_fault(found)) is not None:
@@ -120,6 +117,9 @@ class Squeeze(Stage[SqueezeParams]):
         }
         output.write(METRICS_FILE, pretty_json(metrics))
         output.summary = {"val_top1": val_top1, "test_top1": test_top1}
+
+    def subject(self, unit: Unit, job: Job[SqueezeParams]) -> str:
+        return f"squeeze.training of {job.params.network}"
 
     def finish(self, job: Job[SqueezeParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         found, test = dict(markers[0].summary), open_part(job, "split", "test")
