@@ -6,6 +6,10 @@ A source only finds, hashes and reads encoded bytes. It does not decode (`pipeli
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from pipelines.config import Section
 from pipelines.sources.base import Record, Source
 from pipelines.sources.composed import ComposedSource
 from pipelines.sources.folder import FolderSource
@@ -34,14 +38,16 @@ __all__ = [
 ]
 
 
-def open_source(params: FolderParams | TarParams | ParquetParams | IdxParams | ComposedParams) -> Source:
-    """The source that `params` describes. Nothing is read yet, except what `UserError`s need."""
-    if isinstance(params, ComposedParams):
-        return ComposedSource(params, open_source(params.base))
-    if isinstance(params, FolderParams):
-        return FolderSource(params)
-    if isinstance(params, TarParams):
-        return TarSource(params)
-    if isinstance(params, ParquetParams):
-        return ParquetSource(params)
-    return IdxSource(params)
+#: What opens a source, by the class of its parameters.
+OPENERS: dict[type[Section], Callable[[Any], Source]] = {
+    FolderParams: FolderSource,
+    TarParams: TarSource,
+    ParquetParams: ParquetSource,
+    IdxParams: IdxSource,
+    ComposedParams: lambda params: ComposedSource(params, open_source(params.base)),
+}
+
+
+def open_source(params: Section) -> Source:
+    """Open the source that `params` describes. Nothing is read yet, except what `UserError`s need."""
+    return OPENERS[type(params)](params)

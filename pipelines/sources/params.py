@@ -16,7 +16,9 @@ from pipelines.config import Section
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Common(Section):
+class PathParams(Section):
+    """What every source that reads one place says of it."""
+
     path: str = Field(min_length=1, description="fsspec URL or local path; sample:NAME for an embedded sample")
     split: str | None = Field(default=None, description="split of every record (train, val, test)")
     classes: list[str] | None = Field(
@@ -30,7 +32,7 @@ class _Common(Section):
         return self
 
 
-class FolderParams(_Common):
+class FolderParams(PathParams):
     """A folder of image files.
 
     `layout`: `class` is CLASS/.../FILE, `split_class` is SPLIT/CLASS/.../FILE (`split` then picks one of the splits;
@@ -59,7 +61,7 @@ class FolderParams(_Common):
     caption_column: str = "text"
 
 
-class TarParams(_Common):
+class TarParams(PathParams):
     """One tar or a folder of tars, WebDataset style: members that share a name up to the first dot are a sample.
 
     The label is a `.cls` member (digits are an index, other text a name) or `label_key` of `.json` (a number is an index,
@@ -82,7 +84,7 @@ class TarParams(_Common):
     damaged: Literal["refuse", "head"] = Field("refuse", description="what becomes of tars that break off")
 
 
-class ParquetParams(_Common):
+class ParquetParams(PathParams):
     """One parquet file, a folder of them or a pattern, with image bytes in a column or paths to image files.
 
     `image_column` holds bytes (or lists of them, or base64), or Hugging Face's struct of `bytes` and `path`; `path_column`
@@ -105,7 +107,7 @@ class ParquetParams(_Common):
         return self
 
 
-class IdxParams(_Common):
+class IdxParams(PathParams):
     """The MNIST family: `images` and `labels` are IDX files in the folder `path`, plain or gzipped.
 
     A label is an index. Class names come from `classes`, else from a `classes.json` in the folder. `sha256` (hex, by file name) is checked
