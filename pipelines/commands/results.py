@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from pipelines.commands.tables import View
 from pipelines.errors import UserError
+from pipelines.report.blocks import GroupedTable, Row, Sentences
 from pipelines.report.controls import (
     CONTROL_HEAD,
     control_headline,
@@ -20,10 +21,9 @@ from pipelines.report.controls import (
     section,
 )
 from pipelines.report.page import ACCURACY_HEAD, accuracy_rows
-from pipelines.report.reading import Outputs
 from pipelines.report.results import headline, read_results, verdict
-from pipelines.report.tables import Row
 from pipelines.report.words import FIXED
+from pipelines.stages import outputs_under, sections
 from pipelines.storage import Storage
 from pipelines.terminal import cell
 
@@ -39,15 +39,16 @@ def results_view(data: str) -> View:
     parts = results_table(data)
     report = Storage(data).child("report")
     where = f"{report.url}/report.html" if report.exists("report.html") else None
-    return View({"report": where, "evaluate": Outputs.under(data).json("evaluate", "metrics.json")}, parts)
+    return View({"report": where, "evaluate": outputs_under(data).json("evaluate", "metrics.json")}, parts)
 
 
 def results_table(data: str) -> list[RenderableType]:
     """What to print, in order. Raises `UserError` when `evaluate` has not finished."""
-    outputs = Outputs.under(data)
+    outputs = outputs_under(data)
     metrics = outputs.json("evaluate", "metrics.json")
     results, controls = read_results(metrics), section(metrics)
-    if not results and not controls:
+    shown = [one for one in sections(outputs) if one.headline or one.console]
+    if not results and not controls and not shown:
         raise UserError(f"no accuracies under {data}/evaluate; run: limbeck run evaluate")
     printed: list[RenderableType] = []
     if results:
@@ -60,11 +61,22 @@ def results_table(data: str) -> list[RenderableType]:
         ours = {name for _, named in rows for name, _ in named if is_ours(name)}
         printed += [_table("DataDream: accuracy on the test set", CONTROL_HEAD, _CONTROLS_LEFT_OUT, rows, ours)]
         printed += [cell(control_headline(controls), "bold"), *_lines(control_sentences(controls))]
+    for one in shown:
+        printed += [_block(block) for block in one.console]
+        printed += [cell(one.headline, "bold")] if one.headline else []
     report = Storage(data).child("report")
     where = f"{report.url}/report.html" if report.exists("report.html") else "not made yet: limbeck run report"
     place = cell(f"report: {where}")
     place.overflow = "fold"
     return [*printed, place]
+
+
+def _block(block: GroupedTable | Sentences) -> RenderableType:
+    if isinstance(block, Sentences):
+        return Group(*_lines(block.texts))
+    ours = {row.name for _, rows in block.groups for row in rows if row.ours}
+    groups = [(group, [(row.name, row.cells) for row in rows]) for group, rows in block.groups]
+    return _table(block.title, block.head, block.left_out, groups, ours)
 
 
 def _table(title: str, head: Row, left_out: Collection[str], groups: Groups, ours: Collection[str]) -> Table:

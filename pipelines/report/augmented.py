@@ -20,7 +20,7 @@ from augment.policy import load
 from pipelines.images.annotations import foreground, read_annotations
 from pipelines.images.process import decode_rgb
 from pipelines.outcomes import Outcome
-from pipelines.report.grids import Picture, picture_of
+from pipelines.report.pictures import Picture, picture_of
 from pipelines.report.reading import Outputs
 from pipelines.report.words import FIXED, grouped, listed
 from pipelines.shards.dataset import Dataset

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.report.tables import Row, Table
+from pipelines.report.blocks import Row, Table
 from pipelines.report.words import UNKNOWN, grouped, human_bytes, listed, number, percent, signed
 
 #: Columns of the control table, after the name of the arm.

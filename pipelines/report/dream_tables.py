@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.report.blocks import Table
 from pipelines.report.controls import VARIANTS
 from pipelines.report.reading import Outputs
-from pipelines.report.tables import Table
 from pipelines.report.words import UNKNOWN, grouped, number, percent, share
 
 #: Quality figures in the order of the table: name in metrics.json -> column.

@@ -16,6 +16,7 @@ from pipelines.images.params import STORED_CAPS, ImageParams
 from pipelines.images.probe import probe
 from pipelines.images.process import process
 from pipelines.outcomes import Outcome
+from pipelines.report.blocks import Table
 from pipelines.report.controls import (
     CONTROL_HEAD,
     CONTROL_NOTE,
@@ -29,9 +30,8 @@ from pipelines.report.controls import (
     section,
 )
 from pipelines.report.dream_tables import filter_table, generator_tables, quality_table
-from pipelines.report.grids import BUDGET, CLASSES, Picture, name_of, picture_of
-from pipelines.report.reading import ITEMS, Outputs
-from pipelines.report.tables import Table
+from pipelines.report.pictures import BUDGET, CLASSES, Picture, name_of, picture_of
+from pipelines.report.reading import Outputs
 from pipelines.report.words import number
 from pipelines.shards.dataset import Dataset
 
@@ -76,8 +76,8 @@ class Dreams:
 def dreams(outputs: Outputs, images: int) -> Dreams | None:
     """The section, or None when no stage of it has finished."""
     form = section(outputs.json("evaluate", "metrics.json"))
-    made = {item: outputs.json(f"datadream@{item}", "metrics.json") for item in ITEMS["datadream"]}
-    variants = [item for item in ITEMS["datadream"] if outputs.done(f"datadream@{item}")]
+    made = {item: outputs.json(f"datadream@{item}", "metrics.json") for item in VARIANTS}
+    variants = [item for item in VARIANTS if outputs.done(f"datadream@{item}")]
     if not (form or variants or outputs.done("generator")):
         return None
     rows = control_rows(form)

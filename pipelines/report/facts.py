@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.report.reading import ITEMS, Outputs
-from pipelines.report.tables import Table
+from pipelines.report.blocks import Table
+from pipelines.report.reading import Outputs
 from pipelines.report.words import UNKNOWN, grouped, human_bytes, number, one_line, percent
 
 
@@ -32,10 +32,7 @@ def _data_tables(outputs: Outputs) -> list[Table]:
         )
     elif counted:
         tables[-1] = Table("Outcomes", tables[-1].head, rows, note="No sample was lost.")
-    places = [("ingest", ""), *(("split", part) for part in ("train", "val", "test"))]
-    places += [("augment", part) for part in sorted(outputs.json("augment", "metrics.json"))]
-    places += [(f"datadream@{item}", part) for item in ITEMS["datadream"] for part in ("generated", "kept")]
-    places += [("cda", "")]
+    places = [(name, part) for name in outputs.stages for part in outputs.parts(name)]
     sizes = []
     for stage_name, part in places:
         stats = outputs.stats(stage_name, part)

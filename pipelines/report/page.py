@@ -18,15 +18,16 @@ from typing import Any
 from markupsafe import Markup
 
 from pipelines.report.augmented import Grid, view_grids
+from pipelines.report.blocks import Row, Table
 from pipelines.report.controls import control_headline, section
-from pipelines.report.curves import accuracy_figure, recover_figures, student_figures, teacher_figures
 from pipelines.report.dreams import Dreams, dreams
 from pipelines.report.facts import fact_tables
-from pipelines.report.grids import Gallery, gallery
-from pipelines.report.reading import ITEMS, OPTIONAL, Outputs, StageRecord
+from pipelines.report.pictures import Gallery, gallery
+from pipelines.report.reading import Outputs, StageRecord
 from pipelines.report.results import Arm, Comparison, Results, headline, read_results, verdict
+from pipelines.report.section import Section
+from pipelines.report.series import accuracy_figure, recover_figures, student_figures, teacher_figures
 from pipelines.report.svg import Figure, Series, line_chart
-from pipelines.report.tables import Row, Table
 from pipelines.report.words import (
     UNKNOWN,
     grouped,
@@ -39,26 +40,12 @@ from pipelines.report.words import (
     signed,
 )
 
-#: What a stage would add to the report, for the sentence about its absence.
-ADDS = {
-    "ingest": "the data and what became of each image",
-    "split": "the training images and the class balance",
-    "augment": "views and what was drawn for them",
-    "squeeze": "the teacher and its curves",
-    "generator": "samples of the generator, and whether the teacher recognises them",
-    **{f"datadream@{item}": f"the images of the variant {item}" for item in ITEMS["datadream"]},
-    "cda": "the distilled images",
-    "relabel": "the size of the soft labels",
-    "evaluate": "the accuracies, the one thing that shows whether distillation paid",
-}
 #: Bars of the class balance at the most; more classes are drawn as a line over their rank.
 BARS = 40
 #: Packages whose release decides numbers or bytes.
 PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "simplejpeg", "pillow", "pyarrow")
 #: Those of generated images besides.
 SYNTH_PACKAGES = ("diffusers", "transformers", "peft")
-#: Stages of distillation, which a job of DataDream alone does without.
-DISTILLATION = frozenset({"squeeze", "cda", "relabel"})
 
 
 @dataclass(frozen=True)
@@ -94,6 +81,7 @@ class Page:
     ran: Table
     packages: str
     parameters: Sequence[tuple[str, str]]
+    sections: Sequence[Section]
 
 
 @cache
@@ -106,8 +94,8 @@ def template_digest() -> str:
     return digest.hexdigest()[:32]
 
 
-def render(outputs: Outputs, title: str, samples_per_class: int) -> bytes:
-    """The page as UTF-8. Deterministic: equal outputs and logs give equal bytes."""
+def render(outputs: Outputs, title: str, samples_per_class: int, sections: Sequence[Section] = ()) -> bytes:
+    """The page as UTF-8, made of what the stages show of themselves. Equal outputs and logs give equal bytes."""
     import jinja2
 
     folder = Path(__file__).parent
@@ -118,17 +106,19 @@ def render(outputs: Outputs, title: str, samples_per_class: int) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = build(outputs, title, samples_per_class)
+    environment.filters["kind"] = lambda block: type(block).__name__
+    page = build(outputs, title, samples_per_class, sections)
     styles = ["report.css", *(["dreams.css"] if page.dreams else [])]
     css = Markup("".join((folder / name).read_text(encoding="utf-8") for name in styles))
     return environment.get_template("report.html.j2").render(page=page, css=css, heads=ACCURACY_HEAD).encode()
 
 
-def build(outputs: Outputs, title: str, samples_per_class: int) -> Page:
+def build(outputs: Outputs, title: str, samples_per_class: int, sections: Sequence[Section] = ()) -> Page:
     """Read everything and decide what is shown."""
     results = read_results(outputs.json("evaluate", "metrics.json"))
     dreamt = dreams(outputs, samples_per_class)
-    optional = OPTIONAL if results or not (dreamt and dreamt.rows) else OPTIONAL | DISTILLATION
+    headlines = [one.headline for one in sections if one.headline]
+    measured = bool(results or headlines or (dreamt and dreamt.rows))
     part = "split/train" if outputs.dataset("split", "train") is not None else "ingest"
     real = outputs.dataset("split", "train") or outputs.dataset("ingest")
     pictures = gallery(real, part, outputs.dataset("cda"), samples_per_class)
@@ -142,12 +132,15 @@ def build(outputs: Outputs, title: str, samples_per_class: int) -> Page:
     return Page(
         title=title,
         results=results,
-        headline=page_headline(results, section(outputs.json("evaluate", "metrics.json"))),
+        headline=headlines[0]
+        if headlines
+        else page_headline(results, section(outputs.json("evaluate", "metrics.json"))),
         verdict=" ".join(verdict(results)),
         missing=[
-            (name, stage.state, ADDS[name])
+            (name, stage.state, stage.adds)
             for name, stage in outputs.stages.items()
-            if not stage.done and not (name in optional and stage.state == "missing")
+            # Where something is measured, what it was measured without is not wanted.
+            if stage.state == "unfinished" or (stage.state == "missing" and not stage.optional and not measured)
         ],
         accuracy=accuracy_figure(results),
         accuracy_rows=accuracy_rows(results),
@@ -169,6 +162,7 @@ def build(outputs: Outputs, title: str, samples_per_class: int) -> Page:
             for name, stage in outputs.stages.items()
             if stage.config
         ],
+        sections=sections,
         problems=outputs.problems,  # last: reading the rest may have added to it
     )
 

@@ -1,5 +1,6 @@
 """Opens what the stages left, finished or not, and never raises over it: what cannot be read is told in the report.
 
+What there is to read follows from the stages that it is given and the folders that exist: STAGE@ITEM is data/STAGE/ITEM.
 A stage counts only when it is finished (`stage.json`); files of an unfinished one would mix two runs. A file that is not
 the one that the stage left counts as one that cannot be read.
 """
@@ -11,28 +12,19 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pipelines.errors import UserError
 from pipelines.runtime.finished import Finished
+from pipelines.runtime.job import Stage
 from pipelines.runtime.ledger import PLAN_FOLDER, STAGE_FILE
 from pipelines.runtime.units import LEDGER
 from pipelines.shards.dataset import Dataset
+from pipelines.shards.index import INDEX
 from pipelines.shards.publish import STATS_FILE
 from pipelines.storage import Storage
-
-#: Stages that are kept apart by item, each item in a folder of its own.
-ITEMS = {"datadream": ("zero_shot", "cls", "dset", "loft")}
-#: What a report reads, in the order of the pipeline: STAGE or STAGE@ITEM.
-READS = (
-    *("ingest", "split", "augment", "squeeze", "generator"),
-    *(f"{stage}@{item}" for stage, items in ITEMS.items() for item in items),
-    *("cda", "relabel", "evaluate"),
-)
-#: Stages that many jobs do without.
-OPTIONAL = frozenset({"augment", "generator", *(name for name in READS if "@" in name)})
 
 
 def folder_of(name: str) -> str:
@@ -42,7 +34,11 @@ def folder_of(name: str) -> str:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What one stage says of itself. `counts` are samples by outcome, `reasons` by `outcome:class:reason`."""
+    """What one stage, or one item of it, says of itself; `name` is STAGE or STAGE@ITEM.
+
+    `counts` are samples by outcome, `reasons` by `outcome:class:reason`. `adds`, `optional` and `product` are the stage's own words
+    (see `Stage`).
+    """
 
     name: str
     state: Literal["done", "unfinished", "missing"]
@@ -51,6 +47,17 @@ class StageRecord:
     counts: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
     log: Mapping[str, Any] = field(default_factory=dict)
+    adds: str = ""
+    optional: bool = False
+    product: str = ""
+
+    @property
+    def stage(self) -> str:
+        return self.name.partition("@")[0]
+
+    @property
+    def item(self) -> str:
+        return self.name.partition("@")[2]
 
     @property
     def done(self) -> bool:
@@ -60,17 +67,30 @@ class StageRecord:
 class Outputs:
     """The outputs under one data folder. `problems` collects a sentence for everything that could not be read."""
 
-    def __init__(self, folders: Mapping[str, Storage], logs: Storage) -> None:
-        self._folders = folders
+    def __init__(self, stages: Iterable[Stage[Any]], folder: Callable[[str], Storage], logs: Storage) -> None:
+        """Look into the output of each of `stages`; `folder` says where that of a name lies."""
         self._logs = logs
         self.problems: list[str] = []
-        self._made: dict[str, Finished] = {}
-        self.stages = {name: self._stage(name) for name in folders}
+        self._finished: dict[str, Finished] = {}
+        self._folders: dict[str, Storage] = {}
+        self.stages: dict[str, StageRecord] = {}
+        for stage in stages:
+            for name, storage in _outputs_of(stage.name, folder(stage.name)).items():
+                self._folders[name] = storage
+                self.stages[name] = self._record(stage, name)
 
     @classmethod
-    def under(cls, data: str) -> Outputs:
+    def under(cls, data: str, stages: Iterable[Stage[Any]]) -> Outputs:
         """The usual layout: stage S in data/S, run facts in data/.limbeck."""
-        return cls({name: Storage(f"{data}/{folder_of(name)}") for name in READS}, Storage(f"{data}/.limbeck"))
+        return cls(stages, lambda name: Storage(f"{data}/{name}"), Storage(f"{data}/.limbeck"))
+
+    def finished(self, stage: str = "", product: str = "") -> list[StageRecord]:
+        """The finished outputs of a stage, or of a kind of product: the stage's own, or those of its items."""
+        return [
+            record
+            for record in self.stages.values()
+            if record.done and (not stage or record.stage == stage) and (not product or record.product == product)
+        ]
 
     def done(self, stage: str) -> bool:
         return stage in self.stages and self.stages[stage].done
@@ -93,7 +113,7 @@ class Outputs:
     def files(self, stage: str, folder: str) -> list[str]:
         """Paths of the files below a folder of a finished stage."""
         try:
-            return self._made[stage].paths(folder) if self.done(stage) else []
+            return self._finished[stage].paths(folder) if self.done(stage) else []
         except UserError as error:
             self._problem(stage, error)
             return []
@@ -103,7 +123,7 @@ class Outputs:
         if not self.done(stage):
             return None
         try:
-            return self._made[stage].read(path) if self._made[stage].has(path) else None
+            return self._finished[stage].read(path) if self._finished[stage].has(path) else None
         except (UserError, OSError) as error:
             self._problem(stage, error)
             return None
@@ -111,7 +131,7 @@ class Outputs:
     def dataset(self, stage: str, part: str = "") -> Dataset | None:
         """A published dataset of a finished stage."""
         try:
-            return self._made[stage].dataset(part) if self.done(stage) else None
+            return self._finished[stage].dataset(part) if self.done(stage) else None
         except UserError as error:
             self._problem(stage, error)
             return None
@@ -127,27 +147,34 @@ class Outputs:
             self._problem(stage, error)
             return {}
 
-    def _stage(self, name: str) -> StageRecord:
+    def parts(self, stage: str) -> list[str]:
+        """The datasets of a finished stage, as `dataset` takes them."""
+        sealed = self._finished[stage].sealed if self.done(stage) else {}
+        return [path.removesuffix(INDEX).rstrip("/") for path in sealed if path == INDEX or path.endswith(f"/{INDEX}")]
+
+    def _record(self, stage: Stage[Any], name: str) -> StageRecord:
         folder = self._folders[name]
-        begun = folder.exists(f"{PLAN_FOLDER}/units.json") or folder.exists(LEDGER)
-        state: Literal["unfinished", "missing"] = "unfinished" if begun else "missing"
+        state: Literal["unfinished", "missing"] = "unfinished" if _is_begun(folder) else "missing"
+        adds = stage.adds.replace("{item}", name.partition("@")[2])
+        record = StageRecord(name, state, adds=adds, optional=stage.optional, product=stage.product)
         if not folder.exists(STAGE_FILE):
-            return StageRecord(name, state)
+            return record
         counts: Counter[str] = Counter()
         reasons: Counter[str] = Counter()
         try:
-            made = Finished(folder, name)
-            config = made.config()
-            for marker in made.markers:
-                # What was generated is looked at again when it is admitted: only that counts a sample.
-                if not name.startswith("datadream@") or marker.name.startswith("kept/"):
+            finished = Finished(folder, name)
+            config = finished.config()
+            for marker in finished.markers:
+                # What other units look at again is counted where they decide.
+                if not stage.counted or marker.name.startswith(f"{stage.counted}/"):
                     counts.update(marker.counts)
                     reasons.update(marker.reasons)
         except UserError as error:
             self._problem(name, error)
-            return StageRecord(name, state)
-        self._made[name] = made
-        return StageRecord(name, "done", made.form, config, counts, reasons, self._log(name))
+            return record
+        self._finished[name] = finished
+        log = self._log(name)
+        return replace(record, state="done", form=finished.form, config=config, counts=counts, reasons=reasons, log=log)
 
     def _log(self, name: str) -> dict[str, Any]:
         path = f"{name}.json"
@@ -169,6 +196,17 @@ class Outputs:
         # The page must not hold a path of the machine.
         said = " ".join(str(error).split()).replace(self._folders[stage].url, folder_of(stage))
         self.problems.append(f"{folder_of(stage)}/{path} cannot be read: {said}" if path else said)
+
+
+def _outputs_of(stage: str, folder: Storage) -> dict[str, Storage]:
+    """The folders in which a stage, or items of it, have left something; the stage's own when there are none."""
+    items = {f"{stage}@{item}": folder.child(item) for item in folder.subfolders()}
+    begun = {name: child for name, child in items.items() if _is_begun(child)}
+    return begun if begun and not _is_begun(folder) else {stage: folder, **begun}
+
+
+def _is_begun(folder: Storage) -> bool:
+    return any(folder.exists(path) for path in (STAGE_FILE, f"{PLAN_FOLDER}/units.json", LEDGER))
 
 
 def content_digest(folder: Storage) -> str | None:

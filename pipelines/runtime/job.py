@@ -86,6 +86,14 @@ class Stage(ABC, Generic[ParamsT]):
     speed_only: ClassVar[frozenset[str]] = frozenset()
     #: folder of the units that decide last on samples which others of the stage made; a sample is counted there
     counted: ClassVar[str] = ""
+    #: what its outputs add to a report; `{item}` stands for the item
+    adds: ClassVar[str] = ""
+    #: many jobs do without it, so a report does not ask for it
+    optional: ClassVar[bool] = False
+    #: the extras of the installation that bring what it imports
+    extras: ClassVar[tuple[str, ...]] = ()
+    #: the kind of product that its dataset is, by which evaluations and the report know it: `distilled`
+    product: ClassVar[str] = ""
 
     def items(self, params: ParamsT) -> tuple[str, ...]:
         """Variants of the stage that are run, and kept, apart: DVC's matrix. Each has an output folder of its own."""

@@ -10,10 +10,15 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError
+from pipelines.evaluation import EVALUATIONS
 from pipelines.runtime.job import Stage
+
+if TYPE_CHECKING:
+    from pipelines.report.reading import Outputs
+    from pipelines.report.section import Section
 
 #: In the order of the default pipeline.
 STAGES: dict[str, str] = {
@@ -39,3 +44,27 @@ def get_stage(name: str) -> Stage[Any]:
     module = importlib.import_module(f"pipelines.stages.{name}.stage")
     stage: Stage[Any] = getattr(module, STAGES[name])()
     return stage
+
+
+#: Reads all others, and is read by none.
+REPORT = "report"
+
+
+def outputs_under(data: str) -> Outputs:
+    """All that the stages left under a data folder, finished or not."""
+    from pipelines.report.reading import Outputs
+
+    return Outputs.under(data, [get_stage(name) for name in STAGES if name != REPORT])
+
+
+def sections(outputs: Outputs, samples_per_class: int = 10) -> list[Section]:
+    """What the stages and the evaluations show of their outputs: each folder that has a `section.py` is asked."""
+    from pipelines.report.section import Options, section_makers, sections_by
+
+    return sections_by(section_makers(section_packages()), outputs, Options(samples_per_class))
+
+
+def section_packages() -> list[str]:
+    """The packages that may have a `section.py`."""
+    stages = [f"pipelines.stages.{name}" for name in STAGES if name != REPORT]
+    return [*stages, *(f"pipelines.evaluation.{name}" for name in EVALUATIONS)]

@@ -19,7 +19,7 @@ from pipelines.loaders.arrays import load_images
 from pipelines.loaders.dataset import MapDataset
 from pipelines.loaders.stream import StreamDataset
 from pipelines.outcomes import Outcome
-from pipelines.report.grids import picture_of
+from pipelines.report.pictures import picture_of
 from pipelines.runtime.execute import execute
 from pipelines.runtime.job import Job
 from pipelines.runtime.serial import SerialRunner

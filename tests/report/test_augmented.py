@@ -9,8 +9,8 @@ import pytest
 
 from pipelines.report.augmented import Grid, drawn, view_grids
 from pipelines.report.page import build, render
-from pipelines.report.reading import Outputs
 from pipelines.report.words import FIXED
+from pipelines.stages import outputs_under
 from tests.report.folders import DataFolder
 from tests.report.test_page import tags
 
@@ -24,13 +24,13 @@ def folder(tmp_path: Path) -> DataFolder:
 
 
 def grid_of(folder: DataFolder) -> Grid:
-    (grid,) = view_grids(Outputs.under(str(folder.root)))
+    (grid,) = view_grids(outputs_under(str(folder.root)))
     return grid
 
 
 def test_originals_stand_before_their_views_in_key_order(folder: DataFolder) -> None:
     grid = grid_of(folder)
-    outputs = Outputs.under(str(folder.root))
+    outputs = outputs_under(str(folder.root))
     train, made = outputs.dataset("split", "train"), outputs.dataset("augment", "boxed")
     assert train is not None
     assert made is not None
@@ -46,7 +46,7 @@ def test_boxes_of_views_are_their_annotations_and_of_originals_the_foreground(fo
     assert list(first.boxes) == [(4, 5, 20, 10.5)]
     assert list(second.boxes) == [(5, 5, 20, 10.5)]
     assert list(original.boxes) == [(0, 0, 32, 32)]  # noise is bright everywhere
-    html = render(Outputs.under(str(folder.root)), "t", 1).decode()
+    html = render(outputs_under(str(folder.root)), "t", 1).decode()
     boxes = [found for tag, found in tags(html) if tag == "rect" and found.get("class") == "box"]
     assert len(boxes) == 12
     assert {"x": "5.0", "y": "5.0", "width": "20.0", "height": "10.5"}.items() <= boxes[2].items()
@@ -74,7 +74,7 @@ def test_the_summary_counts_boxes_that_came_along_and_those_that_did_not(folder:
 def test_a_job_without_views_is_told_nothing_of_them(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path)
     folder.ingest()
-    page = build(Outputs.under(str(tmp_path)), "t", 1)
+    page = build(outputs_under(str(tmp_path)), "t", 1)
     assert not page.views
     assert "augment" not in [name for name, _, _ in page.missing]
 

@@ -18,6 +18,7 @@ from pipelines.report.dreams import dreams as dreams_of
 from pipelines.report.page import build, render
 from pipelines.report.reading import Outputs
 from pipelines.report.words import FIXED
+from pipelines.stages import outputs_under
 from pipelines.storage import pretty_json
 from tests.report.dreaming import control, dream_folder, dream_metrics, dreams, few_shot, generator, number_of, win
 from tests.report.folders import CLASSES, NOTE, DataFolder, noise
@@ -32,7 +33,7 @@ def folder(tmp_path: Path) -> DataFolder:
 
 
 def outputs(folder: DataFolder) -> Outputs:
-    return Outputs.under(str(folder.root))
+    return outputs_under(str(folder.root))
 
 
 # The control table

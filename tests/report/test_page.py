@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.report.grids import BUDGET
 from pipelines.report.page import build, render
-from pipelines.report.reading import Outputs
+from pipelines.report.pictures import BUDGET
+from pipelines.stages import outputs_under
 from tests.report.folders import CLASSES, DataFolder, metrics
 from tests.sealing import seal
 
@@ -49,7 +49,7 @@ def tags(html: str) -> list[tuple[str, dict[str, str]]]:
 
 
 def page(folder: DataFolder, title: str = "Limbeck report", per_class: int = 10) -> str:
-    return render(Outputs.under(str(folder.root)), title, per_class).decode()
+    return render(outputs_under(str(folder.root)), title, per_class).decode()
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_hostile_names_from_data_and_parameters_stay_text(tmp_path: Path) -> Non
 
 
 def test_pictures_are_the_first_by_key_and_the_stored_bytes(whole: DataFolder) -> None:
-    outputs = Outputs.under(str(whole.root))
+    outputs = outputs_under(str(whole.root))
     gallery = build(outputs, "t", 2).gallery
     assert gallery is not None
     assert gallery.part == "split/train"
@@ -117,7 +117,7 @@ def test_large_images_become_thumbnails(tmp_path: Path) -> None:
 
     folder = DataFolder(tmp_path, pictures=large)
     folder.ingest(2)
-    gallery = build(Outputs.under(str(tmp_path)), "t", 10).gallery
+    gallery = build(outputs_under(str(tmp_path)), "t", 10).gallery
     assert gallery is not None
     picture = gallery.rows[0].real[0]
     assert (picture.width, picture.height, picture.crisp) == (96, 48, False)
@@ -140,7 +140,7 @@ def test_a_page_with_heavy_pictures_stays_below_three_megabytes_and_says_so(tmp_
 
 
 def test_outcomes_and_reasons_are_counted_from_the_markers(whole: DataFolder) -> None:
-    tables = {table.title: table for table in build(Outputs.under(str(whole.root)), "t", 1).facts}
+    tables = {table.title: table for table in build(outputs_under(str(whole.root)), "t", 1).facts}
     assert ["ingest", "15", "12", "1", "2"] in tables["Outcomes"].rows
     assert tables["Why samples were lost"].rows == [
         ["unsupported format", "2", "ingest", "failed", "permanent"],
@@ -151,7 +151,7 @@ def test_outcomes_and_reasons_are_counted_from_the_markers(whole: DataFolder) ->
 
 
 def test_the_balance_shows_every_class_in_proportion_to_the_largest(whole: DataFolder) -> None:
-    bars = build(Outputs.under(str(whole.root)), "t", 1).bars
+    bars = build(outputs_under(str(whole.root)), "t", 1).bars
     assert [(bar.name, bar.total) for bar in bars] == [("cat", "7"), ("dog", "7"), ("eel", "7")]
     assert bars[0].parts == [("train", 57.14, 4), ("val", 14.29, 1), ("test", 28.57, 2)]
 
@@ -159,7 +159,7 @@ def test_the_balance_shows_every_class_in_proportion_to_the_largest(whole: DataF
 def test_many_classes_are_a_line_over_the_rank(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path, classes=[f"class {place}" for place in range(50)])
     folder.split(1)
-    built = build(Outputs.under(str(tmp_path)), "t", 1)
+    built = build(outputs_under(str(tmp_path)), "t", 1)
     assert built.bars == []
     assert built.balance is not None
 

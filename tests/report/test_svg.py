@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from pipelines.report.curves import recover_figures, student_figures, teacher_figures
+from pipelines.report.series import recover_figures, student_figures, teacher_figures
 from pipelines.report.svg import Dot, Series, dot_chart, line_chart, nice_ticks, thinned
 
 

@@ -37,6 +37,9 @@ class Augment(Stage[AugmentParams]):
     name = "augment"
     version = 2
     summary = "dataset -> datasets of views, with their drawn parameters"
+    adds = "views and what was drawn for them"
+    optional = True
+    extras = ("augment",)
     Params = AugmentParams
     upstream = ("split",)
     workers = "actors"

@@ -41,6 +41,9 @@ class Cda(Stage[CdaParams]):
     name = "cda"
     version = 2
     summary = "teacher -> distilled images (SRe2L, CDA)"
+    adds = "the distilled images"
+    extras = ("distill",)
+    product = "distilled"
     Params = CdaParams
     upstream = ("split", "squeeze")
     workers = "actors"

@@ -32,6 +32,9 @@ class Datadream(Stage[DatadreamParams]):
     name = "datadream"
     version = 2
     summary = "few-shot images + generator -> adapters -> synthetic training sets"
+    adds = "the images of the variant {item}"
+    optional = True
+    extras = ("synth",)
     Params = DatadreamParams
     upstream = ("split", "generator")
     workers = "actors"

@@ -42,6 +42,8 @@ class Evaluate(Stage[EvaluateParams]):
     name = "evaluate"
     version = 2
     summary = "products and their controls -> accuracies with seeds and bytes"
+    adds = "the accuracies beside their controls, the one thing that shows whether the images pay"
+    extras = ("distill",)
     Params = EvaluateParams
     upstream = ("split", "squeeze", "cda", "relabel", "generator", "datadream")
     workers = "actors"

@@ -50,6 +50,9 @@ class GeneratorStage(Stage[GeneratorParams]):
     name = "generator"
     version = 2
     summary = "embedded, trained or pretrained models -> generators as diffusers has them, looked at"
+    adds = "samples of the generator, and whether the teacher recognises them"
+    optional = True
+    extras = ("synth",)
     Params = GeneratorParams
     upstream = ("split", "squeeze")
     workers = "actors"

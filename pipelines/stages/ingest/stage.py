@@ -39,6 +39,7 @@ class Ingest(Stage[IngestParams]):
     name = "ingest"
     version = 2
     summary = "sources -> clean, keyed, byte-stable WebDataset shards"
+    adds = "the data and what became of each image"
     Params = IngestParams
     speed_only = frozenset({"threads"})
 

@@ -26,6 +26,8 @@ class Relabel(Stage[RelabelParams]):
     name = "relabel"
     version = 2
     summary = "distilled images + teacher -> soft labels per view (Arrow)"
+    adds = "the size of the soft labels"
+    extras = ("distill",)
     Params = RelabelParams
     upstream = ("squeeze", "cda")
     workers = "actors"

@@ -10,14 +10,14 @@ What draws the page is imported when one is drawn: every command reads this modu
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.report.reading import READS, Outputs, content_digest
+from pipelines.report.reading import Outputs, content_digest
 from pipelines.runtime.job import Job, Plan, Stage
-from pipelines.runtime.ledger import STAGE_FILE
 from pipelines.runtime.units import Unit, UnitOutput
+from pipelines.stages import STAGES, get_stage, section_packages, sections
 from pipelines.stages.report.params import ReportParams
 from pipelines.storage import Storage
 
@@ -28,34 +28,38 @@ class Report(Stage[ReportParams]):
     """Reads what is there; never fails for what is not."""
 
     name = "report"
-    version = 2
+    version = 3
     summary = "everything -> report.html"
     Params = ReportParams
-    upstream = READS
+
+    def inputs(self, job: Job[ReportParams]) -> Sequence[str]:
+        """Every other stage."""
+        return [name for name in STAGES if name != self.name]
 
     def needs(self, job: Job[ReportParams]) -> tuple[str, ...]:
         return ()  # what has not run is said on the page
 
     def plan(self, job: Job[ReportParams]) -> Plan:
         from pipelines.report.page import template_digest
+        from pipelines.report.section import sections_digest
 
+        outputs = _outputs(job)
         inputs: dict[str, Any] = {}
-        for stage in self.upstream:
-            folder = _folder(job, stage)
-            content = content_digest(folder)
-            if content is not None:
-                form = json.loads(folder.read_bytes(STAGE_FILE))
-                inputs[stage] = {"plan": form.get("plan"), "content": content}
+        for record in outputs.finished():
+            content = content_digest(_folder(job, record.name))
+            inputs[record.name] = {"plan": record.form.get("plan"), "content": content}
         if not inputs:
             raise UserError(f"no stage under {job.data} is finished, so there is nothing to report; limbeck run ingest")
-        return Plan([Unit("report-000000", {"inputs": inputs, "template": template_digest()})])
+        code = template_digest(), sections_digest(section_packages())
+        return Plan([Unit("report-000000", {"inputs": inputs, "code": code})])
 
     def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[ReportParams]) -> None:
         from pipelines.report.card import distilled_card
         from pipelines.report.page import render
 
-        outputs = Outputs({stage: _folder(job, stage) for stage in self.upstream}, job.logs)
-        page = render(outputs, job.params.title, job.params.samples_per_class)
+        outputs = _outputs(job)
+        shown = sections(outputs, job.params.samples_per_class)
+        page = render(outputs, job.params.title, job.params.samples_per_class, shown)
         output.write(REPORT_FILE, page)
         card = distilled_card(outputs, job.params.title)
         if card is not None:
@@ -65,6 +69,10 @@ class Report(Stage[ReportParams]):
     def identity_params(self, job: Job[ReportParams]) -> dict[str, Any]:
         """The page shows no random number: the run's seed is not its own."""
         return {"own": job.params.model_dump(mode="json")}
+
+
+def _outputs(job: Job[ReportParams]) -> Outputs:
+    return Outputs([get_stage(name) for name in STAGES if name != job.stage], job.input, job.logs)
 
 
 def _folder(job: Job[ReportParams], name: str) -> Storage:

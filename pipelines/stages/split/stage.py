@@ -46,6 +46,7 @@ class Split(Stage[SplitParams]):
     name = "split"
     version = 3
     summary = "dataset -> train, val and test datasets, few-shot manifests"
+    adds = "the training images and the class balance"
     Params = SplitParams
     upstream = ("ingest",)
 

@@ -35,6 +35,8 @@ class Squeeze(Stage[SqueezeParams]):
     name = "squeeze"
     version = 2
     summary = "train -> a teacher with batch normalisation and its held-out accuracy"
+    adds = "the teacher and its curves"
+    extras = ("distill",)
     Params = SqueezeParams
     upstream = ("split",)
     workers = "actors"
