@@ -24,6 +24,7 @@ from pipelines.runtime.ledger import PLAN_FOLDER
 from pipelines.runtime.method_errors import method_errors
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.seeds import hash_ranks
 from pipelines.shards.account import Met
 from pipelines.shards.dataset import Dataset
 from pipelines.stages.augment.params import AugmentParams
@@ -150,6 +151,5 @@ def _chosen(rows: pa.Table, samples: int | None, seed: int) -> np.ndarray[Any, n
     """Places of the rows to view, in index order."""
     if samples is None or samples >= rows.num_rows:
         return np.arange(rows.num_rows)
-    prefix = str(seed).encode()
-    hashed = b"".join(hashlib.sha256(prefix + key.encode()).digest()[:8] for key in rows["key"].to_pylist())
-    return np.sort(np.argsort(np.frombuffer(hashed, dtype=">u8").astype(np.uint64), kind="stable")[:samples])
+    ranks = hash_ranks(rows["key"].to_pylist(), str(seed))
+    return np.sort(np.argsort(ranks, kind="stable")[:samples])

@@ -22,6 +22,7 @@ from pipelines.errors import UserError
 from pipelines.images.documents import annotations_problem
 from pipelines.outcomes import failed
 from pipelines.redaction import redacted
+from pipelines.seeds import hash_ranks
 from pipelines.shards.keys import content_key, key_of_url
 from pipelines.sources import Record, SourceParams, open_source
 from pipelines.sources.labels import merge
@@ -234,11 +235,12 @@ def deal(
     if params.order == "source":
         step = math.ceil(count / shards)
         return np.arange(count), [*range(0, count, step), count]
-    prefix, hashed = f"{seed}:", bytearray()
-    for batch in records.select(["origin", "source"]).to_batches():
-        for origin, name in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            hashed += hashlib.sha256(f"{prefix}{origin}:{name}".encode()).digest()[:8]
-    place = np.frombuffer(hashed, dtype=">u8").astype(np.uint64)[anchors]
+    names = (
+        f"{origin}:{name}"
+        for batch in records.select(["origin", "source"]).to_batches()
+        for origin, name in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    )
+    place = hash_ranks(names, f"{seed}:")[anchors]
     order = np.argsort(place, kind="stable")
     edges = [int(((1 << 64) * index) // shards) for index in range(1, shards)]
     cuts = np.searchsorted(place[order], np.array(edges, dtype=np.uint64))

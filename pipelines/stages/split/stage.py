@@ -25,7 +25,7 @@ from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import PLAN_FOLDER
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
-from pipelines.seeds import seed_for
+from pipelines.seeds import hash_ranks, seed_for
 from pipelines.shards.account import Met
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.sample import Sample
@@ -137,9 +137,7 @@ def decide(rows: pa.Table, params: SplitParams, seed: int) -> np.ndarray[Any, np
 
 def _ranks(keys: Sequence[str], seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """A number per key that orders a class at random, for ever the same."""
-    prefix = str(seed_for(seed, "split", "", "rank")).encode()
-    digests = b"".join(hashlib.sha256(prefix + key.encode()).digest()[:8] for key in keys)
-    return np.frombuffer(digests, dtype=">u8").astype(np.uint64)
+    return hash_ranks(keys, str(seed_for(seed, "split", "", "rank")))
 
 
 def _thin(decisions: Any, labels: Any, rank: Any, imbalance: float) -> None:
