@@ -26,11 +26,11 @@ CV2_CHANNELS = 4
 
 
 class Augmented(NamedTuple):
-    """What came out, and what was done.
+    """Augmented images with their targets, and the draws that say what was done.
 
     `images` (n, C, h, w); `boxes` per image (k, 4) float64 x1, y1, x2, y2 in pixels of the new image, of those that are left,
-    and `kept` per image (k,) int64, their places among the boxes given; `masks` (n, M, h, w); `keypoints` per image (k, 3)
-    x, y and visibility, 0 outside.
+    and `kept` per image (k,) int64, their places among that image's boxes before; `masks` (n, M, h, w); `keypoints` per image
+    (k, 3) float64 x, y and visibility, 0 outside. Targets that were not handed in are None.
     """
 
     images: torch.Tensor
@@ -50,7 +50,7 @@ class Augmenter(nn.Module):
     the other; `auto` takes cv2 where it can and torch for all others. A box is clipped to its image, and dropped when less
     than `min_visible` of it is left or a side is shorter than `min_side` pixels, whether anything moved or not. There are no
     parameters and no state but `epoch` and `progress`, set from outside; they lie in shared memory, so that worker processes which
-    live longer than an epoch see them too.
+    live longer than an epoch see them too. Settings that cannot be used raise `PolicyError`.
 
         augmenter = Augmenter({"preset": "imagenet", "size": 160}, seed=1, output="normalised", mean=MEAN, std=STD)
         for epoch in range(90):
@@ -74,9 +74,9 @@ class Augmenter(nn.Module):
         min_side: float = 1.0,
     ) -> None:
         super().__init__()
-        for name, value, known in (("output", output, Output), ("backend", backend, Backend)):
-            if value not in get_args(known):
-                raise PolicyError(f"{name} takes {' | '.join(get_args(known))}, got {value!r}")
+        for name, value, words in (("output", output, Output), ("backend", backend, Backend)):
+            if value not in get_args(words):
+                raise PolicyError(f"{name} takes {' | '.join(get_args(words))}, got {value!r}")
         if (output == "normalised") != (mean is not None and std is not None):
             raise PolicyError("mean and std belong to output: normalised, and it to them")
         if mean is not None and std is not None:
@@ -123,7 +123,7 @@ class Augmenter(nn.Module):
         progress: float | None = None,
         view: int = 0,
     ) -> Draws:
-        """What is done to images of `size` (height, width) with these keys; nothing else decides it."""
+        """Draw what is done to images of `size` (height, width) with these keys; nothing else decides it."""
         return drawing.draw(
             self.policy,
             keys,
@@ -135,7 +135,7 @@ class Augmenter(nn.Module):
         )
 
     def forward(self, images: torch.Tensor, keys: Keys, *, view: int = 0, **targets: Any) -> Augmented:
-        """`draw` and `replay`: images (n, C, H, W) uint8 or float in [0, 1], one key each; targets as in `replay`."""
+        """Draw for images (n, C, H, W), uint8 or float in [0, 1] with a key each, and carry it out; targets as in `replay`."""
         if images.ndim != 4:
             _check_images(images, self.policy)
         return self.replay(images, self.draw(keys, (images.shape[2], images.shape[3]), view=view), **targets)
@@ -169,19 +169,20 @@ class Augmenter(nn.Module):
 
         _check_targets(self.policy, boxes is not None)
         course, size = course_of(segments, draws.size, len(draws)), draws.size
-        found, kept = None, None
+        moved_boxes, kept = None, None
         if boxes is not None:
-            found, kept = move_boxes(boxes, course, size, len(draws), self.min_visible, self.min_side)
+            moved_boxes, kept = move_boxes(boxes, course, size, len(draws), self.min_visible, self.min_side)
         return Augmented(
             self._images(images, segments),
             draws,
-            found,
+            moved_boxes,
             kept,
             None if masks is None else move_masks(masks, course, size, len(draws)),
             None if keypoints is None else move_points(keypoints, course, len(draws)),
         )
 
     def _images(self, images: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
+        """Carry out a program on images by the backend that is to do it, and convert them to the output wanted."""
         backend = self.backend
         if backend == "auto":
             small = images.dtype == torch.uint8 and images.device.type == "cpu" and images.shape[1] <= CV2_CHANNELS
@@ -198,8 +199,8 @@ class Augmenter(nn.Module):
             from augment.cpu import run_cpu
 
             pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
-            made = torch.from_numpy(run_cpu(pixels, segments, threads=self.threads)).permute(0, 3, 1, 2)
-            return self._finish(made, images.dtype)
+            augmented = torch.from_numpy(run_cpu(pixels, segments, threads=self.threads)).permute(0, 3, 1, 2)
+            return self._finish(augmented, images.dtype)
         floats = images.float() / 255 if images.dtype == torch.uint8 else images
         if backend == "kornia":
             from augment.kornia_chain import run_kornia
@@ -211,8 +212,9 @@ class Augmenter(nn.Module):
             return run_torch(floats, segments, (self.mean, self.std)).to(self.dtype)
         return self._finish(run_torch(floats, segments), images.dtype)
 
-    def _finish(self, images: torch.Tensor, given: torch.dtype) -> torch.Tensor:
-        wanted = ("uint8" if given == torch.uint8 else "float") if self.output == "same" else self.output
+    def _finish(self, images: torch.Tensor, dtype_in: torch.dtype) -> torch.Tensor:
+        """Convert images, uint8 or float in [0, 1], to the output wanted; `dtype_in` is what was handed in."""
+        wanted = ("uint8" if dtype_in == torch.uint8 else "float") if self.output == "same" else self.output
         if wanted == "uint8":
             return images if images.dtype == torch.uint8 else (images * 255).round().clamp(0, 255).to(torch.uint8)
         levels = 255.0 if images.dtype == torch.uint8 else 1.0
@@ -222,10 +224,11 @@ class Augmenter(nn.Module):
             images = torch.addcmul(-mean / std, images, 1 / (levels * std))
         elif levels != 1:
             images = images / levels
-        return images.to(given if self.output == "same" and given.is_floating_point else self.dtype)
+        return images.to(dtype_in if self.output == "same" and dtype_in.is_floating_point else self.dtype)
 
 
 def _check_images(images: torch.Tensor, policy: Policy) -> None:
+    """Refuse images of a shape or type that nothing takes, or without the colours that the policy changes."""
     if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
         raise PolicyError(f"images take (n, C, H, W) uint8 or float, got {tuple(images.shape)} {images.dtype}")
     if images.numel() == 0:

@@ -132,6 +132,7 @@ def _batch_passes(plan: ColourPlan, block: slice, images: Tensor) -> list[Pass]:
     """The passes of the samples `block`, their numbers on the images' device and of their type."""
 
     def like(numbers: np.ndarray) -> Tensor:
+        """Numbers on the images' device, of their type."""
         return torch.from_numpy(numbers).to(images.device, images.dtype)
 
     passes = []

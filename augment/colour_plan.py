@@ -127,6 +127,7 @@ class _PlanBuilder:
         self.clamp[rows, at] = _outside(*self._reach(rows))
 
     def _add_affine(self, name: str, rows: np.ndarray, values: Values) -> None:
+        """Fold a map that is not clamped into the open entry."""
         if name not in AFFINE_MAPS:
             raise PolicyError(f"no colour operation is called {name!r}")
         if name not in COMMUTES_WITH_CLAMP:
@@ -202,30 +203,36 @@ def _column(values: np.ndarray) -> np.ndarray:
 
 
 def _saturation_mean(before: np.ndarray, values: Values) -> np.ndarray:
+    """Move away from the mean of a pixel's channels."""
     factor = _column(values["factor"])
     return before * factor + (1 - factor) * (THIRDS @ before)[:, None]
 
 
 def _contrast_mean(before: np.ndarray, values: Values) -> np.ndarray:
+    """Move away from the mean of the image."""
     factor = _column(values["factor"])
     return before * factor + (1 - factor) * _mean_of(THIRDS @ before)[:, None]
 
 
 def _grayscale(before: np.ndarray, values: Values) -> np.ndarray:
+    """Put luma into all channels."""
     return np.repeat((LUMA @ before)[:, None], 3, axis=1)
 
 
 def _channel_shuffle(before: np.ndarray, values: Values) -> np.ndarray:
+    """Let each channel be another's."""
     return np.take_along_axis(before, values["order"].astype(np.intp)[:, :, None], axis=1)
 
 
 def _invert(before: np.ndarray, values: Values) -> np.ndarray:
+    """Take from 1."""
     inverted = -before
     inverted[..., 6] += 1.0
     return inverted
 
 
 def _brightness_shift(before: np.ndarray, values: Values) -> np.ndarray:
+    """Add a shift."""
     shifted = before.copy()
     shifted[..., 6] += _column(values["shift"])[:, :, 0]
     return shifted
@@ -315,6 +322,7 @@ def _finish(builder: _PlanBuilder, mean: np.ndarray | None, std: np.ndarray | No
     in_place = bool((entries == entries[:1]).all() and entries[0, 0] == 0)  # as they are, and the same for all
 
     def aligned(array: np.ndarray) -> np.ndarray:
+        """An array of the builder's (n, capacity, ...) in slots."""
         return array[:, :total] if in_place else array[np.arange(count)[:, None], entries]
 
     coefficients, clamp = aligned(builder.coefficients), aligned(builder.clamp)

@@ -1,8 +1,8 @@
 """The CPU path: uint8 images one by one through OpenCV, with the same drawn parameters as the torch path.
 
 Each pass rounds to eight bits, OpenCV places warped pixels on a grid of 1/32, and shrinking averages areas where the torch
-path weighs a triangle; tests hold how far the two are apart. Planning is done for the batch at once and leaves each image a
-short list of OpenCV calls. OpenCV frees the interpreter's lock, so threads share the images of a batch.
+path weighs a triangle; tests hold how far the two are apart. What is to be done is worked out for the batch at once and leaves
+each image a short list of OpenCV calls. OpenCV frees the interpreter's lock, so threads share the images of a batch.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from augment.cpu_colour import plan_colour
-from augment.cpu_warp import Call, plan_warp
+from augment.cpu_colour import add_colour_calls
+from augment.cpu_warp import Call, CallLists, add_warp_calls
 from augment.program import Blend, Colour, Filter, Segment, Warp
-
-Plan = list[list[Call]]
 
 
 def run_cpu(images: np.ndarray, segments: Sequence[Segment], threads: int = 1) -> np.ndarray:
-    """Carry out a program on images (n, H, W, C) uint8; returns (n, h, w, C) uint8. The input is not written to."""
-    plan = plan_program(segments, len(images))
+    """Carry out a program on images (n, H, W, C) uint8, on so many threads; returns new images (n, h, w, C) uint8."""
+    call_lists = calls_of(segments, len(images))
     size = images.shape[1:3]
     for segment in segments:
         if isinstance(segment, Warp):
@@ -35,8 +33,9 @@ def run_cpu(images: np.ndarray, segments: Sequence[Segment], threads: int = 1) -
     colour = images.shape[3] > 1
 
     def carry_out(index: int) -> None:
+        """Call after call on one image; the last one writes to its place in `out`."""
         image, target = (images[index], out[index]) if colour else (images[index, :, :, 0], out[index, :, :, 0])
-        calls = plan[index]
+        calls = call_lists[index]
         for call in calls[:-1]:
             image = call(image, None)
         if calls:
@@ -54,6 +53,7 @@ def run_cpu(images: np.ndarray, segments: Sequence[Segment], threads: int = 1) -
 
 @lru_cache(maxsize=4)
 def _pool(threads: int) -> ThreadPoolExecutor:
+    """Start threads, which stay for the next batch."""
     return ThreadPoolExecutor(threads, "augment")
 
 
@@ -61,30 +61,31 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def plan_program(segments: Sequence[Segment], count: int) -> Plan:
-    """For each image, the calls that carry out a program."""
-    plan: Plan = [[] for _ in range(count)]
+def calls_of(segments: Sequence[Segment], count: int) -> CallLists:
+    """List for each of `count` images the calls that carry out a program."""
+    call_lists: CallLists = [[] for _ in range(count)]
     for segment in segments:
         if isinstance(segment, Warp):
-            plan_warp(plan, segment)
+            add_warp_calls(call_lists, segment)
         elif isinstance(segment, Colour):
-            plan_colour(plan, segment)
+            add_colour_calls(call_lists, segment)
         elif isinstance(segment, Filter):
-            _plan_filter(plan, segment)
+            _add_filter_calls(call_lists, segment)
         else:
-            _plan_blend(plan, segment)
-    return plan
+            _add_blend_calls(call_lists, segment)
+    return call_lists
 
 
-def _plan_filter(plan: Plan, step: Filter) -> None:
-    make = _FILTERS[step.name]
+def _add_filter_calls(call_lists: CallLists, step: Filter) -> None:
+    """Append each image's call to its list."""
+    make_call = _FILTERS[step.name]
     columns = {name: column.tolist() for name, column in step.values.items()}
     for index in np.flatnonzero(step.on).tolist():
-        plan[index].append(make({name: column[index] for name, column in columns.items()}, step.constants))
+        call_lists[index].append(make_call({name: column[index] for name, column in columns.items()}, step.constants))
 
 
 def _gaussian_blur(values: dict[str, Any], constants: dict[str, Any]) -> Call:
-    """Weights beyond four sigma are 6e-5 of the largest, a sixtieth of a level: they are left out."""
+    """Blur by one pass along each axis. What lies beyond four sigma is 6e-5 of all weight, a sixtieth of a level: it is left out."""
     sigma = values["sigma"]
     kernel = min(constants["kernel"], 2 * int(np.ceil(4 * sigma)) + 1)
     if kernel == 1:
@@ -99,32 +100,35 @@ def _gaussian_blur(values: dict[str, Any], constants: dict[str, Any]) -> Call:
 
 
 def _sharpness(values: dict[str, Any], constants: dict[str, Any]) -> Call:
-    """One 3 x 3 kernel: the blend of the image and its smoothing is linear. The border keeps its pixels."""
+    """Sharpen by one 3 x 3 kernel: the blend of the image and its smoothing is linear. The border keeps its pixels."""
     factor = values["factor"]
     kernel = np.full((3, 3), (1 - factor) / 13, np.float32)
     kernel[1, 1] = 5 * (1 - factor) / 13 + factor
 
     def call(image: np.ndarray, target: np.ndarray | None) -> np.ndarray:
-        made = cv2.filter2D(image, -1, kernel, dst=target)
-        made[0], made[-1], made[:, 0], made[:, -1] = image[0], image[-1], image[:, 0], image[:, -1]
-        return made
+        sharpened = cv2.filter2D(image, -1, kernel, dst=target)
+        sharpened[0], sharpened[-1], sharpened[:, 0], sharpened[:, -1] = image[0], image[-1], image[:, 0], image[:, -1]
+        return sharpened
 
     return call
 
 
 def _erase(values: dict[str, Any], constants: dict[str, Any]) -> Call:
+    """Paint a rectangle over a copy."""
     top, left, height, width = (values[side] for side in ("top", "left", "height", "width"))
     value = round(255 * constants["value"])
 
     def call(image: np.ndarray, target: np.ndarray | None) -> np.ndarray:
-        made = image.copy()
-        made[top : top + height, left : left + width] = value
-        return made
+        erased = image.copy()
+        erased[top : top + height, left : left + width] = value
+        return erased
 
     return call
 
 
 def _gaussian_noise(values: dict[str, Any], constants: dict[str, Any]) -> Call:
+    """Add the noise that the torch path draws from the same seed, channel by channel."""
+
     def call(image: np.ndarray, target: np.ndarray | None) -> np.ndarray:
         planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
         noise = np.random.Generator(np.random.PCG64(values["seed"])).standard_normal(planes.shape, np.float32)
@@ -135,7 +139,7 @@ def _gaussian_noise(values: dict[str, Any], constants: dict[str, Any]) -> Call:
 
 
 def _kornia(values: dict[str, Any], constants: dict[str, Any]) -> Call:
-    """Through Kornia itself, in floats: there is no other implementation of it."""
+    """Call Kornia itself, in floats: there is no other implementation of its operations."""
     seed = np.array([values["seed"]])
 
     def call(image: np.ndarray, target: np.ndarray | None) -> np.ndarray:
@@ -144,8 +148,8 @@ def _kornia(values: dict[str, Any], constants: dict[str, Any]) -> Call:
         from augment.filters import apply_filter
 
         planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
-        made = apply_filter(planes, Filter("kornia", np.ones(1, bool), {"seed": seed}, constants))
-        return (made[0].permute(1, 2, 0) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+        result = apply_filter(planes, Filter("kornia", np.ones(1, bool), {"seed": seed}, constants))
+        return (result[0].permute(1, 2, 0) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
 
     return call
 
@@ -159,22 +163,25 @@ _FILTERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], Call]] = {
 }
 
 
-def _plan_blend(plan: Plan, blend: Blend) -> None:
-    chains = [plan_program(chain, len(plan)) for chain in blend.chains]
+def _add_blend_calls(call_lists: CallLists, blend: Blend) -> None:
+    """Append each image's blend to its list."""
+    chains = [calls_of(chain, len(call_lists)) for chain in blend.chains]
     weights, share = blend.weights.tolist(), blend.share.tolist()
     for index in np.flatnonzero(blend.on).tolist():
         calls = [(chain[index], weight) for chain, weight in zip(chains, weights[index], strict=True)]
-        plan[index].append(_blended(calls, share[index]))
+        call_lists[index].append(_blended(calls, share[index]))
 
 
 def _blended(chains: list[tuple[list[Call], float]], share: float) -> Call:
+    """One call that carries out all chains on copies of an image and blends what they give with it."""
+
     def call(image: np.ndarray, target: np.ndarray | None) -> np.ndarray:
         mixed = image.astype(np.float32) * (1 - share)
         for calls, weight in chains:
-            made = image
-            for step in calls:
-                made = step(made, None)
-            mixed += made * np.float32(share * weight)
+            result = image
+            for chained in calls:
+                result = chained(result, None)
+            mixed += result * np.float32(share * weight)
         return np.rint(mixed).clip(0, 255).astype(np.uint8)
 
     return call

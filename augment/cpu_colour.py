@@ -2,8 +2,14 @@
 
 A map is own x + grey luma(x) + mean mean(x) + shift, with the same four numbers for all channels. Two in a row make a third by a
 few multiplications; small matrices would take longer than the pixels of a small image. A map is carried out at once where
-Kornia's clamp after it can bite, so that it saturates there; others wait to be composed with the next, as DSA's do, which
-are not clamped. Contrast takes the mean that the image has at that point.
+Kornia's clamp after it can bite, so that it saturates there; others wait to be composed with the next, as those of DSA do (Zhao
+and Bilen 2021), which are not clamped. Contrast takes the mean that the image has at that point.
+
+For example saturation 0.5 is (0.5, 0.5, 0, 0), half the pixel and half its grey. Invert, (-1, 0, 0, 255), after it is
+(-0.5, -0.5, 0, 255).
+
+>>> _composed((-1.0, 0.0, 0.0, 255.0), (0.5, 0.5, 0.0, 0.0))
+(-0.5, -0.5, 0.0, 255.0)
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from augment.cpu_warp import Call
+from augment.cpu_warp import Call, CallLists
 from augment.program import Colour
 
 Values = dict[str, Any]
@@ -30,9 +36,9 @@ _CLAMPED = {"brightness", "contrast", "saturation"}
 _UNCLAMPED = {"brightness_shift", "saturation_mean", "contrast_mean"}
 
 
-def plan_colour(plan: list[list[Call]], colour: Colour) -> None:
+def add_colour_calls(call_lists: CallLists, colour: Colour) -> None:
     """Append each image's call to its list."""
-    steps: list[list[tuple[str, Values]]] = [[] for _ in plan]
+    steps: list[list[tuple[str, Values]]] = [[] for _ in call_lists]
     for step in colour.steps:
         columns = {name: column.tolist() for name, column in step.values.items()}
         for index in np.flatnonzero(step.on).tolist():
@@ -44,12 +50,13 @@ def plan_colour(plan: list[list[Call]], colour: Colour) -> None:
                         steps[index].append((name, {"turns" if name == "hue" else "factor": values[name]}))
             else:
                 steps[index].append((step.name, values))
-    for calls, own in zip(plan, steps, strict=True):
+    for calls, own in zip(call_lists, steps, strict=True):
         if own:
             calls.append(_chain(own))
 
 
 def _chain(steps: list[tuple[str, Values]]) -> Call:
+    """One call that carries out an image's steps, each a name and its values, in as few passes as its clamps allow."""
     if len(steps) == 1 and steps[0][0] in _ALONE:
         name, values = steps[0]
         alone = _ALONE[name]
@@ -63,8 +70,8 @@ def _chain(steps: list[tuple[str, Values]]) -> Call:
         for place, (name, values) in enumerate(steps):
             into = target if place == final else None
             if name in _MAPS:
-                made = _MAPS[name](image, pending, values)
-                pending = made if pending is None else _then(made, pending)
+                step_map = _MAPS[name](image, pending, values)
+                pending = step_map if pending is None else _composed(step_map, pending)
                 loose = loose or name in _UNCLAMPED
                 if name in _CLAMPED and (loose or values["factor"] > 1):
                     image, pending, loose = _mapped(image, pending, into), None, False
@@ -78,6 +85,7 @@ def _chain(steps: list[tuple[str, Values]]) -> Call:
 
 
 def _mapped(image: np.ndarray, colours: Map, target: Target) -> np.ndarray:
+    """Carry out a map on an image (H, W, 3) uint8, saturating at 0 and 255."""
     own, grey, mean, shift = colours
     if grey == mean == 0:
         if shift >= 0 and 255 * own + shift >= 0:  # nothing is below 0, of which this would take the absolute value
@@ -88,8 +96,8 @@ def _mapped(image: np.ndarray, colours: Map, target: Target) -> np.ndarray:
     return cv2.transform(image, np.array(rows, np.float32), target)
 
 
-def _then(second: Map, first: Map) -> Map:
-    """One map after another."""
+def _composed(second: Map, first: Map) -> Map:
+    """Compose two maps: `second` after `first`."""
     own, grey, mean, shift = first
     next_own, next_grey, next_mean, next_shift = second
     return (
@@ -101,7 +109,7 @@ def _then(second: Map, first: Map) -> Map:
 
 
 def _averages(image: np.ndarray, pending: Map | None) -> tuple[float, float]:
-    """Luma and mean of the channels, over the image as it will be."""
+    """Average luma and channels over the image as it is once the pending map is carried out; both in levels."""
     channels = cv2.mean(image)
     luma, mean = sum(share * one for share, one in zip(_LUMA, channels, strict=False)), sum(channels[:3]) / 3
     if pending is None:
@@ -112,10 +120,12 @@ def _averages(image: np.ndarray, pending: Map | None) -> tuple[float, float]:
 
 
 def _contrast(image: np.ndarray, pending: Map | None, values: Values) -> Map:
+    """Away from the mean luma that the image has once `pending` is carried out."""
     return values["factor"], 0.0, 0.0, (1 - values["factor"]) * _averages(image, pending)[0]
 
 
 def _contrast_mean(image: np.ndarray, pending: Map | None, values: Values) -> Map:
+    """Away from the mean that the image has once `pending` is carried out."""
     return values["factor"], 0.0, 0.0, (1 - values["factor"]) * _averages(image, pending)[1]
 
 
@@ -132,7 +142,7 @@ _MAPS: dict[str, Callable[[np.ndarray, Map | None, Values], Map]] = {
 
 
 def _hue(image: np.ndarray, values: Values, target: Target) -> np.ndarray:
-    """In 256 hues, saturations and values: within 9 levels, half a level on average. In floats it would take five times as long."""
+    """Turn hues, in 256 hues, saturations and values: within 9 levels, half a level on average; five times as fast as in floats."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
     rows = hsv.reshape(len(hsv), -1)
     turn = np.zeros(rows.shape[1], np.uint8)
@@ -142,15 +152,17 @@ def _hue(image: np.ndarray, values: Values, target: Target) -> np.ndarray:
 
 
 def _grayscale(image: np.ndarray, values: Values, target: Target) -> np.ndarray:
+    """Put luma into all channels."""
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB, dst=target)
 
 
 def _table(image: np.ndarray, levels: np.ndarray, target: Target) -> np.ndarray:
+    """Replace level i of all channels by levels[i] (256,), rounded and clipped."""
     return cv2.LUT(image, np.rint(levels.clip(0, 255)).astype(np.uint8), dst=target)
 
 
 def _solarize(image: np.ndarray, values: Values, target: Target) -> np.ndarray:
-    """Two passes without a table: 255 where a level is at or above the threshold, and that added bit by bit."""
+    """Invert by two passes without a table: 255 where a level is at or above the threshold, and that added bit by bit."""
     lowest = int(np.searchsorted(_SHARES, np.float32(values["threshold"])))
     if lowest == 0:
         return cv2.bitwise_not(image, dst=target)
@@ -158,15 +170,18 @@ def _solarize(image: np.ndarray, values: Values, target: Target) -> np.ndarray:
 
 
 def _posterize(image: np.ndarray, values: Values, target: Target) -> np.ndarray:
+    """Keep the highest bits."""
     return np.bitwise_and(image, np.uint8(256 - (1 << (8 - values["bits"]))), out=target)
 
 
 def _channel_shuffle(image: np.ndarray, values: Values, target: Target) -> np.ndarray:
+    """Let each channel be another's."""
     planes = cv2.split(image)
     return cv2.merge([planes[source] for source in values["order"]], target)
 
 
 def _autocontrast(image: np.ndarray, values: Values, target: Target) -> np.ndarray:
+    """Stretch each channel from its least to its greatest level."""
     matrix = np.zeros((3, 4), np.float32)
     for channel, plane in enumerate(cv2.split(image)):
         low, high, _, _ = cv2.minMaxLoc(plane)
@@ -179,7 +194,7 @@ def _autocontrast(image: np.ndarray, values: Values, target: Target) -> np.ndarr
 
 
 def _equalize(image: np.ndarray, values: Values, target: Target) -> np.ndarray:
-    """PIL's: unchanged where the step is 0."""
+    """Equalize each channel as PIL does: unchanged where the step of its table is 0."""
     pixels = len(image) * image.shape[1]
     planes = list(cv2.split(image))
     for channel, plane in enumerate(planes):
@@ -192,8 +207,9 @@ def _equalize(image: np.ndarray, values: Values, target: Target) -> np.ndarray:
 
 
 def _alone(name: str) -> Callable[[np.ndarray, Values, Target], np.ndarray]:
-    make = _MAPS[name]
-    return lambda image, values, target: _mapped(image, make(image, None, values), target)
+    """A function that carries out one map by itself."""
+    map_of = _MAPS[name]
+    return lambda image, values, target: _mapped(image, map_of(image, None, values), target)
 
 
 _ALONE: dict[str, Callable[[np.ndarray, Values, Target], np.ndarray]] = {

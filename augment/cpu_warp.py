@@ -13,41 +13,43 @@ from augment.homography import SLACK, frame_sizes, hull, inverse
 from augment.program import Warp, WarpStep
 
 #: One step of one image: takes (H, W, C) uint8, or (H, W) for one channel, and never writes to it. The last one of an image is
-#: given the array to write to, and returns it, or another one to be copied there.
+#: handed the array to write to, and returns it, or another one to be copied there.
 Call = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+CallLists = list[list[Call]]  #: of each image of a batch
 Size = tuple[int, int]
 _NOTHING, _FLIP_X, _FLIP_Y, _FLIP_BOTH, _SHIFT, _AFFINE, _PERSPECTIVE = range(7)
 
 
-def plan_warp(plan: list[list[Call]], warp: Warp) -> None:
+def add_warp_calls(call_lists: CallLists, warp: Warp) -> None:
     """Append each image's calls to its list."""
-    count, frames = len(plan), frame_sizes(warp)
+    count, sizes = len(call_lists), frame_sizes(warp)
     if not any(one.clamp is None and other.clamp is None for one, other in pairwise(warp.steps)) and not any(
         step.roll is not None for step in warp.steps
     ):  # no two matrices in a row: nothing to multiply, and no frame between them
         for place, step in enumerate(warp.steps):
             rows = np.flatnonzero(step.acts())
             if step.clamp is None:
-                _plan_matrix(plan, rows, step.matrix[rows], frames[place], step.size, warp)
+                _add_matrix_calls(call_lists, rows, step.matrix[rows], sizes[place], step.size, warp)
             else:
-                _plan_special(plan, rows, step, frames[place], warp)
+                _add_box_or_roll_calls(call_lists, rows, step, sizes[place], warp)
         return
     cuts = frames_that_cut(warp)
     pending = np.tile(np.eye(3), (count, 1, 1))
     began = np.full(count, -1)  # the frame that a sample's pending matrix starts from; -1 where there is none
 
     def flush(where: np.ndarray, place: int) -> None:
+        """Carry out the pending matrices of the samples `where` (n,) bool before step `place`."""
         for start in np.unique(began[where]).tolist():
             if start >= 0:
                 rows = np.flatnonzero(where & (began == start))
-                _plan_matrix(plan, rows, pending[rows], frames[start], frames[place], warp)
+                _add_matrix_calls(call_lists, rows, pending[rows], sizes[start], sizes[place], warp)
         began[where] = -1
 
     for place, step in enumerate(warp.steps):
         acts = step.acts()
         if step.clamp is not None or step.roll is not None:
             flush(acts, place)
-            _plan_special(plan, np.flatnonzero(acts), step, frames[place], warp)
+            _add_box_or_roll_calls(call_lists, np.flatnonzero(acts), step, sizes[place], warp)
             continue
         if cuts is not None and cuts[place].any():
             flush(cuts[place], place)
@@ -58,7 +60,7 @@ def plan_warp(plan: list[list[Call]], warp: Warp) -> None:
 
 
 def frames_that_cut(warp: Warp) -> np.ndarray | None:
-    """(steps, n) bool: before a step, what lies beyond its frame has to be cut off; None where one warp at a time is all there is.
+    """(steps, n) bool: where what lies beyond a step's frame has to be cut off before it; None where no two matrices meet.
 
     A frame cuts where the picture reaches beyond one of its sides and something beyond that side would be read later on.
     Steps between two such frames are carried out as one.
@@ -66,19 +68,19 @@ def frames_that_cut(warp: Warp) -> np.ndarray | None:
     matrices = [step.clamp is None and step.roll is None for step in warp.steps]
     if sum(matrices) < 2:
         return None
-    frames = frame_sizes(warp)
+    sizes = frame_sizes(warp)
     acting = np.stack([step.acts() for step in warp.steps])
     acting[~np.array(matrices)] = False
-    turns = [matrix and _fills(step, frame) for matrix, step, frame in zip(matrices, warp.steps, frames, strict=False)]
-    if acting[~np.array(turns)].sum(0).max(initial=0) < 2:
+    fills = [matrix and _fills(step, size) for matrix, step, size in zip(matrices, warp.steps, sizes, strict=False)]
+    if acting[~np.array(fills)].sum(0).max(initial=0) < 2:
         return None
-    reaches = _reaches(warp, frames)
+    reaches = _reaches(warp, sizes)
     count = acting.shape[1]
     cuts = np.zeros_like(acting)
     content = np.zeros((count, 4))  # the picture's rectangle and, in `pending`, where it has moved since
     pending, running = np.tile(np.eye(3), (count, 1, 1)), np.zeros(count, bool)
     for place, step in enumerate(warp.steps):
-        height, width = frames[place]
+        height, width = sizes[place]
         if not matrices[place]:
             running &= ~step.acts()
             continue
@@ -106,34 +108,36 @@ def _fills(step: WarpStep, frame: Size) -> bool:
     )
 
 
-def _reaches(warp: Warp, frames: list[Size]) -> list[np.ndarray]:
+def _reaches(warp: Warp, sizes: list[Size]) -> list[np.ndarray]:
     """For each step (n, 4): left, top, right and bottom pixel centre of what is read of its frame, or beyond it."""
-    found: list[np.ndarray] = []
-    reach = np.tile(_whole(frames[-1]), (len(warp.on), 1))
-    for step, frame in zip(reversed(warp.steps), reversed(frames[:-1]), strict=True):
+    reaches: list[np.ndarray] = []
+    reach = np.tile(_whole(sizes[-1]), (len(warp.on), 1))
+    for step, size in zip(reversed(warp.steps), reversed(sizes[:-1]), strict=True):
         if step.clamp is not None:
             before = step.clamp
         elif step.roll is not None:
-            before = np.tile(_whole(frame), (len(reach), 1))
+            before = np.tile(_whole(size), (len(reach), 1))
         else:
             before = np.concatenate(hull(inverse(step.matrix), reach), 1)
         reach = np.where(step.acts()[:, None], before, reach)
-        found.append(reach)
+        reaches.append(reach)
         # a neighbour beyond the border weighs in, and nothing further out
-        reach = np.clip(reach, -1, np.tile(frame[::-1], 2))
-    return found[::-1]
+        reach = np.clip(reach, -1, np.tile(size[::-1], 2))
+    return reaches[::-1]
 
 
 def _whole(size: Size) -> np.ndarray:
+    """The rectangle of pixel centres of a frame: left, top, right, bottom."""
     return np.array([0.0, 0.0, size[1] - 1.0, size[0] - 1.0])
 
 
-def _plan_special(plan: list[list[Call]], rows: np.ndarray, step: WarpStep, size: Size, warp: Warp) -> None:
+def _add_box_or_roll_calls(call_lists: CallLists, rows: np.ndarray, step: WarpStep, size: Size, warp: Warp) -> None:
+    """Append the crop or the roll of a step to the lists of the samples `rows`, whose images are of `size` before it."""
     if step.roll is not None:
         for row in rows.tolist():
             down, right = step.roll[row].tolist()
             if down or right:
-                plan[row].append(_roll(down, right))
+                call_lists[row].append(_roll(down, right))
         return
     assert step.clamp is not None
     boxes = step.clamp.tolist()
@@ -141,10 +145,11 @@ def _plan_special(plan: list[list[Call]], rows: np.ndarray, step: WarpStep, size
         left, top, right, bottom = boxes[row]
         left, top = (max(int(side), 0) for side in (left, top))
         right, bottom = min(int(right) + 1, size[1]), min(int(bottom) + 1, size[0])
-        plan[row].append(_crop_resize(left, top, right, bottom, step.size, warp))
+        call_lists[row].append(_crop_resize(left, top, right, bottom, step.size, warp))
 
 
 def _crop_resize(left: int, top: int, right: int, bottom: int, size: Size, warp: Warp) -> Call:
+    """Cut out rows top..bottom - 1 and columns left..right - 1 and resize them to `size`."""
     height, width = bottom - top, right - left
     if (height, width) == size:
         return lambda image, target: np.ascontiguousarray(image[top:bottom, left:right])
@@ -166,32 +171,34 @@ def _crop_resize(left: int, top: int, right: int, bottom: int, size: Size, warp:
 
 
 def _nearest(count: int, size: int) -> np.ndarray:
-    """The pixel that each of `size` reads of `count`; halves go up as in the torch path, where OpenCV falls short of some."""
+    """(size,) which of `count` pixels each of `size` reads; halves go up as in the torch path, where OpenCV falls short of some."""
     return (2 * np.arange(size) + 1) * count // (2 * size)
 
 
 def _roll(down: int, right: int) -> Call:
+    """Shift in a circle, in pixels."""
     return lambda image, target: np.roll(image, (down, right), (0, 1))
 
 
-def _plan_matrix(
-    plan: list[list[Call]], rows: np.ndarray, matrix: np.ndarray, before: Size, size: Size, warp: Warp
+def _add_matrix_calls(
+    call_lists: CallLists, rows: np.ndarray, matrix: np.ndarray, before: Size, size: Size, warp: Warp
 ) -> None:
+    """Append the cheapest call for each matrix (k, 3, 3) to the lists of the samples `rows`, from frames `before` to `size`."""
     fill = round(255 * warp.fill)
     for row, numbers, own in zip(rows.tolist(), matrix.tolist(), matrix, strict=True):
         kind = _kind(numbers, before, size)
         if kind == _NOTHING:
             continue
         if kind in _FLIPS:
-            plan[row].append(_FLIPS[kind])
+            call_lists[row].append(_FLIPS[kind])
         elif kind == _SHIFT:
-            plan[row].append(_shift(round(float(own[1, 2])), round(float(own[0, 2])), size, fill))
+            call_lists[row].append(_shift(round(float(own[1, 2])), round(float(own[0, 2])), size, fill))
         else:
-            plan[row].append(_warp(own, kind, size, warp, fill))
+            call_lists[row].append(_warp(own, kind, size, warp, fill))
 
 
 def _kind(matrix: list[list[float]], before: Size, size: Size) -> int:
-    """The cheapest kind of call that carries a matrix out."""
+    """Choose the cheapest kind of call that carries a matrix out."""
     (a, b, right), (c, d, down), (e, f, g) = matrix
     rest = (abs(a) - 1, abs(d) - 1, b, c, e, f, g - 1, right - round(right), down - round(down))
     if all(-_WHOLE < one < _WHOLE for one in rest):
@@ -214,20 +221,23 @@ _FLIPS: dict[int, Call] = {
 
 
 def _shift(down: int, right: int, size: Size, fill: int) -> Call:
+    """Move by whole pixels into a frame of `size`, with the level `fill` round it."""
+
     def call(image: np.ndarray, target: np.ndarray | None) -> np.ndarray:
         height, width = image.shape[:2]
-        made = np.empty((*size, *image.shape[2:]), np.uint8) if target is None else target
-        made.fill(fill)
+        shifted = np.empty((*size, *image.shape[2:]), np.uint8) if target is None else target
+        shifted.fill(fill)
         top, left = max(down, 0), max(right, 0)
         bottom, end = min(height + down, size[0]), min(width + right, size[1])
         if bottom > top and end > left:
-            made[top:bottom, left:end] = image[top - down : bottom - down, left - right : end - right]
-        return made
+            shifted[top:bottom, left:end] = image[top - down : bottom - down, left - right : end - right]
+        return shifted
 
     return call
 
 
 def _warp(matrix: np.ndarray, kind: int, size: Size, warp: Warp, fill: int) -> Call:
+    """Warp by a matrix (3, 3) into a frame of `size`, with the level `fill` beyond the image."""
     wanted = (size[1], size[0])
     options: dict[str, Any] = {
         "flags": cv2.INTER_NEAREST if warp.interpolation == "nearest" else cv2.INTER_LINEAR,

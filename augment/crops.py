@@ -1,7 +1,7 @@
 """Crop, resize, flip and roll as two small matrix products: differentiable, static shapes, one box per image or group.
 
 A bilinear crop-and-resize is separable, and flips and rolls permute rows, so the whole of it is Y = R_h X R_w^T with two
-S x S matrices made on the host. Equal to cutting the crop out and interpolating it (samples are clamped to the crop).
+S x S matrices computed on the host. Equal to cutting the crop out and interpolating it (samples are clamped to the crop).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 
 class Box(NamedTuple):
-    """A crop in pixels."""
+    """A crop: whole pixels, from the top left corner of the image."""
 
     top: int
     left: int
@@ -28,9 +28,10 @@ def draw_resized_crop(
     generator: torch.Generator,
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Box:
-    """RandomResizedCrop's box, with torchvision's arithmetic and its order of draws from `generator`.
+    """Draw RandomResizedCrop's box in an image of `height` x `width`, which moves `generator`.
 
-    Area uniform in `scale` of the image, aspect log-uniform in `ratio`; ten tries, then the largest centred box.
+    The arithmetic and the order of draws are torchvision's: area uniform in `scale` of the image, aspect (width over height)
+    log-uniform in `ratio`, ten tries, then the largest box in the middle that `ratio` allows (Szegedy et al. 2015).
     """
     area = height * width
     low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -61,10 +62,10 @@ def axis_matrices(
     flip: torch.Tensor | None = None,
     roll: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """(n, size, size) float64 matrices that cut [start, start + length) from an axis and stretch it to `size`.
+    """Compute (n, size, size) float64 matrices that cut [start, start + length) from an axis and stretch it to `size`.
 
-    Then the axis is mirrored where `flip` (n,) and rolled by `roll` (n,) towards higher indices. Rows that would read
-    outside the image are zero: a box that sticks out is padding.
+    `start` and `length` are (n,) whole pixels. Then the axis is mirrored where `flip` (n,) bool and rolled by `roll` (n,) pixels
+    towards higher indices. Rows that would read outside the image are zero: a box that sticks out is padding.
     """
     target = torch.arange(size, device=start.device).expand(len(start), size)
     if roll is not None:
@@ -85,6 +86,6 @@ def axis_matrices(
 
 
 def apply_matrices(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """R_h X R_w^T for images (G, ..., S, S) with one pair of matrices (G, S, S) per leading index."""
+    """Compute R_h X R_w^T of images (G, ..., S, S) with one pair of matrices (G, S, S) per leading index; differentiable."""
     shape = (len(images), *(1,) * (images.ndim - 3), *rows.shape[-2:])
     return rows.reshape(shape) @ images @ columns.transpose(-1, -2).reshape(shape)

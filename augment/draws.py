@@ -1,4 +1,5 @@
-"""Draws: what a policy does to each sample of a batch, as plain arrays that can be written down and read back exactly.
+"""Draws: what a policy does to each sample of a batch, as plain arrays that can be written down and read back exactly; and the
+program that carries them out.
 
 Every number follows from (seed, epoch, view, key, operation) alone: batch size, order, worker and rank change nothing.
 """
@@ -13,7 +14,7 @@ import numpy as np
 
 from augment.errors import PolicyError
 from augment.operations import Geometric, Identity, Local, Pointwise
-from augment.policy import Leaf, Mix, Pick, Policy
+from augment.policy import AugMix, Leaf, Pick, Policy
 from augment.program import Blend, Colour, ColourStep, Segment, Warp, WarpStep
 from augment.seeds import Keys, key_names, operation_seeds, sample_seeds, uniforms
 
@@ -24,7 +25,10 @@ _ROUNDING = 1e-6  # what a sum of shares of an epoch may be beyond the end of tr
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draws:
-    """One batch's draws. `on[path]` (n,) bool says where a leaf acts, `values[path]` has its values, 0 where it does not."""
+    """One batch's draws of a policy, for `count` images of `size` (height, width).
+
+    `on[path]` (n,) bool says where a leaf acts; `values[path]` has its values by name, arrays of n rows, 0 where it does not act.
+    """
 
     policy: Policy
     size: Size
@@ -36,7 +40,7 @@ class Draws:
         return self.count
 
     def row(self, index: int) -> Row:
-        """What was done to one sample: {path: {value: number or list}}, only what acted; JSON holds it exactly."""
+        """Write down what is done to one sample: {path: {value: number or list}}, only what acts; JSON holds it exactly."""
         return {
             path: {name: column[index].tolist() for name, column in self.values[path].items()}
             for path, on in self.on.items()
@@ -44,21 +48,17 @@ class Draws:
         }
 
     def rows(self) -> list[Row]:
-        """`row` of every sample."""
+        """Write down what is done to every sample, a `row` each."""
         return [self.row(index) for index in range(self.count)]
-
-    def take(self, where: slice | np.ndarray) -> Draws:
-        """The draws of some of the samples."""
-        on = {path: column[where] for path, column in self.on.items()}
-        values = {path: {name: column[where] for name, column in named.items()} for path, named in self.values.items()}
-        count = len(np.arange(self.count)[where])
-        return Draws(self.policy, self.size, count, on, values)
 
 
 def draw(
     policy: Policy, keys: Keys, size: Size, *, seed: int = 0, epoch: int = 0, view: int = 0, progress: float = 1.0
 ) -> Draws:
-    """Draw for images of `size` (height, width) with these keys; `progress` in [0, 1] moves schedules."""
+    """Draw what a policy does to images of `size` (height, width) with these keys; `progress` in [0, 1] moves schedules.
+
+    Raises `PolicyError` for an empty batch, a progress beyond training, or a size that an operation cannot take.
+    """
     names = keys if isinstance(keys, np.ndarray) and keys.ndim == 1 else key_names(keys)
     if len(names) == 0:
         raise PolicyError("the batch is empty: there is nothing to augment")
@@ -68,7 +68,10 @@ def draw(
 
 
 class _Drawing:
-    """All numbers of a batch at once, then each node's share of them."""
+    """Draws all uniform numbers of a batch at once, (n, columns of the policy), then turns each node's columns into values.
+
+    `at` is the size of the image at the node in hand.
+    """
 
     def __init__(
         self, policy: Policy, keys: Keys, size: Size, seed: int, epoch: int, view: int, progress: float
@@ -83,6 +86,7 @@ class _Drawing:
         self.values: dict[str, dict[str, np.ndarray]] = {}
 
     def run(self) -> Draws:
+        """Draw every node in turn."""
         for node in self.policy.nodes:
             if isinstance(node, Leaf):
                 self._leaf(node, None)
@@ -93,6 +97,7 @@ class _Drawing:
         return Draws(self.policy, self.size, self.count, self.on, self.values)
 
     def _leaf(self, leaf: Leaf, gate: np.ndarray | None) -> None:
+        """Draw an operation; where the gate (n,) of its group is shut it does not act."""
         operation = leaf.operation
         operation.check_size(self.at)
         on = operation.gate(self.numbers[:, leaf.at], self.progress)
@@ -107,6 +112,7 @@ class _Drawing:
         self.at = operation.size_after(self.at)
 
     def _pick(self, pick: Pick, gate: np.ndarray | None) -> None:
+        """Choose one alternative for each sample and draw all, each for the samples that have it."""
         on = self.numbers[:, pick.at] < pick.p
         if gate is not None:
             on = on & gate
@@ -119,7 +125,8 @@ class _Drawing:
             for leaf in leaves:
                 self._leaf(leaf, on & (chosen == index))
 
-    def _mix(self, mix: Mix) -> None:
+    def _mix(self, mix: AugMix) -> None:
+        """Draw the weights and the share of AugMix, and its chains, each as deep as its own number says."""
         on = self.numbers[:, mix.at] < mix.p
         weights = np.zeros((self.count, len(mix.chains)), np.float32)
         share = np.zeros(self.count, np.float32)
@@ -135,7 +142,7 @@ class _Drawing:
 
 
 def from_rows(policy: Policy, size: Size, rows: Sequence[Mapping[str, Mapping[str, Any]]]) -> Draws:
-    """The draws that `Draws.row` wrote down, to the bit. Raises `PolicyError` where they are not this policy's."""
+    """Read the draws that `Draws.row` wrote down, to the bit. Raises `PolicyError` where they are not this policy's."""
     blank = draw(policy, list(range(len(rows))), size)
     unknown = {path for row in rows for path in row} - blank.on.keys()
     if unknown:
@@ -156,14 +163,14 @@ def from_rows(policy: Policy, size: Size, rows: Sequence[Mapping[str, Mapping[st
 
 
 def program(draws: Draws, colour_last: bool = False) -> tuple[Segment, ...]:
-    """What backends carry out: neighbours of one family in one segment, without what acts on no sample of the batch.
+    """Lay out draws as the segments that a backend carries out: neighbours of one family together, without what acts on no sample.
 
     A step acts where its operation is on and is nothing elsewhere, so a sample's own steps are all that it goes through.
     `colour_last`: the colours that end a policy are a segment even where none is on, for a normalisation to be folded into.
     """
     builder = _Builder(draws)
     for node in draws.policy.nodes:
-        if isinstance(node, Mix):
+        if isinstance(node, AugMix):
             builder.mix(node)
         else:
             for leaf in (node,) if isinstance(node, Leaf) else node.leaves:
@@ -172,6 +179,8 @@ def program(draws: Draws, colour_last: bool = False) -> tuple[Segment, ...]:
 
 
 class _Builder:
+    """The program so far: finished segments, and the warps or colours of the segment that is still open."""
+
     def __init__(self, draws: Draws, size: Size | None = None) -> None:
         self.draws, self.size = draws, size or draws.size
         self.segments: list[Segment] = []
@@ -180,6 +189,7 @@ class _Builder:
         self.size_in = self.size
 
     def leaf(self, leaf: Leaf) -> None:
+        """Add an operation to the open segment, or end that and begin another."""
         operation, on = leaf.operation, self.draws.on[leaf.path]
         if isinstance(operation, Identity):
             return
@@ -204,7 +214,8 @@ class _Builder:
             assert isinstance(operation, Local)
             self.segments.append(operation.step(values, on, self.size))
 
-    def mix(self, mix: Mix) -> None:
+    def mix(self, mix: AugMix) -> None:
+        """Add AugMix, each of its chains a program of its own."""
         on = self.draws.on[mix.path]
         self._flush()
         if not on.any():
@@ -220,15 +231,18 @@ class _Builder:
         self.segments.append(Blend(tuple(chains), values["weights"], values["share"], on))
 
     def done(self, colour_last: bool = False) -> tuple[Segment, ...]:
+        """End the open segment and return all."""
         idle = colour_last and not self.colours
         self._flush()
         return (*self.segments, Colour(())) if idle else tuple(self.segments)
 
     def _flush(self) -> None:
+        """End the open segment."""
         self._flush_warps()
         self._flush_colours()
 
     def _flush_warps(self) -> None:
+        """End the open segment if it is geometry."""
         if self.warps:
             policy = self.draws.policy
             on = np.logical_or.reduce([step.acts() for step in self.warps])
@@ -238,6 +252,7 @@ class _Builder:
             self.warps = []
 
     def _flush_colours(self) -> None:
+        """End the open segment if it is colour."""
         if self.colours:
             self.segments.append(Colour(tuple(self.colours)))
             self.colours = []

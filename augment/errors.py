@@ -12,4 +12,4 @@ class MethodError(ValueError):
 
 
 class PolicyError(MethodError):
-    """A policy, a value in it or the data it is given cannot be used; the message is one sentence that says which and why."""
+    """A policy, a value in it or the data for it cannot be used; the message is one sentence that says which and why."""

@@ -19,7 +19,7 @@ LARGE = 64 * 64  # pixels from which OpenCV's filter beats shifted copies of a w
 
 
 def apply_filter(images: torch.Tensor, step: Filter) -> torch.Tensor:
-    """Carry out one filter on (n, C, H, W) float images where it is on; the input is not written to."""
+    """Carry out one filter on (n, C, H, W) float images where it is on; returns new images, or the input where it is on nowhere."""
     apply = _FILTERS[step.name]
     if step.on.all():
         return apply(images, step.values, step.constants)
@@ -27,23 +27,26 @@ def apply_filter(images: torch.Tensor, step: Filter) -> torch.Tensor:
         return images
     places = np.flatnonzero(step.on)
     index = torch.from_numpy(places).to(images.device)
-    made = apply(images[index], {name: column[places] for name, column in step.values.items()}, step.constants)
-    return images.index_copy(0, index, made)
+    filtered = apply(images[index], {name: column[places] for name, column in step.values.items()}, step.constants)
+    return images.index_copy(0, index, filtered)
 
 
 Values = dict[str, np.ndarray]
 
 
 def gaussian_weights(sigma: torch.Tensor, kernel: int) -> torch.Tensor:
-    """(n, kernel) normalised weights of Gaussians of `sigma` (n,) pixels."""
+    """Compute (n, kernel) weights of Gaussians of `sigma` (n,) pixels, which sum to one."""
     offset = torch.arange(kernel, device=sigma.device, dtype=sigma.dtype) - kernel // 2
     weights = torch.exp(-(offset**2) / (2 * sigma[:, None] ** 2))
     return weights / weights.sum(1, keepdim=True)
 
 
 def _gaussian_blur(images: torch.Tensor, values: Values, constants: dict[str, Any]) -> torch.Tensor:
-    """Two passes: OpenCV's separable filter for large planes on a CPU, shifted copies added up for small ones and for gradients
-    (several times faster than a grouped convolution there), a depthwise convolution on a device. One batch size's bits."""
+    """Blur by one pass along each axis, in a way that gives a sample the same bits in any batch.
+
+    That is OpenCV's separable filter for large planes on a CPU, shifted copies added up for small ones and for gradients (several
+    times faster than a grouped convolution there), and a depthwise convolution on a device.
+    """
     kernel = constants["kernel"]
     # On the host: a device adds a row up in an order that depends on how many there are.
     weights = gaussian_weights(torch.from_numpy(values["sigma"]).to(images.dtype), kernel)
@@ -56,13 +59,13 @@ def _gaussian_blur(images: torch.Tensor, values: Values, constants: dict[str, An
 
 
 def _trimmed(line: np.ndarray) -> np.ndarray:
-    """A symmetric row of weights without the faint ends: SimCLR's 51 taps at 512 pixels are at most 23 for its sigma of 2."""
+    """Cut the faint ends off a symmetric row of weights: SimCLR's 51 taps at 512 pixels are at most 23 for its sigma of 2."""
     faint = int(np.argmax(line >= FAINT))
     return line[faint : len(line) - faint]
 
 
 def _blur_by_opencv(images: torch.Tensor, weights: list[np.ndarray]) -> torch.Tensor:
-    """Plane by plane; of an image in channels_last all channels at once."""
+    """Blur plane by plane with rows of weights; of images in channels_last all channels at once."""
     import cv2  # here: a device does without it
 
     out = torch.empty_like(images)
@@ -73,13 +76,14 @@ def _blur_by_opencv(images: torch.Tensor, weights: list[np.ndarray]) -> torch.Te
         return out
     images = images.contiguous()
     out = torch.empty_like(images)
-    for planes, made, line in zip(images.numpy(), out.numpy(), weights, strict=True):
-        for plane, result in zip(planes, made, strict=True):
+    for planes, results, line in zip(images.numpy(), out.numpy(), weights, strict=True):
+        for plane, result in zip(planes, results, strict=True):
             cv2.sepFilter2D(plane, -1, line, line, dst=result, borderType=cv2.BORDER_REFLECT_101)
     return out
 
 
 def _blur_by_convolution(images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Blur by two depthwise convolutions with weights (n, kernel) of each image's own."""
     count, channels, height, width = images.shape
     reach = weights.shape[1] // 2
     padded = functional.pad(images, (reach, reach, reach, reach), mode="reflect")
@@ -92,6 +96,7 @@ def _blur_by_convolution(images: torch.Tensor, weights: torch.Tensor) -> torch.T
 
 
 def _blur_by_shifts(images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Blur by adding up shifted copies, by weights (n, kernel) of each image's own."""
     kernel, (height, width) = weights.shape[1], images.shape[2:]
     reach = kernel // 2
     scale = weights[:, :, None, None, None]
@@ -107,7 +112,7 @@ def _blur_by_shifts(images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor
 
 
 def _in_blocks(images: torch.Tensor, apply: Callable[[torch.Tensor, slice], torch.Tensor]) -> torch.Tensor:
-    """`apply` on parts of the batch that fit the second-level cache; on all at once for a gradient or a device."""
+    """Run `apply` on parts of the batch that fit the second-level cache; on all at once for a gradient or a device."""
     size = max(BLOCK // images[0].numel(), 1)
     if images.device.type != "cpu" or records_gradient(images) or len(images) <= size:
         return apply(images, slice(0, len(images)))
@@ -119,13 +124,14 @@ def _in_blocks(images: torch.Tensor, apply: Callable[[torch.Tensor, slice], torc
 
 
 def _sharpness(images: torch.Tensor, values: Values, constants: dict[str, Any]) -> torch.Tensor:
-    """PIL's SMOOTH kernel (1 1 1, 1 5 1, 1 1 1) / 13 inside, the image itself on the border; then away from it by the factor."""
+    """Move away from PIL's SMOOTH, the kernel (1 1 1, 1 5 1, 1 1 1) / 13, by each image's factor; the border stays."""
     if min(images.shape[2:]) < 3:
         return images.clamp(0, 1)
     factors = torch.from_numpy(values["factor"]).to(images.device, images.dtype)[:, None, None, None]
     alone = images[0].numel() > BLOCK // 2 and images.device.type == "cpu" and not records_gradient(images)
 
-    def sharpened(part: torch.Tensor, rows: slice) -> torch.Tensor:
+    def sharpen(part: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Sharpen the images at places `rows`."""
         smooth = part[:, :, :-2] + part[:, :, 1:-1]
         smooth += part[:, :, 2:]
         smooth = (smooth[..., :-2] + smooth[..., 1:-1]).add_(smooth[..., 2:])
@@ -139,10 +145,11 @@ def _sharpness(images: torch.Tensor, values: Values, constants: dict[str, Any]) 
             result[:, :, 1:-1, 1:-1] = torch.addcmul(smooth, inner - smooth, factors[rows])
         return result.clamp(0, 1) if records_gradient(images) else result.clamp_(0, 1)
 
-    return _in_blocks(images, sharpened)
+    return _in_blocks(images, sharpen)
 
 
 def _erase(images: torch.Tensor, values: Values, constants: dict[str, Any]) -> torch.Tensor:
+    """Paint a rectangle of one value over each image."""
     if images.device.type == "cpu" and not records_gradient(images):
         images = images.clone()
         boxes = zip(*(values[side].tolist() for side in ("top", "left", "height", "width")), strict=True)
@@ -158,7 +165,7 @@ def _erase(images: torch.Tensor, values: Values, constants: dict[str, Any]) -> t
 
 
 def _gaussian_noise(images: torch.Tensor, values: Values, constants: dict[str, Any]) -> torch.Tensor:
-    """Noise is drawn on the host in float32, so that a seed means the same noise on every device."""
+    """Add noise, drawn on the host in float32, so that a seed means the same noise on every device."""
     noise = np.empty(images.shape, np.float32)
     for field, seed, std in zip(noise, values["seed"], values["std"], strict=True):
         np.random.Generator(np.random.PCG64(int(seed))).standard_normal(dtype=np.float32, out=field)
@@ -167,29 +174,29 @@ def _gaussian_noise(images: torch.Tensor, values: Values, constants: dict[str, A
 
 
 def _kornia(images: torch.Tensor, values: Values, constants: dict[str, Any]) -> torch.Tensor:
-    """One image at a time under a forked generator: nothing outside sees it, and nothing outside changes it."""
+    """Call Kornia on one image at a time, under a forked global generator: nothing outside sees it or changes what it draws."""
     operation = kornia_operation(constants["operation"], constants["arguments"])
-    made = []
+    results = []
     for image, seed in zip(images, values["seed"], strict=True):
         with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
             torch.manual_seed(int(seed))
-            made.append(operation(image[None]))
-    return torch.cat(made)
+            results.append(operation(image[None]))
+    return torch.cat(results)
 
 
 def kornia_operation(name: str, arguments: dict[str, Any]) -> Any:
-    """An intensity operation of kornia.augmentation that always applies. `PolicyError` for another, or for wrong arguments."""
+    """Build an intensity operation of kornia.augmentation that always applies. `PolicyError` for others and wrong arguments."""
     from kornia import augmentation
 
-    found = getattr(augmentation, name, None)
-    if not (isinstance(found, type) and issubclass(found, augmentation.IntensityAugmentationBase2D)):
+    kind = getattr(augmentation, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, augmentation.IntensityAugmentationBase2D)):
         raise PolicyError(f"kornia.operation takes an intensity operation of kornia.augmentation, and {name!r} is none")
     if "p" in arguments:
         raise PolicyError(
             f"kornia.augmentation.{name} is switched by the operation's own p, not by one in its arguments"
         )
     try:
-        return found(p=1.0, **arguments)
+        return kind(p=1.0, **arguments)
     except (TypeError, ValueError) as error:
         raise PolicyError(f"kornia.augmentation.{name} cannot use {arguments}: {error}") from error
 

@@ -21,11 +21,12 @@ Values = dict[str, Any]
 
 
 def run_kornia(images: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
-    """Carry out a program on (n, C, H, W) float images."""
+    """Carry out a program on (n, C, H, W) float images, one by one; returns new images."""
     return torch.cat([_one(images[index : index + 1], segments, index) for index in range(len(images))])
 
 
 def _one(image: torch.Tensor, segments: Sequence[Segment], index: int) -> torch.Tensor:
+    """Carry out a program on the image (1, C, H, W) of the sample `index`."""
     for segment in segments:
         if isinstance(segment, Warp):
             for step in (step for step in segment.steps if step.acts()[index]):
@@ -43,7 +44,7 @@ def _one(image: torch.Tensor, segments: Sequence[Segment], index: int) -> torch.
 
 
 def _warp(image: torch.Tensor, step: WarpStep, warp: Warp, index: int) -> torch.Tensor:
-    """A cut-out box is sliced and resized as RandomResizedCrop does it; anything else is warp_perspective."""
+    """Carry out one step: a cut-out box is sliced and resized as RandomResizedCrop does it, anything else is warp_perspective."""
     from kornia.geometry.transform import resize, warp_perspective
 
     if step.roll is not None:
@@ -65,6 +66,7 @@ def _warp(image: torch.Tensor, step: WarpStep, warp: Warp, index: int) -> torch.
 
 
 def _colour(image: torch.Tensor, step: ColourStep, index: int) -> torch.Tensor:
+    """Carry out one pointwise step; jitter is four, in the order that the sample drew."""
     values = {name: column[index] for name, column in step.values.items()}
     if step.name != "jitter":
         return _colours()[step.name](image, values)
@@ -75,6 +77,7 @@ def _colour(image: torch.Tensor, step: ColourStep, index: int) -> torch.Tensor:
 
 
 def _colours() -> dict[str, Callable[[torch.Tensor, Values], torch.Tensor]]:
+    """Kornia's function for each pointwise operation, of an image (1, 3, H, W) and the sample's values."""
     from kornia import color, enhance
 
     def away(image: torch.Tensor, mean: torch.Tensor, factor: float) -> torch.Tensor:
@@ -105,6 +108,7 @@ def _colours() -> dict[str, Callable[[torch.Tensor, Values], torch.Tensor]]:
 
 
 def _filter(image: torch.Tensor, step: Filter, index: int) -> torch.Tensor:
+    """Carry out one filter by Kornia's function, or by ours where Kornia has none that takes what was drawn."""
     from kornia import enhance, filters
 
     if step.name == "gaussian_blur":
@@ -117,6 +121,7 @@ def _filter(image: torch.Tensor, step: Filter, index: int) -> torch.Tensor:
 
 
 def _blend(image: torch.Tensor, blend: Blend, index: int) -> torch.Tensor:
+    """Blend the image with what the chains give (Hendrycks et al. 2020)."""
     share = float(blend.share[index])
     mixed = sum(
         float(blend.weights[index, place]) * _one(image, chain, index) for place, chain in enumerate(blend.chains)

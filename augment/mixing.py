@@ -1,7 +1,8 @@
-"""Mixup and cutmix on a batch: a table of partners, weights and patches first, then pixels and labels by that table.
+"""Mixup (Zhang et al. 2018) and cutmix (Yun et al. 2019): a table of partners, weights and patches is drawn, and mixes pixels and labels.
 
-By default every sample has a weight, a patch and a gate of its own, which follow from its key. Its partner is the next sample
-in an order of the batch's keys that their hashes decide: the same whatever order the batch came in, another in other company.
+By default a sample's weight, its patch and whether it is mixed at all follow from its own key. Its partner follows from all keys of
+the batch: each is hashed, and the partner is the sample with the next larger hash (after the largest comes the smallest). So
+the order of a batch changes nothing, and a sample that joins or leaves a batch changes the partner of one other.
 `per_batch` is what the papers' code does: one weight, one patch and one permutation for the whole batch.
 """
 
@@ -21,11 +22,11 @@ from augment.seeds import Keys, key_names, operation_seed, operation_seeds, samp
 
 @dataclass(frozen=True)
 class Mixing:
-    """How a batch is mixed.
+    """How a batch is mixed; `PolicyError` for a setting out of range.
 
-    `alpha` of Beta(alpha, alpha), from which the weight of the sample itself comes; `p`, the share of samples (`per_batch`: of
-    batches) that are mixed. A cutmix patch that sticks out of the image is clipped: labels weigh by what was really pasted, as
-    published (`weigh: patch`), or by the drawn lambda (`weigh: lambda`).
+    `alpha` is that of Beta(alpha, alpha), from which lambda comes, the weight of the sample itself. `p` is the share of samples
+    (`per_batch`: of batches) that are mixed. A cutmix patch that sticks out of the image is clipped: labels weigh by what was really
+    pasted, as published (`weigh: patch`), or by the drawn lambda (`weigh: lambda`).
     """
 
     kind: Literal["mixup", "cutmix"]
@@ -47,11 +48,11 @@ class Mixing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MixTable:
-    """What is mixed with what.
+    """What is mixed with what, a row a sample.
 
-    `partner` (n,) int64: places in the batch, one's own where nothing is mixed in. `share` (n,) float64: how much of the
-    sample itself its label keeps. `blend` (n,) float64: how much of its pixels outside the patch (mixup; else 1). `patch`
-    (n, 4) int64: x1, y1, x2, y2 of what the partner covers (cutmix; else zeros).
+    `partner` (n,) int64: places in the batch, the sample's own where nothing is mixed in. `share` (n,) float64: the weight of its
+    own label. `blend` (n,) float64: the weight of its own pixels outside the patch (mixup; else 1). `patch` (n, 4) int64: x1, y1,
+    x2, y2 in pixel edges of what the partner covers (cutmix; else zeros).
     """
 
     keys: tuple[str | int | float, ...]
@@ -64,7 +65,7 @@ class MixTable:
         return len(self.keys)
 
     def row(self, index: int) -> dict[str, Any]:
-        """What was done to one sample, as JSON that holds it exactly."""
+        """Write down what was done to one sample, in values that JSON holds exactly."""
         return {
             "partner": self.keys[self.partner[index]],
             "share": float(self.share[index]),
@@ -74,7 +75,7 @@ class MixTable:
 
     @classmethod
     def from_rows(cls, keys: Keys, rows: Sequence[Mapping[str, Any]]) -> MixTable:
-        """The table that `row` wrote down, for the same samples in any order."""
+        """Read the table that `row` wrote down, for the same samples in any order. `PolicyError` where one of them is missing."""
         names = key_names(keys)
         place = {key: index for index, key in enumerate(names)}
         missing = [row["partner"] for row in rows if row["partner"] not in place]
@@ -94,7 +95,7 @@ class MixTable:
 
 
 def draw_mix(mixing: Mixing, keys: Keys, size: tuple[int, int], *, seed: int = 0, epoch: int = 0) -> MixTable:
-    """Draw for a batch with these keys, of images of `size` (height, width)."""
+    """Draw how a batch with these keys, of images of `size` (height, width), is mixed. `PolicyError` for an empty batch."""
     names = key_names(keys)
     count = len(names)
     if count == 0:
@@ -104,30 +105,30 @@ def draw_mix(mixing: Mixing, keys: Keys, size: tuple[int, int], *, seed: int = 0
             np.random.PCG64(operation_seed(seed, f"{epoch}/{'/'.join(map(str, names))}", "mixing"))
         )
         on = np.full(count, rng.random() < mixing.p)
-        drawn = np.full(count, rng.beta(mixing.alpha, mixing.alpha))
+        lambdas = np.full(count, rng.beta(mixing.alpha, mixing.alpha))
         partner = rng.permutation(count)
         centre = np.tile(rng.random(2), (count, 1))
     else:
         seeds = operation_seeds(sample_seeds(seed, keys, epoch), ["mixing"])
         numbers = uniforms(seeds, np.arange(1, 6, dtype=np.uint64))
-        on, drawn = numbers[:, 0] < mixing.p, _betas(mixing.alpha, numbers[:, 1])
+        on, lambdas = numbers[:, 0] < mixing.p, _betas(mixing.alpha, numbers[:, 1])
         partner, centre = next_in_order(numbers[:, 2], 1)[:, 0], numbers[:, 3:5]
     partner = np.where(on, partner, np.arange(count)).astype(np.int64)
-    drawn = np.where(partner == np.arange(count), 1.0, drawn)
+    lambdas = np.where(partner == np.arange(count), 1.0, lambdas)
     patch = np.zeros((count, 4), np.int64)
     if mixing.kind == "mixup":
-        return MixTable(names, partner, drawn, drawn, patch)
-    places = (centre * (size[1], size[0])).astype(np.int64)
+        return MixTable(names, partner, lambdas, lambdas, patch)
+    centres = (centre * (size[1], size[0])).astype(np.int64)
     for index in np.flatnonzero(partner != np.arange(count)):
-        patch[index] = cutmix_box(size, float(drawn[index]), int(places[index, 0]), int(places[index, 1]))
-    share = drawn
+        patch[index] = cutmix_box(size, float(lambdas[index]), int(centres[index, 0]), int(centres[index, 1]))
+    share = lambdas
     if mixing.weigh == "patch":
         share = 1 - (patch[:, 2] - patch[:, 0]) * (patch[:, 3] - patch[:, 1]) / (size[0] * size[1])
     return MixTable(names, partner, share, np.ones(count), patch)
 
 
 def apply_mix(images: torch.Tensor, table: MixTable) -> torch.Tensor:
-    """Mix images (n, C, H, W), float or uint8 (rounded), by a table; differentiable in float images."""
+    """Mix images (n, C, H, W), float or uint8 (rounded), by a table; returns new images, differentiable in float ones."""
     if len(images) != len(table):
         raise PolicyError(f"this mixing is for {len(table)} images, got {len(images)}")
     others = images[torch.from_numpy(table.partner).to(images.device)]
@@ -161,15 +162,16 @@ class MixedLabels(NamedTuple):
 
 
 def mix_labels(labels: torch.Tensor, table: MixTable) -> MixedLabels:
-    """Labels (n,) of a batch that was mixed by `table`."""
+    """Pair the labels (n,) int64 of a batch with their partners', as `table` mixed the images."""
     partner = torch.from_numpy(table.partner).to(labels.device)
     return MixedLabels(labels, labels[partner], torch.from_numpy(table.share).to(labels.device, torch.float32))
 
 
 def cutmix_box(size: tuple[int, int], share: float, centre_x: int, centre_y: int) -> tuple[int, int, int, int]:
-    """x1, y1, x2, y2 of the partner's patch in an image of `size` (height, width), clipped at its border.
+    """Place the partner's patch in an image of `size` (height, width): x1, y1, x2, y2 in pixel edges, clipped at its border.
 
-    Yun et al. 2019; `share` is lambda, the part of the image that stays.
+    Sides are sqrt(1 - lambda) of the image's (Yun et al. 2019, eq. 2); `share` is lambda, the part of the image that stays, and
+    the centre is in pixels. Halves are rounded down, so that a side is always even before it is clipped.
     """
     half_height, half_width = (int(side * math.sqrt(1.0 - share)) // 2 for side in size)
     left, top = max(centre_x - half_width, 0), max(centre_y - half_height, 0)
@@ -177,7 +179,7 @@ def cutmix_box(size: tuple[int, int], share: float, centre_x: int, centre_y: int
 
 
 def draw_beta(alpha: float, generator: torch.Generator) -> float:
-    """One number from Beta(alpha, alpha) out of a torch generator: a uniform one for 1, else from two gammas."""
+    """Draw one number from Beta(alpha, alpha), which moves `generator`: a uniform one for alpha 1, else from two gammas."""
     if alpha == 1.0:
         return float(torch.rand((), generator=generator))
     shape = torch.full((2,), alpha, dtype=torch.float64)
@@ -186,13 +188,14 @@ def draw_beta(alpha: float, generator: torch.Generator) -> float:
 
 
 def next_in_order(numbers: np.ndarray, count: int) -> np.ndarray:
-    """(n, count) int64: for each sample the `count` that follow it in the circle of samples ordered by `numbers` (n,)."""
+    """(n, count) int64: places of the `count` samples that follow each one by `numbers` (n,), the smallest after the largest."""
     order = numbers.argsort(kind="stable")
     rank = order.argsort()
     return order[(rank[:, None] + np.arange(1, count + 1)) % len(order)]
 
 
 def _betas(alpha: float, numbers: np.ndarray) -> np.ndarray:
+    """Turn uniform numbers (n,) into numbers from Beta(alpha, alpha), each from a generator that its own number seeds."""
     if alpha == 1.0:
         return numbers
     generators = (np.random.Generator(np.random.PCG64(int(number * 2.0**53))) for number in numbers)

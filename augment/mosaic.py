@@ -1,7 +1,8 @@
-"""Mosaic (Bochkovskiy et al. 2020): four images of one size round a point on one canvas, with their boxes.
+"""Mosaic (Bochkovskiy et al. 2020): four images of one size round a point on one canvas, with their boxes. No stage does this yet:
+the one that trains a detector will.
 
 A sample and three partners, each cut where the canvas ends, meet at a point drawn in the middle half of the canvas. Nothing is
-resized: what a detector sees of it is the affair of the policy that comes after. Keys, places and the point are recorded.
+resized: what a detector sees of the canvas, the policy that comes after decides. Keys, places and the point are recorded.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ _RIGHT, _DOWN = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MosaicTable:
-    """`tiles` (n, 4) int64: the batch's places that lie top left, top right, bottom left and bottom right of `centre` (n, 2)
+    """Which four images of a batch meet in each sample's mosaic, and where.
 
-    int64 x, y on a canvas of `size` (height, width). One of the tiles is the sample itself.
+    `tiles` (n, 4) int64: places in the batch of the images top left, top right, bottom left and bottom right of the point
+    `centre` (n, 2) int64, x and y in pixels on a canvas of `size` (height, width). One of the tiles is the sample itself.
     """
 
     keys: tuple[str | int | float, ...]
@@ -37,13 +39,13 @@ class MosaicTable:
         return len(self.keys)
 
     def row(self, index: int) -> dict[str, Any]:
-        """What was done to one sample, as JSON that holds it exactly."""
+        """Write down what was done to one sample, in values that JSON holds exactly."""
         tiles = [self.keys[place] for place in self.tiles[index]]
         return {"tiles": tiles, "centre": self.centre[index].tolist(), "size": list(self.size)}
 
     @classmethod
     def from_rows(cls, keys: Keys, rows: Sequence[Mapping[str, Any]]) -> MosaicTable:
-        """The table that `row` wrote down, for the same samples in any order."""
+        """Read the table that `row` wrote down, for the same samples in any order. `PolicyError` where one of them is missing."""
         names = key_names(keys)
         place = {key: index for index, key in enumerate(names)}
         missing = [key for row in rows for key in row["tiles"] if key not in place]
@@ -55,9 +57,9 @@ class MosaicTable:
 
 
 class Mosaic(NamedTuple):
-    """`images` (n, C, H, W) canvases; per canvas `boxes` (k, 4) float64 on it, and `kept` (k, 2) int64: tile and place of each
+    """Canvases (n, C, H, W) with their boxes: `boxes` (k, 4) float64 on each canvas, those that are left.
 
-    among the boxes that were given for that tile's image.
+    `kept` (k, 2) int64 per canvas says of each box which tile it comes from, 0 to 3, and its place among that image's boxes before.
     """
 
     images: torch.Tensor
@@ -66,9 +68,10 @@ class Mosaic(NamedTuple):
 
 
 def draw_mosaic(keys: Keys, size: tuple[int, int], *, seed: int = 0, epoch: int = 0) -> MosaicTable:
-    """One mosaic for each sample of a batch, on canvases of `size` (height, width).
+    """Draw one mosaic for each sample of a batch, on canvases of `size` (height, width). `PolicyError` for an empty batch.
 
-    The partners are the next three in an order that the keys' hashes decide; a batch of fewer than four repeats itself.
+    The partners are the three samples with the next larger hashes of their keys, as in `augment.mixing`; a batch of fewer than
+    four repeats itself.
     """
     names = key_names(keys)
     if not names:
@@ -89,7 +92,7 @@ def apply_mosaic(
     min_visible: float = 0.5,
     min_side: float = 1.0,
 ) -> Mosaic:
-    """Lay out images (n, C, H, W), uint8 or float in [0, 1], and boxes (k, 4) x1, y1, x2, y2 in pixels, per image.
+    """Lay out images (n, C, H, W), uint8 or float in [0, 1], and boxes (k, 4) x1, y1, x2, y2 in pixels, per image, on new canvases.
 
     A tile's corner lies on the point. Boxes are shifted, clipped to the canvas, and dropped when less than `min_visible` of
     them is left or a side is under `min_side` pixels. `fill` in [0, 1] is where no tile reaches.
@@ -101,7 +104,7 @@ def apply_mosaic(
     canvas = images.new_full((len(images), images.shape[1], *table.size), value)
     left = table.centre[:, :1] - width * (1 - _RIGHT)
     top = table.centre[:, 1:] - height * (1 - _DOWN)
-    found, kept = [], []
+    canvas_boxes, kept = [], []
     for sample, tiles in enumerate(table.tiles.tolist()):
         here, places = [np.zeros((0, 4))], [np.zeros((0, 2), np.int64)]
         for tile, source in enumerate(tiles):
@@ -112,9 +115,9 @@ def apply_mosaic(
                 shifted, index = _clipped(boxes[source], x, y, table.size, min_visible, min_side)
                 here.append(shifted)
                 places.append(np.stack([np.full(len(index), tile), index], 1))
-        found.append(np.concatenate(here))
+        canvas_boxes.append(np.concatenate(here))
         kept.append(np.concatenate(places))
-    return Mosaic(canvas, found, kept)
+    return Mosaic(canvas, canvas_boxes, kept)
 
 
 def _span(start: int, length: int, limit: int) -> tuple[int, int]:
@@ -126,9 +129,10 @@ def _span(start: int, length: int, limit: int) -> tuple[int, int]:
 def _clipped(
     boxes: np.ndarray, x: int, y: int, size: tuple[int, int], min_visible: float, min_side: float
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Shift boxes (k, 4) by x, y and clip them to a canvas of `size`; returns those that are left, and their places."""
     whole = np.asarray(boxes, np.float64).reshape(-1, 4) + np.array([x, y, x, y])
     inside = whole.clip(0, (size[1], size[0], size[1], size[0]))
     area, left = (np.prod(some[:, 2:] - some[:, :2], axis=1) for some in (whole, inside))
     visible = np.divide(left, area, out=np.zeros_like(left), where=area > 0)
-    kept = np.flatnonzero((visible >= min_visible - 1e-6) & (inside[:, 2:] - inside[:, :2] >= min_side).all(1))
-    return inside[kept], kept
+    remaining = np.flatnonzero((visible >= min_visible - 1e-6) & (inside[:, 2:] - inside[:, :2] >= min_side).all(1))
+    return inside[remaining], remaining

@@ -1,4 +1,8 @@
-"""Convex outlines of boxes that a frame has cut, all of a batch at once (Sutherland and Hodgman 1974)."""
+"""Convex outlines of boxes that a frame has cut, all of a batch at once.
+
+A turned box that sticks out of its frame is a polygon with more corners than four. It is cut by the four sides of the frame in turn
+(Sutherland and Hodgman 1974): corners inside stay, and where an edge crosses a side there is a new corner.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import numpy as np
 
 
 class Outlines:
-    """`points` (m, V, 2), of which the first `count` (m,) are an outline's corners, of the boxes `owner` (m,)."""
+    """The outlines so far: `points` (m, V, 2) x and y, of which the first `count` (m,) are corners, of the boxes `owner` (m,)."""
 
     def __init__(self) -> None:
         self.owner = np.zeros(0, np.intp)
@@ -14,7 +18,10 @@ class Outlines:
         self.count = np.zeros(0, np.intp)
 
     def cut(self, corners: np.ndarray, new: np.ndarray, cut: np.ndarray, start: np.ndarray, end: np.ndarray) -> None:
-        """Clip the outlines of the boxes `cut` to windows (k, 2), and those of `new`, which are boxes' `corners` (k, 4, 2) so far."""
+        """Clip the outlines of the boxes `cut`, places among k, to their windows `start`, `end` (k, 2).
+
+        The boxes `new` get an outline here if they have none yet: their four `corners` (k, 4, 2).
+        """
         fresh = np.setdiff1d(new, self.owner)
         padded = np.zeros((len(fresh), self.points.shape[1], 2))
         padded[:, :4] = corners[fresh]
@@ -35,7 +42,7 @@ class Outlines:
         self.points[rows], self.count[rows] = points, count
 
     def hulls(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest x and y (m, 2); both infinite where nothing is left."""
+        """Lowest and highest x and y (m, 2) of each outline; both infinite where nothing is left of it."""
         there = (np.arange(self.points.shape[1]) < self.count[:, None])[..., None]
         low = np.where(there, self.points, np.inf).min(1)
         high = np.where(self.count[:, None] > 0, np.where(there, self.points, -np.inf).max(1), np.inf)
@@ -43,15 +50,15 @@ class Outlines:
 
 
 def _half(points: np.ndarray, count: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The parts of outlines where `depth` (m, V) of their corners is not negative."""
+    """Cut outlines by a line: `depth` (m, V) of each corner is its distance from it, and what is below 0 is cut off."""
     place = np.arange(points.shape[1])
     there = place < count[:, None]
     after = np.where(place + 1 < count[:, None], place + 1, 0)
     following, depth_after = np.take_along_axis(points, after[..., None], 1), np.take_along_axis(depth, after, 1)
     stays, crosses = there & (depth >= 0), there & ((depth >= 0) != (depth_after >= 0))
     with np.errstate(divide="ignore", invalid="ignore"):
-        met = points + (depth / (depth - depth_after))[..., None] * (following - points)
-    both = np.stack([points, met], 2).reshape(len(points), -1, 2)
+        crossing = points + (depth / (depth - depth_after))[..., None] * (following - points)
+    both = np.stack([points, crossing], 2).reshape(len(points), -1, 2)
     chosen = np.stack([stays, crosses], 2).reshape(len(points), -1)
     left = chosen.sum(1)
     order = np.argsort(~chosen, axis=1, kind="stable")[:, : max(int(left.max(initial=0)), 4)]

@@ -1,7 +1,8 @@
 """Pointwise operations that no matrix holds: hue, gamma, solarize, posterize, autocontrast, equalize.
 
-Each takes images (k, 3, H, W) and returns what Kornia's function of the same name returns. `value` is one Python number for all of
-them or a tensor (k, 1, 1, 1). `out`, which may be the images themselves, receives the result when no gradient is recorded.
+Each takes images (k, 3, H, W) float, RGB in [0, 1], and returns what Kornia's function of the same name returns. `value` is one
+Python number for all of them or a tensor (k, 1, 1, 1). `out`, which may be the images themselves, is written to and returned; it
+is None, for new memory, where a gradient is recorded.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def records_gradient(images: Tensor) -> bool:
 
 
 def channel_means(images: Tensor) -> Tensor:
-    """(k, 3) means over the pixels. On a device in a fixed order: its own depends on how many images there are."""
+    """Average (k, 3, H, W) over the pixels, to (k, 3). On a device in a fixed order: its own depends on how many images there are."""
     flat = images.flatten(2)
     if not images.is_cuda:
         return flat.mean(2)
@@ -35,7 +36,7 @@ def channel_means(images: Tensor) -> Tensor:
 
 
 def hue(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:
-    """kornia.enhance.adjust_hue(images, 2 pi value) in closed form: no HSV image, no selection, no division.
+    """Turn hues by `value` of the circle: kornia.enhance.adjust_hue(images, 2 pi value) without HSV, selection or division.
 
     With V the largest, m the smallest channel and C = V - m, the way round the hue circle from a pixel to red, in sextants
     times C, is |t| = G + B - R + V - 2m, on the side of the sign of G - B. A channel whose hue lies a sextants from the
@@ -64,15 +65,15 @@ def hue(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:
 
 
 def gamma(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:
-    """kornia.enhance.adjust_gamma of images in [0, 1]: no clamp is needed after it, and one before keeps rounding out."""
+    """Raise colours in [0, 1] to the power `value`: kornia.enhance.adjust_gamma. A clamp before keeps rounding errors below 0 out."""
     return torch.pow(torch.clamp(images, min=0.0, out=out), value, out=out)
 
 
 def solarize(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:
-    """kornia.enhance.solarize: 1 - x from the threshold on.
+    """Invert colours from the threshold `value` on: kornia.enhance.solarize.
 
     Without a gradient on a CPU (x - s) (1 - 2 s) with s = 0 below the threshold and 1 from it on: exact, outside [0, 1] too, and
-    made of the sign of x - threshold, because comparisons and selections are slow there.
+    taken from the sign of x - threshold, because comparisons and selections are slow there.
     """
     if records_gradient(images) or images.is_cuda:
         return torch.where(images < value, images, 1.0 - images)
@@ -83,7 +84,7 @@ def solarize(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:
 
 
 def posterize(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor:
-    """kornia.enhance.posterize of images in [0, 1] to `value` bits: 0 is black, 8 leaves as is. Its gradient is zero."""
+    """Reduce images in [0, 1] to `value` bits: kornia.enhance.posterize. 0 is black, 8 leaves as is; the gradient is zero."""
     levels = 255 / 2 ** (8 - value)  # of 0 bits: less than one, so that all is 0
     if isinstance(value, Tensor):
         reduced = torch.floor(images * levels).div_(levels)
@@ -95,7 +96,7 @@ def posterize(images: Tensor, value: Value, out: Tensor | None = None) -> Tensor
 
 
 def autocontrast(images: Tensor, value: Value = 0.0, out: Tensor | None = None) -> Tensor:
-    """kornia.enhance.normalize_min_max per channel, clamped as RandomAutoContrast does. A flat channel stays (PIL, torchvision)."""
+    """Stretch each channel to [0, 1]: kornia.enhance.normalize_min_max, clamped as RandomAutoContrast does; a flat one stays (PIL)."""
     del value
     flat = images.flatten(2)
     low, high = flat.amin(2), flat.amax(2)
@@ -111,7 +112,10 @@ def autocontrast(images: Tensor, value: Value = 0.0, out: Tensor | None = None) 
 
 
 def equalize(images: Tensor, value: Value = 0.0, out: Tensor | None = None) -> Tensor:
-    """kornia.enhance.equalize: levels floor(255 x) through each channel's own table; a channel whose step is 0 stays."""
+    """Flatten each channel's histogram: kornia.enhance.equalize.
+
+    Levels floor(255 x) go through a table of the channel's own; a channel whose step is 0 stays.
+    """
     del value
     if out is not None and images.shape[2] * images.shape[3] >= ALONE and images.dtype == torch.float32:
         for source, target in zip(images.flatten(0, 1), out.flatten(0, 1), strict=True):
@@ -131,7 +135,7 @@ def equalize(images: Tensor, value: Value = 0.0, out: Tensor | None = None) -> T
 
 
 def _equalize_plane(source: np.ndarray, target: np.ndarray) -> None:
-    """One float32 channel into `target`, which may be `source`."""
+    """Equalize one float32 channel (H, W) into `target`, which may be `source`."""
     import cv2  # here: a device does without it
 
     level = (source * np.float32(255)).astype(np.uint8)

@@ -36,7 +36,11 @@ _FAMILIES = {"geometric": 0, "colour": 1, "filter": 2}
 
 @dataclass(frozen=True)
 class Leaf:
-    """An operation in its place. `path` names it in tables and seeds its draws; `at` is the column of its first number."""
+    """An operation in its place in a policy.
+
+    `path` names it in tables and seeds its draws; `at` is the column of its first number among the policy's: a gate, which says
+    whether it acts, and then the operation's own.
+    """
 
     path: str
     operation: Operation
@@ -45,9 +49,12 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Pick:
-    """For each sample at most one of some alternatives, each of one leaf or more; `slots` of one path are drawn together.
+    """One slot of a group: for each sample at most one of some alternatives, each of one leaf or more.
 
-    Numbers of the group: a gate, then one for each slot, or one for each alternative where it may be used only once.
+    `path` is the group's, whose `slots` picks are drawn together; `slot` says which of them this is. `bounds` are the upper ends of
+    the alternatives' shares of [0, 1), `p` the share of samples that the group acts on, `replace` whether an alternative may be
+    picked twice. The group's numbers begin in column `at`: a gate, then one for each slot, or one for each alternative where
+    none may be picked twice.
     """
 
     path: str
@@ -61,14 +68,18 @@ class Pick:
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
-        """All leaves, alternatives of one family side by side so that they fuse; at most one alternative acts on a sample."""
+        """Every leaf, alternatives of one family side by side so that they fuse; at most one alternative acts on a sample."""
         ordered = sorted(self.alternatives, key=lambda leaves: _FAMILIES[leaves[0].operation.family])
         return tuple(leaf for leaves in ordered for leaf in leaves)
 
 
 @dataclass(frozen=True)
-class Mix:
-    """AugMix: `width` chains of up to `depth` picks, blended. Numbers: a gate, and a seed for its Dirichlet and Beta."""
+class AugMix:
+    """AugMix (Hendrycks et al. 2020): chains of picks, blended with each other and with the image, for a share `p` of samples.
+
+    `alpha` is that of the Dirichlet and the Beta distribution. Its numbers begin in column `at`: a gate, a seed for both
+    distributions, and for each chain how many of its picks are used.
+    """
 
     path: str
     chains: tuple[tuple[Pick, ...], ...]
@@ -77,15 +88,16 @@ class Mix:
     at: int = 0
 
 
-Node = Leaf | Pick | Mix
+Node = Leaf | Pick | AugMix
 
 
 @dataclass(frozen=True, eq=False)
 class Policy:
-    """What is drawn and in which order. `load` makes one.
+    """What is drawn and in which order, as `load` reads it.
 
-    `interpolation` is for all resampling, `antialias` filters resizes that shrink, `fill` in [0, 1] lies beyond the frame. `siamese`: every
-    sample of a batch gets the same draw (DSA), which then follows from seed, epoch and view alone.
+    `numbers` lists what needs uniform numbers, and how many each: their columns, in order. `interpolation` is for all resampling,
+    `antialias` filters resizes that shrink, `fill` in [0, 1] lies beyond the frame. `siamese`: every sample of a batch gets the
+    same draw (as in DSA: Zhao and Bilen 2021), which then follows from seed, epoch and view alone.
     """
 
     nodes: tuple[Node, ...]
@@ -99,32 +111,32 @@ class Policy:
     @cached_property
     def leaves(self) -> tuple[Leaf, ...]:
         """Every leaf, in order."""
-        found: list[Leaf] = []
+        leaves: list[Leaf] = []
         for node in self.nodes:
             if isinstance(node, Leaf):
-                found.append(node)
+                leaves.append(node)
             elif isinstance(node, Pick):
-                found.extend(node.leaves)
+                leaves.extend(node.leaves)
             else:
-                found.extend(leaf for chain in node.chains for pick in chain for leaf in pick.leaves)
-        return tuple(found)
+                leaves.extend(leaf for chain in node.chains for pick in chain for leaf in pick.leaves)
+        return tuple(leaves)
 
     @cached_property
     def layout(self) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Names that are drawn for; for each number its name's place; and its place in the name's sequence, from 1."""
+        """The names that are drawn for, and for each column the place of its name and its place in that name's sequence, from 1."""
         owners = np.concatenate([np.full(count, i) for i, (_, count) in enumerate(self.numbers)] or [np.zeros(0, int)])
         steps = np.concatenate([np.arange(1, count + 1) for _, count in self.numbers] or [np.zeros(0, int)])
         return [name for name, _ in self.numbers], owners.astype(np.int64), steps.astype(np.uint64)
 
     @cached_property
     def needs_colour(self) -> bool:
-        """Whether anything but geometry is done, which takes RGB."""
+        """Whether anything but geometry may be done, which takes RGB."""
         return any(leaf.operation.family != "geometric" for leaf in self.leaves)
 
     @cached_property
     def ends_in_colour(self) -> bool:
         """Whether the last thing that may be done is pointwise, so that a normalisation can be folded into it."""
-        if self.nodes and isinstance(self.nodes[-1], Mix):
+        if self.nodes and isinstance(self.nodes[-1], AugMix):
             return False
         acting = [leaf.operation for leaf in self.leaves if not isinstance(leaf.operation, Identity)]
         return bool(acting) and isinstance(acting[-1], Pointwise)
@@ -140,7 +152,7 @@ class Policy:
         return any(
             isinstance(leaf.operation, Geometric) and leaf.operation.ever
             for node in self.nodes
-            if isinstance(node, Mix) and node.p > 0
+            if isinstance(node, AugMix) and node.p > 0
             for chain in node.chains
             for pick in chain
             for leaf in pick.leaves
@@ -157,7 +169,7 @@ _SETTINGS = ("operations", "name", "interpolation", "antialias", "fill", "siames
 
 
 def load(spec: Any) -> Policy:
-    """A policy from params.yaml: a preset's name, a mapping or a list; see the module's docstring. Raises `PolicyError`."""
+    """Read a policy from params.yaml: a preset's name, a mapping or a list, as the module's docstring has them. Raises `PolicyError`."""
     from augment import presets
 
     if isinstance(spec, Policy):
@@ -211,6 +223,7 @@ def _require_plain(part: Any, where: str) -> None:
 
 
 def _is_number(text: str) -> bool:
+    """Whether Python would read a text as a number."""
     try:
         float(text)
     except ValueError:
@@ -219,6 +232,7 @@ def _is_number(text: str) -> bool:
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of `Policy` that are not what they should be."""
     if settings.get("interpolation", "bilinear") not in get_args(Interpolation):
         raise PolicyError(
             f"interpolation takes {' | '.join(get_args(Interpolation))}, got {settings['interpolation']!r}"
@@ -240,7 +254,7 @@ _GROUP_WORDS: dict[str, tuple[str, ...]] = {
 
 
 class _Reader:
-    """Reads entries, gives each a path of its own and columns of numbers."""
+    """Reads the entries of a policy, and gives each a path of its own and columns of numbers."""
 
     def __init__(self) -> None:
         self.numbers: list[tuple[str, int]] = []
@@ -248,6 +262,7 @@ class _Reader:
         self._used: dict[str, int] = {}
 
     def read(self, entry: Any) -> list[Node]:
+        """Read an operation or a group."""
         if isinstance(entry, Mapping):
             for group in _GROUP_WORDS:
                 if group in entry:
@@ -255,6 +270,7 @@ class _Reader:
         return [self._leaf("", entry)]
 
     def _group(self, group: str, entry: dict[str, Any]) -> list[Node]:
+        """Read `one_of`, `choose` or `augmix`."""
         unknown = entry.keys() - {group, *_GROUP_WORDS[group]}
         if unknown:
             words = ", ".join(_GROUP_WORDS[group])
@@ -273,7 +289,7 @@ class _Reader:
             chains = tuple(
                 tuple(self._picks(f"{path}.{chain}", members, bounds, 1.0, depth, True)) for chain in range(width)
             )
-            return [Mix(path, chains, float(alpha), p, at)]
+            return [AugMix(path, chains, float(alpha), p, at)]
         count = _whole("choose", entry["choose"]) if group == "choose" else 1
         replace = entry.get("replace", True)
         if not isinstance(replace, bool):
@@ -287,6 +303,7 @@ class _Reader:
     def _picks(
         self, path: str, members: Sequence[Any], bounds: tuple[float, ...], p: float, count: int, replace: bool
     ) -> list[Pick]:
+        """Read the members of a group, once for each of its `count` slots."""
         at = self._reserve(path, 1 + (count if replace else len(members)))
         picks = []
         for slot in range(count):
@@ -306,6 +323,7 @@ class _Reader:
         return picks
 
     def _leaf(self, prefix: str, entry: Any) -> Leaf:
+        """Read an operation, whose path begins with that of its group."""
         if isinstance(entry, str):
             name = entry
             settings: Any = {}
@@ -327,10 +345,12 @@ class _Reader:
         return Leaf(path, operation, self._reserve(path, 1 + operation.count))
 
     def _path(self, name: str) -> str:
+        """A path that nothing else has: the second `invert` is `invert#2`."""
         used = self._used[name] = self._used.get(name, 0) + 1
         return name if used == 1 else f"{name}#{used}"
 
     def _reserve(self, path: str, count: int) -> int:
+        """Reserve columns of numbers; returns the first."""
         at = self._columns
         self.numbers.append((path, count))
         self._columns += count
@@ -338,23 +358,26 @@ class _Reader:
 
 
 def _bounds(group: str, weights: Any, count: int) -> tuple[float, ...]:
-    """Upper ends of the members' shares of [0, 1)."""
-    given = [1.0] * count if weights is None else weights
-    numbers = isinstance(given, Sequence) and all(
-        isinstance(weight, (int, float)) and not isinstance(weight, bool) and 0 <= weight < math.inf for weight in given
+    """Turn the weights of a group's members, alike if None, into the upper ends of their shares of [0, 1)."""
+    shares = [1.0] * count if weights is None else weights
+    numbers = isinstance(shares, Sequence) and all(
+        isinstance(weight, (int, float)) and not isinstance(weight, bool) and 0 <= weight < math.inf
+        for weight in shares
     )
-    if not numbers or len(given) != count or sum(given) <= 0:
+    if not numbers or len(shares) != count or sum(shares) <= 0:
         raise PolicyError(f"{group}.weights takes {count} numbers from 0 on, not all 0, got {weights!r}")
-    return tuple(float(end) for end in np.cumsum(given) / sum(given))
+    return tuple(float(end) for end in np.cumsum(shares) / sum(shares))
 
 
 def _share(where: str, value: Any) -> float:
+    """Read a probability."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise PolicyError(f"{where} takes a probability in 0 to 1, got {value!r}")
     return float(value)
 
 
 def _whole(where: str, value: Any) -> int:
+    """Read a whole number from 1 to 64."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 64:
         raise PolicyError(f"{where} takes a whole number from 1 to 64, got {value!r}")
     return value

@@ -1,4 +1,7 @@
-"""Policies by name. Each is a function of its options, and gives what params.yaml could have spelled out."""
+"""Policies by name: each is a function from its options to what params.yaml could have spelled out.
+
+The papers that they follow, with the numbers that are theirs, stand in `docs/specs/augment.md`.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,9 @@ def randaugment(count: int = 2, magnitude: Any = 9.0, size: Any = None) -> Spec:
     """
     low, high = read_pair("randaugment.magnitude", magnitude, 0, 30)
 
-    def grow(make: Callable[[float], Any]) -> Any:
-        return make(low / 30) if low == high else {"start": make(low / 30), "end": make(high / 30)}
+    def grow(value_at: Callable[[float], Any]) -> Any:
+        """A value at the magnitude's share of 30, or one that moves as the magnitude does."""
+        return value_at(low / 30) if low == high else {"start": value_at(low / 30), "end": value_at(high / 30)}
 
     slope = grow(lambda share: {"signed": math.degrees(math.atan(0.3 * share))})
     shift = grow(lambda share: {"signed": 150 / 331 * share})
@@ -148,8 +152,8 @@ def detection(size: Any = 640, scale: Any = (0.5, 1.5), translate: float = 0.1, 
 
 
 _PRESETS: dict[str, Callable[..., Spec]] = {
-    made.__name__: made
-    for made in (
+    preset.__name__: preset
+    for preset in (
         none, imagenet, randaugment, trivial, augmix, simclr, dino_global1, dino_global2, dino_local, dsa, detection
     )
 }  # fmt: skip
@@ -157,16 +161,16 @@ NAMES = tuple(_PRESETS)
 
 
 def build(name: Any, options: Mapping[str, Any]) -> Spec:
-    """A preset's policy as a mapping. Raises `PolicyError` with the nearest name, or the options there are."""
+    """Build a preset's policy as a mapping. Raises `PolicyError` with the nearest name, or the options there are."""
     if name not in _PRESETS:
         near = get_close_matches(str(name), NAMES, 1)
         raise PolicyError(
             f"there is no preset {name!r}; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(NAMES)}")
         )
-    known = list(inspect.signature(_PRESETS[name]).parameters)
+    words = list(inspect.signature(_PRESETS[name]).parameters)
     for word in options:
-        if word not in known:
-            raise PolicyError(f"the preset {name} does not take {word!r}; it takes {', '.join(known) or 'no options'}")
+        if word not in words:
+            raise PolicyError(f"the preset {name} does not take {word!r}; it takes {', '.join(words) or 'no options'}")
     try:
         return {"name": name, **_PRESETS[name](**options)}
     except TypeError as error:
@@ -174,10 +178,12 @@ def build(name: Any, options: Mapping[str, Any]) -> Spec:
 
 
 def _crop(size: Any) -> list[Any]:
+    """A random crop to `size` and a flip, or nothing for None."""
     return [] if size is None else [{"resized_crop": {"size": size}}, "horizontal_flip"]
 
 
 def _contrastive(size: Any, scale: Any, jitter: list[float], blur: float, solarize: float) -> Spec:
+    """A contrastive view: crop, flip, jitter (brightness, contrast, saturation, hue), greys, blur and solarize by their shares."""
     brightness, contrast, saturation, hue = jitter
     operations: list[Any] = [
         {"resized_crop": {"size": size, "scale": scale}},

@@ -1,4 +1,4 @@
-"""What is done to a batch, drawn and resolved: a list of segments that torch, cv2 and Kornia each carry out.
+"""A program: what is done to a batch, drawn and resolved, as a list of segments that torch, cv2 and Kornia each carry out.
 
 Numbers only, no pixels: arrays are numpy with one row per sample. A pixel coordinate is an integer at the pixel's centre, x to
 the right and y down. Colours are RGB in [0, 1]. An operation that is off for a sample is as if it were not in the program, so
@@ -17,7 +17,7 @@ Interpolation = Literal["bilinear", "nearest"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WarpStep:
-    """One geometric operation.
+    """One geometric operation on n samples.
 
     `matrix` (n, 3, 3) float64 maps a pixel of the step's input to its output, `size` is (height, width) after the step.
     `clamp` (n, 4) float64, or None: left, top, right and bottom pixel centres, inclusive, of the part of the input that is
@@ -41,8 +41,8 @@ class WarpStep:
 class Warp:
     """Consecutive geometric operations: one resampling.
 
-    `on` (n,) bool is False where every step is the identity. `antialias` filters what is cut out and
-    shrunk. `fill` is what lies beyond the frame, in [0, 1].
+    `size_in` is the source's (height, width). `on` (n,) bool is False where every step is off. `antialias` filters what is cut out
+    and shrunk. `fill` in [0, 1] is the value of what lies beyond a frame.
     """
 
     size_in: tuple[int, int]
@@ -58,14 +58,14 @@ class Warp:
         return self.steps[-1].size if self.steps else self.size_in
 
     def first(self) -> np.ndarray:
-        """(n,) place of each sample's first step that is on, whose frame is the source's own; past the end where none is."""
+        """(n,) int place of each sample's first step that is on, whose frame is the source's own; past the end where none is."""
         acts = np.stack([step.acts() for step in self.steps])
         return np.where(acts.any(0), acts.argmax(0), len(self.steps))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ColourStep:
-    """One pointwise operation: its name, where it is on (n,) and its values, arrays of n rows."""
+    """One pointwise operation on n samples: its name, where it is `on` (n,) bool, and its values by name, arrays of n rows."""
 
     name: str
     on: np.ndarray
@@ -81,7 +81,10 @@ class Colour:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Filter:
-    """An operation that reads a neighbourhood or writes a region: `constants` are the same for all samples."""
+    """One operation on n samples that reads a neighbourhood or writes a region.
+
+    It is `on` (n,) bool; `values` by name are arrays of n rows, `constants` are the same for all samples.
+    """
 
     name: str
     on: np.ndarray
@@ -93,7 +96,7 @@ class Filter:
 class Blend:
     """AugMix (Hendrycks et al. 2020): (1 - share) x + share * sum_i weights_i chain_i(x).
 
-    `weights` (n, chains) float32 sum to one, `share` (n,) float32 in [0, 1]. Chains keep the size.
+    `weights` (n, chains) float32 sum to one, `share` (n,) float32 in [0, 1], `on` (n,) bool. Chains keep the size.
     """
 
     chains: tuple[tuple[Segment, ...], ...]

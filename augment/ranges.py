@@ -1,4 +1,4 @@
-"""What a value of a policy may be: a number, a range, a signed size, or one of these that moves with training progress."""
+"""Ranges: what a value of a policy may be, a number, a range, a signed size, or one of these that moves with training progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ Shape = Literal["linear", "cosine", "step"]
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Drawn uniformly from [low, high]; `signed`: this is a distance from `centre`, and its side is tossed (RandAugment)."""
+    """Numbers drawn uniformly from [low, high], in the unit of the setting.
+
+    `signed`: what is drawn is a distance from `centre`, and its side is tossed (RandAugment: Cubuk et al. 2020).
+    """
 
     low: float
     high: float
@@ -24,7 +27,7 @@ class Range:
     centre: float = 0.0
 
     def draw(self, uniform: np.ndarray) -> np.ndarray:
-        """(n,) float32 from (n,) float64 in [0, 1). The side uses the first bit of the same number."""
+        """Turn uniform numbers (n,) float64 in [0, 1) into values (n,) float32. The side uses the first bit of the same number."""
         if self.low == self.high and not self.signed:
             return np.full(len(uniform), self.low, np.float32)
         if not self.signed:
@@ -38,8 +41,8 @@ class Range:
 class Schedule:
     """A range that moves from `start` to `end` while progress goes from 0 to `until`, and stays there.
 
-    `cosine` is CDA's curriculum of crops (Yin and Shen 2024, eq. 8: end + (start - end)(1 + cos(pi t)) / 2), `linear` is
-    EfficientTrain's growth of magnitude (Wang et al. 2023), `step` jumps at `until`.
+    `cosine` is CDA's curriculum of crops (Yin and Shen 2024): end + (start - end)(1 + cos(pi t)) / 2 after a share t of `until`.
+    `linear` is EfficientTrain's growth of magnitude (Wang et al. 2023), `step` jumps at `until`.
     """
 
     start: Range
@@ -63,12 +66,12 @@ Value = Range | Schedule
 
 
 def at(value: Value, progress: float) -> Range:
-    """The range of a value at a progress."""
+    """The range of a value at `progress` in [0, 1]."""
     return value.at(progress) if isinstance(value, Schedule) else value
 
 
 def read(where: str, value: Any, low: float, high: float) -> Value:
-    """A value as params.yaml writes it.
+    """Read a value as params.yaml writes it.
 
     `0.5`, `[0.1, 2]`, `{signed: 9}` for -9 or 9, `{around: 0.2}` for 0.8 or 1.2, `{start: .., end: .., shape: .., until: ..}`.
 
@@ -92,6 +95,7 @@ def read(where: str, value: Any, low: float, high: float) -> Value:
 
 
 def _read_mapping(where: str, value: dict[str, Any], low: float, high: float) -> Value:
+    """Read the forms of a value that are mappings."""
     for word, centre in (("signed", 0.0), ("around", 1.0)):
         if value.keys() == {word}:
             size = read(f"{where}.{word}", value[word], 0.0, math.inf)
@@ -118,6 +122,7 @@ def _read_mapping(where: str, value: dict[str, Any], low: float, high: float) ->
 
 
 def _within(where: str, value: Range, low: float, high: float) -> Range:
+    """Refuse a range that is upside down or leaves [low, high]."""
     first = value.centre - value.high if value.signed else value.low
     last = value.centre + value.high if value.signed else value.high
     if not (low <= first and value.low <= value.high and last <= high):
@@ -127,4 +132,5 @@ def _within(where: str, value: Range, low: float, high: float) -> Range:
 
 
 def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number, and no switch."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -29,7 +29,10 @@ Visible = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Cover(NamedTuple):
-    """A rectangle painted over before step `place`: `edges` (n, 4) x1, y1, x2, y2 in pixel edges, for the samples that are `on`."""
+    """A rectangle painted over each image before step `place`, for the samples that are `on` (n,) bool.
+
+    `edges` (n, 4) float64 are x1, y1, x2, y2 in pixel edges.
+    """
 
     place: int
     on: np.ndarray
@@ -37,14 +40,17 @@ class Cover(NamedTuple):
 
 
 class Course(NamedTuple):
-    """What a program does to targets: all its geometry as one warp, since they do not care about the colours in between."""
+    """What a program does to targets: all its geometry as one warp, whatever colours and filters are in between, and what covers them."""
 
     warp: Warp
     covers: tuple[Cover, ...] = ()
 
 
 def course_of(segments: Sequence[Segment], size: Size, count: int) -> Course:
-    """The course of a program on `count` images of `size`. What is erased in a chain of augmix shows through, and covers nothing."""
+    """Reduce a program on `count` images of `size` to what it does to targets.
+
+    What is erased in a chain of augmix shows through, and covers nothing.
+    """
     steps: list[WarpStep] = []
     covers = []
     on = np.zeros(count, bool)
@@ -63,38 +69,41 @@ def course_of(segments: Sequence[Segment], size: Size, count: int) -> Course:
 def move_boxes(
     boxes: Boxes, course: Course, size: Size, count: int, min_visible: float, min_side: float
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Boxes (k, 4) per image to those that are left and their places, per image. `PolicyError` where one is not in its image."""
-    given, owner, starts = _flat("boxes", [np.asarray(each, np.float64).reshape(-1, 4) for each in boxes], count)
-    check_boxes(given, size, owner, starts)
-    found, kept, _ = warp_boxes(given, course.warp, owner, min_visible, min_side, course.covers)
-    places = kept - starts[owner[kept]]
-    ends = np.searchsorted(owner[kept], np.arange(count + 1)).tolist()
+    """Move boxes (k, 4) of `count` images of `size`; returns per image those that are left, and their places among its boxes.
+
+    Edges are pixels, results float64 and int64. `PolicyError` where a box does not lie in its image.
+    """
+    flat, owner, starts = _flat("boxes", [np.asarray(each, np.float64).reshape(-1, 4) for each in boxes], count)
+    check_boxes(flat, size, owner, starts)
+    visible_boxes, index, _ = warp_boxes(flat, course.warp, owner, min_visible, min_side, course.covers)
+    places = index - starts[owner[index]]
+    ends = np.searchsorted(owner[index], np.arange(count + 1)).tolist()
     parts = list(pairwise(ends))
-    return [found[start:end] for start, end in parts], [places[start:end] for start, end in parts]
+    return [visible_boxes[start:end] for start, end in parts], [places[start:end] for start, end in parts]
 
 
 def move_masks(masks: torch.Tensor, course: Course, size: Size, count: int) -> torch.Tensor:
-    """Masks (n, M, H, W) of a batch. `PolicyError` where they are of another size."""
+    """Move masks (n, M, H, W) of any dtype to (n, M, h, w). `PolicyError` where they are of another size than the images."""
     if masks.ndim != 4 or (len(masks), *masks.shape[2:]) != (count, *size):
         raise PolicyError(f"masks take ({count}, M, {size[0]}, {size[1]}), got {tuple(masks.shape)}")
     return warp_masks(masks, course.warp, course.covers)
 
 
 def move_points(keypoints: Sequence[np.ndarray], course: Course, count: int) -> list[np.ndarray]:
-    """Points (k, 2) or (k, 3) per image to (k, 3) per image: x, y and visibility, 1 where none was given."""
+    """Move points, (k, 2) or (k, 3) per image, to (k, 3) float64 per image: x, y and visibility, which begins as 1 for pairs."""
     each = []
-    for sample, given in enumerate(keypoints):
-        points = np.asarray(given, np.float64)
+    for sample, own in enumerate(keypoints):
+        points = np.asarray(own, np.float64)
         if points.ndim != 2 or points.shape[1] not in (2, 3):
             raise PolicyError(f"keypoints of image {sample} take (k, 2) or (k, 3), got {points.shape}")
         each.append(points if points.shape[1] == 3 else np.pad(points, ((0, 0), (0, 1)), constant_values=1.0))
     points, owner, starts = _flat("keypoints", each, count)
-    found = warp_points(points, course.warp, owner, course.covers)
-    return [found[start:end] for start, end in pairwise(starts.tolist())]
+    moved = warp_points(points, course.warp, owner, course.covers)
+    return [moved[start:end] for start, end in pairwise(starts.tolist())]
 
 
 def _flat(name: str, each: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All rows of a batch, the image of each, and (n + 1,) where each image's begin."""
+    """Join the rows of a batch: all rows, the image of each, and (n + 1,) where each image's begin."""
     if len(each) != count:
         raise PolicyError(f"{name} take one array for each image: {count} images, {len(each)} arrays")
     sizes = [len(one) for one in each]
@@ -116,9 +125,9 @@ def check_boxes(boxes: np.ndarray, size: Size, owner: np.ndarray, starts: np.nda
 
 
 def warp_masks(masks: torch.Tensor, warp: Warp, covers: Sequence[Cover] = ()) -> torch.Tensor:
-    """(n, C, H, W) of any dtype to (n, C, h, w): the nearest pixel's label, 0 beyond the frame and where it is covered."""
+    """Warp (n, C, H, W) of any dtype to (n, C, h, w): the nearest pixel's label, 0 beyond the frame and where it is covered."""
     nearest = replace(warp, interpolation="nearest", fill=0.0)
-    made = apply_warp(masks, nearest)
+    warped = apply_warp(masks, nearest)
     for cover in covers:
         rows = np.flatnonzero(cover.on)
         if len(rows):
@@ -128,19 +137,20 @@ def warp_masks(masks: torch.Tensor, warp: Warp, covers: Sequence[Cover] = ()) ->
                 plane[:, top:bottom, left:right] = False
             seen = apply_warp(seen, take(nearest, rows, slice(cover.place, None)))
             index = torch.from_numpy(rows).to(masks.device)
-            made = made.index_copy(0, index, made[index].masked_fill(~seen, 0))
-    return made
+            warped = warped.index_copy(0, index, warped[index].masked_fill(~seen, 0))
+    return warped
 
 
 def warp_points(points: np.ndarray, warp: Warp, sample: int | np.ndarray, covers: Sequence[Cover] = ()) -> np.ndarray:
-    """Points (k, 2) x, y or (k, 3) x, y, visibility, in pixels, an integer being a pixel's centre; `sample` of all, or (k,); float64.
+    """Warp points (k, 2) x, y or (k, 3) x, y, visibility, to the same in float64.
 
-    The visibility of a point that is covered, or outside a frame or a crop on the way, becomes 0. A point that a roll carries
-    over the border comes in on the other side. Without visibility points are mapped all the same, in or out.
+    Coordinates are pixels, an integer being a pixel's centre; `sample` is the image of all points, or (k,) of each. The
+    visibility of a point that is covered, or outside a frame or a crop on the way, becomes 0. A point that a roll carries over
+    the border comes in on the other side. Without visibility points are mapped all the same, in or out.
     """
-    found = np.array(points, np.float64)
-    owner = np.broadcast_to(sample, len(found))
-    at, inside = found[:, :2], np.ones(len(found), bool)
+    warped = np.array(points, np.float64)
+    owner = np.broadcast_to(sample, len(warped))
+    at, inside = warped[:, :2], np.ones(len(warped), bool)
     for place, (step, frame) in enumerate(zip(warp.steps, frame_sizes(warp), strict=False)):
         inside &= ~_covered(at, covers, place, owner)
         acts = step.acts()[owner]
@@ -151,10 +161,10 @@ def warp_points(points: np.ndarray, warp: Warp, sample: int | np.ndarray, covers
             rolled = (at + step.roll[owner, ::-1] + 0.5) % side - 0.5
             at = np.where(acts[:, None], rolled, at)
     inside &= _within(at, *_frame(warp.size)) & ~_covered(at, covers, len(warp.steps), owner)
-    found[:, :2] = at
-    if found.shape[1] == 3:
-        found[:, 2] = np.where(inside, found[:, 2], 0)
-    return found
+    warped[:, :2] = at
+    if warped.shape[1] == 3:
+        warped[:, 2] = np.where(inside, warped[:, 2], 0)
+    return warped
 
 
 def warp_boxes(
@@ -165,35 +175,35 @@ def warp_boxes(
     min_side: float = 1.0,
     covers: Sequence[Cover] = (),
 ) -> Visible:
-    """Boxes (k, 4) x1, y1, x2, y2 in pixel edges, to those that are left, their places and visible fractions.
+    """Warp boxes (k, 4), x1, y1, x2, y2 in pixel edges; returns those that are left, their places and their visible fractions.
 
-    Returns boxes (m, 4) float64, index (m,) int64 into the boxes given, visible (m,); `sample` is the image of all of them, or
-    (k,). In the order of Gen2Det's box rules: transform (hull of the four corners under the composed matrix), clip to the
-    frame, drop what is visible by less than `min_visible` or has a side under `min_side` pixels. Visible is the area of the
-    clipped box over that of the hull, less the share of the box that was covered. These rules hold where nothing moves,
+    That is boxes (m, 4) float64, index (m,) int64 into `boxes`, and visible (m,) float64; `sample` is the image of all boxes,
+    or (k,) of each. A box is moved (the hull of its four corners), clipped to the frame, and dropped where less than
+    `min_visible` of it is visible or a side is under `min_side` pixels (docs/specs/augment.md, "Boxes"). Visible is the area of
+    the clipped box over that of the hull, less the share of the box that was covered. These rules hold where nothing moves,
     too. A frame or crop on the way cuts as well: what it cut off does not come back when a later step shrinks. Areas are the
     caller's to recompute from the boxes. Raises `PolicyError` where a roll would cut boxes in two.
     """
     if any(step.roll is not None for step in warp.steps):
         raise PolicyError("a roll cuts boxes in two: leave roll out of a policy for boxes")
-    given = np.asarray(boxes, np.float64).reshape(-1, 4)
-    owner = np.broadcast_to(sample, len(given))
-    clipped, visible = _clipped(given, warp, owner, covers)
+    edges = np.asarray(boxes, np.float64).reshape(-1, 4)
+    owner = np.broadcast_to(sample, len(edges))
+    clipped, visible = _clipped(edges, warp, owner, covers)
     sides = clipped[:, 2:] - clipped[:, :2]
-    kept = np.flatnonzero((visible >= min_visible - _SLACK) & (sides >= min_side).all(1) & (sides > 0).all(1))
-    return clipped[kept], kept, visible[kept]
+    remaining = np.flatnonzero((visible >= min_visible - _SLACK) & (sides >= min_side).all(1) & (sides > 0).all(1))
+    return clipped[remaining], remaining, visible[remaining]
 
 
 def _clipped(
-    given: np.ndarray, warp: Warp, owner: np.ndarray, covers: Sequence[Cover]
+    edges: np.ndarray, warp: Warp, owner: np.ndarray, covers: Sequence[Cover]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(k, 4) boxes in edges to clipped boxes in edges and their visible fractions.
+    """Move and clip boxes `edges` (k, 4); returns (k, 4) in edges too, and their visible fractions (k,).
 
     Once all that follows is axis-aligned, a window is a rectangle of the output and cuts the hull; before that it cuts the
     box's own outline, which is only carried along where a window did cut it.
     """
-    count = len(given)
-    boxes = given - 0.5
+    count = len(edges)
+    boxes = edges - 0.5  # from here on in pixel centres, as matrices are
     corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]
     low, high = np.full((count, 2), -np.inf), np.full((count, 2), np.inf)
     outlines, hidden = Outlines(), np.zeros(count)
@@ -221,27 +231,27 @@ def _clipped(
         moved |= acts
     hidden += _hidden(corners, warp.size, covers, len(warp.steps), owner)
     hull_low, hull_high = corners.min(1), corners.max(1)
-    found_low, found_high = hull_low.copy(), hull_high.copy()
-    found_low[outlines.owner], found_high[outlines.owner] = outlines.hulls()
+    clipped_low, clipped_high = hull_low.copy(), hull_high.copy()
+    clipped_low[outlines.owner], clipped_high[outlines.owner] = outlines.hulls()
     start, end = _frame(warp.size)
     low, high = np.maximum(low, start), np.minimum(high, end)
-    found_low, found_high = np.clip(found_low, low, high), np.clip(found_high, low, high)
+    clipped_low, clipped_high = np.clip(clipped_low, low, high), np.clip(clipped_high, low, high)
     with np.errstate(divide="ignore", invalid="ignore"):
-        visible = (found_high - found_low).clip(0).prod(1) / (hull_high - hull_low).prod(1)
+        visible = (clipped_high - clipped_low).clip(0).prod(1) / (hull_high - hull_low).prod(1)
     visible = np.nan_to_num(visible, nan=0.0) * (1 - hidden.clip(0, 1))
-    found = np.concatenate([found_low, found_high], 1) + 0.5
-    still = np.clip(given, 0, np.tile(warp.size[::-1], 2))
-    return np.where(moved[:, None], found, still), visible
+    clipped = np.concatenate([clipped_low, clipped_high], 1) + 0.5
+    unmoved = np.clip(edges, 0, np.tile(warp.size[::-1], 2))
+    return np.where(moved[:, None], clipped, unmoved), visible
 
 
 def _straight_tails(warp: Warp) -> list[np.ndarray]:
-    """For each step (n,) bool: it and all that follow are axis-aligned."""
-    found: list[np.ndarray] = []
+    """List for each step (n,) bool whether it and all that follow are axis-aligned."""
+    tails: list[np.ndarray] = []
     tail = np.ones(len(warp.on), bool)
     for step in reversed(warp.steps):
         tail = tail & axis_aligned([step])
-        found.append(tail)
-    return found[::-1]
+        tails.append(tail)
+    return tails[::-1]
 
 
 def _frame(size: Size) -> tuple[np.ndarray, np.ndarray]:
@@ -259,22 +269,23 @@ def _window(step: WarpStep, size: Size, owner: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _within(points: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """(...) bool: points (..., 2) that lie in their rectangles, borders included."""
     return np.all((points >= start) & (points <= end), axis=-1)
 
 
 def _covered(points: np.ndarray, covers: Sequence[Cover], place: int, owner: np.ndarray) -> np.ndarray:
     """(k,) bool: points (k, 2) that a rectangle covers before a step."""
-    found = np.zeros(len(points), bool)
+    covered = np.zeros(len(points), bool)
     for cover in covers:
         if cover.place == place:
             edges = cover.edges[owner] - 0.5
-            found |= cover.on[owner] & ((points >= edges[:, :2]) & (points < edges[:, 2:])).all(1)
-    return found
+            covered |= cover.on[owner] & ((points >= edges[:, :2]) & (points < edges[:, 2:])).all(1)
+    return covered
 
 
 def _hidden(corners: np.ndarray, frame: Size, covers: Sequence[Cover], place: int, owner: np.ndarray) -> np.ndarray:
     """(k,) share of each box, as it lies in its frame before a step, that rectangles cover."""
-    found = np.zeros(len(corners))
+    hidden = np.zeros(len(corners))
     for cover in covers:
         if cover.place == place and cover.on.any():
             start, end = _frame(frame)
@@ -283,12 +294,12 @@ def _hidden(corners: np.ndarray, frame: Size, covers: Sequence[Cover], place: in
             shared = np.minimum(high, edges[:, 2:]) - np.maximum(low, edges[:, :2])
             with np.errstate(divide="ignore", invalid="ignore"):
                 share = shared.clip(0).prod(1) / (high - low).prod(1)
-            found += np.where(cover.on[owner], np.nan_to_num(share, nan=0.0, posinf=0.0), 0.0)
-    return found
+            hidden += np.where(cover.on[owner], np.nan_to_num(share, nan=0.0, posinf=0.0), 0.0)
+    return hidden
 
 
 def _mapped(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Points (k, ..., 2) under (k, 3, 3); not a number where they lie behind the viewer. Sums leave out what is times zero."""
+    """Map points (k, ..., 2) by (k, 3, 3); not a number where they lie behind the viewer. Sums leave out what is times zero."""
     m = matrix.reshape(len(matrix), 9, *(1,) * (points.ndim - 2))
     x, y = points[..., 0], points[..., 1]
 

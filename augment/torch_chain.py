@@ -23,7 +23,7 @@ def run_torch(
     normalise: tuple[Sequence[float], Sequence[float]] | None = None,
     bounded: np.ndarray | None = None,
 ) -> torch.Tensor:
-    """Carry out a program on (n, C, H, W) float images; differentiable in them.
+    """Carry out a program on (n, C, H, W) float images; returns new images, or the input where nothing is on. Differentiable.
 
     `normalise`: mean and std by channel, folded into the last segment, which must be a `Colour` then. `bounded` (n,) bool, all by
     default: the image is in [0, 1], so that a clamp may be left out where a step cannot lead out of it.
@@ -49,14 +49,15 @@ def _loosened(segment: Segment, count: int) -> np.ndarray:
         return unclamped_samples(segment, count)
     if isinstance(segment, Filter):
         return segment.on & (segment.name in _LOOSE)
-    found = np.zeros(count, bool)
+    loosened = np.zeros(count, bool)
     if isinstance(segment, Blend):
         for inner in (inner for chain in segment.chains for inner in chain):
-            found |= _loosened(inner, count)
-    return found
+            loosened |= _loosened(inner, count)
+    return loosened
 
 
 def _blend(images: torch.Tensor, blend: Blend, bounded: np.ndarray) -> torch.Tensor:
+    """Blend images with what the chains give (Hendrycks et al. 2020), where the blend is on."""
     weights = torch.from_numpy(blend.weights * blend.share[:, None]).to(images)
     mixed = images * torch.from_numpy(np.where(blend.on, 1 - blend.share, 1)).to(images)[:, None, None, None]
     for place, chain in enumerate(blend.chains):

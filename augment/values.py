@@ -1,5 +1,4 @@
-"""What the fields of a frozen dataclass of parameters may hold: known words, whole numbers, finite numbers. And which tensor of
-many holds a number that is none.
+"""Checks of what the fields of a frozen dataclass of parameters hold: listed words, whole numbers, finite numbers; and of tensors.
 
 A dataclass by itself takes anything, and a comparison such as `value <= 0` lets NaN through: every parameter class of the method
 packages asks here first, and compares afterwards. Imports no torch: parameter files need it too.
@@ -31,7 +30,7 @@ def require_values(config: object, error: type[ValueError] = MethodError) -> Non
             continue
         value = getattr(config, name)
         if not _fits(value, hint):
-            raise error(f"{name} takes {_told(hint)}, got {value!r}")
+            raise error(f"{name} takes {_words_for(hint)}, got {value!r}")
 
 
 def require_spread(mean: Any, std: Any, error: type[ValueError] = MethodError) -> None:
@@ -43,14 +42,15 @@ def require_spread(mean: Any, std: Any, error: type[ValueError] = MethodError) -
 
 
 def not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
-    """The name of the first tensor that holds NaN or infinity, None where all are finite; waits for the device once."""
-    found = {name: ~value.isfinite().all() for name, value in tensors.items() if value.is_floating_point()}
-    if not found or not bool(sum(flag.int() for flag in found.values())):
+    """Name the first tensor that holds NaN or infinity, None where all are finite; waits for the device once."""
+    broken = {name: ~value.isfinite().all() for name, value in tensors.items() if value.is_floating_point()}
+    if not broken or not bool(sum(flag.int() for flag in broken.values())):
         return None
-    return next(name for name, flag in found.items() if bool(flag))
+    return next(name for name, flag in broken.items() if bool(flag))
 
 
 def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is what a type hint says, of the kinds that `require_values` checks."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(_fits(value, one) for one in inner)
@@ -70,15 +70,16 @@ def _fits(value: Any, hint: Any) -> bool:
     return origin is not tuple and not isinstance(value, float)
 
 
-def _told(hint: Any) -> str:
+def _words_for(hint: Any) -> str:
+    """Say in words what a type hint takes."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return " or ".join(_told(one) for one in inner)
+        return " or ".join(_words_for(one) for one in inner)
     if origin is Literal:
         return " | ".join(map(str, inner))
     if origin is tuple:
         if inner[-1] is Ellipsis:
-            return f"a list, each {_told(inner[0])}"
-        return f"{len(inner)} values, each {_told(inner[0])}"
+            return f"a list, each {_words_for(inner[0])}"
+        return f"{len(inner)} values, each {_words_for(inner[0])}"
     plain = {int: "a whole number", float: "a finite number", type(None): "null", bool: "true | false", str: "a text"}
     return plain.get(hint, getattr(hint, "__name__", str(hint)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from augment.operations import base, colours, filters, geometric
 from augment.operations.base import Geometric, Identity, Local, Operation, Pointwise
 
+#: Every operation by its name in params.yaml: the classes of these modules that have a name of their own.
 OPERATIONS: dict[str, type[Operation]] = {
-    found.name: found
+    kind.name: kind
     for module in (base, geometric, colours, filters)
-    for found in vars(module).values()
-    if isinstance(found, type) and issubclass(found, Operation) and "name" in vars(found)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, Operation) and "name" in vars(kind)
 }
 
 __all__ = ["OPERATIONS", "Geometric", "Identity", "Local", "Operation", "Pointwise"]

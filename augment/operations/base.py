@@ -22,11 +22,12 @@ Values = dict[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One operation of a policy. `p` is the share of samples it is applied to; it may move with progress.
+    """One operation of a policy: its settings, read from params.yaml. `p` is the share of samples it is applied to.
 
-    A subclass has a `name` (its word in params.yaml), draws `count` uniform numbers a sample, and names the limits of its
-    ranges in `limits`. `draw` turns numbers into values, `at_size` may resolve them against the image, and `step` puts them
-    into a program. Settings and values are in the units of the class's docstring.
+    A subclass has a `name` (its word in params.yaml), draws `count` uniform numbers a sample, and names the limits of those of
+    its settings that are ranges in `limits`. `draw` turns the numbers into values, for images of a size, and `step` puts values
+    into a program. Settings and values are in the units of the class's docstring. A setting that cannot be used raises
+    `PolicyError`. docs/add_an_operation.md adds one.
     """
 
     name: ClassVar[str]
@@ -53,33 +54,33 @@ class Operation:
 
     @classmethod
     def read(cls, settings: Mapping[str, Any]) -> Self:
-        """From the words of params.yaml; a `PolicyError` names the word and the nearest one."""
-        known = [field.name for field in fields(cls)]
+        """Read an operation from the words of params.yaml; a `PolicyError` names the word and the nearest one."""
+        words = [field.name for field in fields(cls)]
         for word in settings:
-            if word not in known:
-                near = get_close_matches(str(word), known, 1)
-                hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(known)}"
+            if word not in words:
+                near = get_close_matches(str(word), words, 1)
+                hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(words)}"
                 raise PolicyError(f"{cls.name} does not take {word!r}{hint}")
         for field in fields(cls):
             if field.default is MISSING and field.default_factory is MISSING and field.name not in settings:
                 raise PolicyError(f"{cls.name} needs {field.name}")
-        given: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             word: tuple(value) if isinstance(value, list) else value for word, value in settings.items()
         }
-        return cls(**given)
+        return cls(**arguments)
 
     def range_of(self, name: str, progress: float) -> Range:
-        """A setting's range at a progress."""
+        """The range of a setting at `progress` in [0, 1]."""
         return ranges.at(getattr(self, name), progress)
 
     def gate(self, uniform: np.ndarray, progress: float) -> np.ndarray:
-        """(n,) bool: where the operation is on."""
+        """(n,) bool: where the operation is on, decided by uniform numbers (n,)."""
         share = self.range_of("p", progress)
         return uniform < share.high
 
     @property
     def ever(self) -> bool:
-        """Whether it can be on at all."""
+        """Whether the operation can be on at all."""
         return max(share.high for share in ((self.p,) if isinstance(self.p, Range) else (self.p.start, self.p.end))) > 0
 
     def check_size(self, size: Size) -> None:
@@ -90,28 +91,28 @@ class Operation:
         return size
 
     def draw(self, uniform: np.ndarray, size: Size, progress: float) -> Values:
-        """Values of n samples of `size` from (n, count) numbers in [0, 1)."""
+        """Turn (n, count) numbers in [0, 1) into the values of n samples of `size`: arrays of n rows by name."""
         return {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Geometric(Operation):
-    """Moves pixels: boxes, masks and points go with it."""
+    """An operation that moves pixels: boxes, masks and points go with it."""
 
     family: ClassVar[Family] = "geometric"
 
     def step(self, values: Values, on: np.ndarray, size: Size) -> WarpStep:
-        """The warp of the samples that are on; the identity for the others."""
+        """The matrices of n samples, the identity for those that are not `on` (n,) bool; `size` is the images' before it."""
         raise NotImplementedError
 
     def steps(self, values: Values, on: np.ndarray, size: Size) -> tuple[WarpStep, ...]:
-        """`step`, or what it takes more than one to say."""
+        """The operation as steps: `step` alone, unless it takes more than one to say."""
         return (self.step(values, on, size),)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pointwise(Operation):
-    """Changes the colour of a pixel, given that pixel and at most statistics of the image."""
+    """An operation that changes the colour of a pixel, from that pixel and at most statistics of the image."""
 
     family: ClassVar[Family] = "colour"
 
@@ -122,7 +123,7 @@ class Pointwise(Operation):
 
 @dataclass(frozen=True, kw_only=True)
 class Local(Operation):
-    """Reads a neighbourhood, or writes a region."""
+    """An operation that reads a neighbourhood, or writes a region."""
 
     family: ClassVar[Family] = "filter"
 
@@ -137,14 +138,14 @@ class Local(Operation):
 
 @dataclass(frozen=True, kw_only=True)
 class Identity(Operation):
-    """Nothing, as one of the alternatives of a group."""
+    """Does nothing, as one of the alternatives of a group."""
 
     name: ClassVar[str] = "identity"
     family: ClassVar[Family] = "geometric"
 
 
 def read_size(where: str, value: Any) -> Size:
-    """(height, width) from one integer or two."""
+    """Read (height, width) from one integer or two."""
     pair = (value, value) if isinstance(value, int) else value
     if not (
         isinstance(pair, (tuple, list))
@@ -156,8 +157,8 @@ def read_size(where: str, value: Any) -> Size:
 
 
 def read_pair(where: str, value: Any, low: float, high: float = math.inf) -> tuple[float, float]:
-    """A plain [low, high] that no schedule moves."""
-    found = ranges.read(where, value, low, high)
-    if not isinstance(found, Range) or found.signed:
+    """Read a plain [low, high] that no schedule moves."""
+    bounds = ranges.read(where, value, low, high)
+    if not isinstance(bounds, Range) or bounds.signed:
         raise PolicyError(f"{where} takes [low, high], got {value!r}")
-    return found.low, found.high
+    return bounds.low, bounds.high

@@ -1,6 +1,6 @@
-"""Operations on colours. Images are RGB in [0, 1]; each means Kornia's function of that name and clamps like it.
+"""Operations on colours, which are RGB in [0, 1]. Each does what Kornia's function of that name does, and clamps as it does.
 
-The unclamped three at the end are DSA's (Zhao and Bilen 2021), which stay differentiable outside [0, 1].
+The three at the end, which are not clamped, are DSA's (Zhao and Bilen 2021): their gradient is never cut off.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import numpy as np
 
 from augment import ranges
 from augment.operations.base import Pointwise, Size, Values
+from augment.program import ColourStep
 from augment.ranges import Range, Value
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Scalar(Pointwise):
-    """One number drawn from one range, whose name is the value's."""
+    """An operation of one number, drawn from its one range, whose name is the value's too."""
 
     count: ClassVar[int] = 1
 
@@ -29,7 +30,7 @@ class _Scalar(Pointwise):
 
 @dataclass(frozen=True, kw_only=True)
 class _Factor(_Scalar):
-    """A factor, 1 for no change."""
+    """An operation by a factor, 1 for no change."""
 
     limits: ClassVar = {"factor": (0.0, math.inf)}
 
@@ -38,28 +39,28 @@ class _Factor(_Scalar):
 
 @dataclass(frozen=True, kw_only=True)
 class Brightness(_Factor):
-    """Colours times a factor."""
+    """Multiplies colours by a factor. Value: factor."""
 
     name: ClassVar[str] = "brightness"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast(_Factor):
-    """Colours away from the image's mean grey by a factor."""
+    """Moves colours away from the image's mean grey by a factor, below 1 towards it. Value: factor."""
 
     name: ClassVar[str] = "contrast"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Saturation(_Factor):
-    """Colours away from their own grey by a factor."""
+    """Moves colours away from their own grey by a factor, below 1 towards it. Value: factor."""
 
     name: ClassVar[str] = "saturation"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hue(_Scalar):
-    """Hue moved by `turns` of the colour circle."""
+    """Turns hues by `turns` of the colour circle. Value: turns."""
 
     name: ClassVar[str] = "hue"
     limits: ClassVar = {"turns": (-0.5, 0.5)}
@@ -69,7 +70,7 @@ class Hue(_Scalar):
 
 @dataclass(frozen=True, kw_only=True)
 class Jitter(Pointwise):
-    """Brightness, contrast, saturation and hue in an order of each sample's own (ColorJitter of torchvision and Kornia).
+    """Changes brightness, contrast, saturation and hue, in an order of each sample's own (ColorJitter of torchvision and Kornia).
 
     A single number b means [max(0, 1 - b), 1 + b], for hue [-h, h]. Values: the three factors, hue in turns, and order (n, 4)
     of 0 brightness, 1 contrast, 2 saturation, 3 hue.
@@ -85,10 +86,10 @@ class Jitter(Pointwise):
 
     def check(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
-            given = getattr(self, name)
-            if isinstance(given, (int, float)) and not isinstance(given, bool) and given >= 0:
-                given = Range(max(0.0, 1.0 - given), 1.0 + given)
-            object.__setattr__(self, name, ranges.read(f"color_jitter.{name}", given, 0.0, math.inf))
+            setting = getattr(self, name)
+            if isinstance(setting, (int, float)) and not isinstance(setting, bool) and setting >= 0:
+                setting = Range(max(0.0, 1.0 - setting), 1.0 + setting)
+            object.__setattr__(self, name, ranges.read(f"color_jitter.{name}", setting, 0.0, math.inf))
         hue = self.hue
         if isinstance(hue, (int, float)) and not isinstance(hue, bool) and hue >= 0:
             hue = Range(-float(hue), float(hue))
@@ -99,14 +100,13 @@ class Jitter(Pointwise):
         drawn = {name: self.range_of(name, progress).draw(uniform[:, i]) for i, name in enumerate(names)}
         return drawn | {"order": uniform[:, 4:].argsort(1, kind="stable").astype(np.int8)}
 
-    def step(self, values: Values, on: np.ndarray) -> Any:
-        found = super().step(values, on)
-        return type(found)("jitter", on, values)
+    def step(self, values: Values, on: np.ndarray) -> ColourStep:
+        return ColourStep("jitter", on, values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gamma(_Scalar):
-    """Colours to the power of gamma."""
+    """Raises colours to the power of gamma. Value: gamma."""
 
     name: ClassVar[str] = "gamma"
     limits: ClassVar = {"gamma": (0.01, 100)}
@@ -116,7 +116,7 @@ class Gamma(_Scalar):
 
 @dataclass(frozen=True, kw_only=True)
 class Solarize(_Scalar):
-    """Colours at or above a threshold in [0, 1] are inverted."""
+    """Inverts colours at or above a threshold in [0, 1]. Value: threshold."""
 
     name: ClassVar[str] = "solarize"
     limits: ClassVar = {"threshold": (0.0, 1.0)}
@@ -126,7 +126,7 @@ class Solarize(_Scalar):
 
 @dataclass(frozen=True, kw_only=True)
 class Posterize(Pointwise):
-    """The highest `bits` of eight are kept; whole numbers, both ends included."""
+    """Reduces colours to their highest `bits` of eight; whole numbers, both ends included. Value: bits."""
 
     name: ClassVar[str] = "posterize"
     count: ClassVar[int] = 1
@@ -142,21 +142,21 @@ class Posterize(Pointwise):
 
 @dataclass(frozen=True, kw_only=True)
 class Invert(Pointwise):
-    """1 - x."""
+    """Inverts colours: 1 - x."""
 
     name: ClassVar[str] = "invert"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grayscale(Pointwise):
-    """Luma (0.299, 0.587, 0.114) in all three channels."""
+    """Replaces colours by their grey, the luma (0.299, 0.587, 0.114) in all three channels."""
 
     name: ClassVar[str] = "grayscale"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelShuffle(Pointwise):
-    """Channels in a random order. Value: order (n, 3), the source of each channel."""
+    """Puts the channels into a random order. Value: order (n, 3), the source of each channel."""
 
     name: ClassVar[str] = "channel_shuffle"
     count: ClassVar[int] = 3
@@ -167,21 +167,21 @@ class ChannelShuffle(Pointwise):
 
 @dataclass(frozen=True, kw_only=True)
 class Autocontrast(Pointwise):
-    """Each channel stretched to [0, 1]; a flat one, of less than half a level of 255, stays as it is (PIL, torchvision)."""
+    """Stretches each channel to [0, 1]; a flat one, of less than half a level of 255, stays as it is (PIL, torchvision)."""
 
     name: ClassVar[str] = "autocontrast"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Equalize(Pointwise):
-    """Each channel's histogram flattened, in 256 levels."""
+    """Flattens each channel's histogram, in 256 levels."""
 
     name: ClassVar[str] = "equalize"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrightnessShift(_Scalar):
-    """x + shift, not clamped (DSA)."""
+    """Adds a shift to colours, not clamped (DSA). Value: shift."""
 
     name: ClassVar[str] = "brightness_shift"
     limits: ClassVar = {"shift": (-1.0, 1.0)}
@@ -191,13 +191,13 @@ class BrightnessShift(_Scalar):
 
 @dataclass(frozen=True, kw_only=True)
 class SaturationMean(_Factor):
-    """Away from the mean of a pixel's channels by a factor, not clamped (DSA)."""
+    """Moves colours away from the mean of their own channels by a factor, not clamped (DSA). Value: factor."""
 
     name: ClassVar[str] = "saturation_mean"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastMean(_Factor):
-    """Away from the mean of the whole image by a factor, not clamped (DSA)."""
+    """Moves colours away from the mean of the whole image by a factor, not clamped (DSA). Value: factor."""
 
     name: ClassVar[str] = "contrast_mean"

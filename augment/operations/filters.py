@@ -16,7 +16,10 @@ from augment.ranges import Range, Value
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianBlur(Local):
-    """Gaussian of `sigma` pixels, mirrored at the border. `kernel` is odd pixels, or a share of the shorter side (SimCLR: 0.1)."""
+    """Blurs by a Gaussian of `sigma` pixels, mirrored at the border. Value: sigma.
+
+    `kernel` is an odd number of pixels, or a share of the shorter side (SimCLR: 0.1).
+    """
 
     name: ClassVar[str] = "gaussian_blur"
     count: ClassVar[int] = 1
@@ -49,7 +52,7 @@ class GaussianBlur(Local):
 
 @dataclass(frozen=True, kw_only=True)
 class Sharpness(Local):
-    """Away from a smoothed image by `factor`; 1 changes nothing, 0 smooths (PIL's and Kornia's)."""
+    """Moves away from a smoothed image by `factor`; 1 changes nothing, 0 smooths (PIL's and Kornia's). Value: factor."""
 
     name: ClassVar[str] = "sharpness"
     count: ClassVar[int] = 1
@@ -63,11 +66,12 @@ class Sharpness(Local):
 
 @dataclass(frozen=True, kw_only=True)
 class Erase(Local):
-    """A rectangle of one value (random erasing, Zhong et al. 2020; cutout with ratio 1). Values: top, left, height, width.
+    """Paints a rectangle of one `value` in [0, 1] over the image (random erasing, Zhong et al. 2020; cutout with ratio 1).
 
-    `scale` is its share of the image, `ratio` width over height, drawn log-uniformly; sides are cut to the image's. What it
-    covers counts as cut off: masks are 0 there, points there get visibility 0, and a box that less than `min_visible` is left of is
-    dropped; the sides of the others stay. In a chain of augmix it shows through, and targets do not notice.
+    Values: top, left, height, width in pixels. `scale` is its share of the image, `ratio` width over height, drawn log-uniformly;
+    sides are cut to the image's. What it covers counts as cut off: masks are 0 there, points there get visibility 0, and a box of
+    which less than `min_visible` is left is dropped; the sides of the others stay. In a chain of augmix it shows through, and
+    targets do not notice.
     """
 
     name: ClassVar[str] = "erase"
@@ -101,6 +105,8 @@ class Erase(Local):
 
 @dataclass(frozen=True, kw_only=True)
 class _Seeded(Local):
+    """An operation that draws more than a few numbers, from a seed that is one of its values."""
+
     count: ClassVar[int] = 2
 
     def draw(self, uniform: np.ndarray, size: Size, progress: float) -> Values:
@@ -109,7 +115,7 @@ class _Seeded(Local):
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianNoise(_Seeded):
-    """Normal noise of standard deviation `std` in [0, 1], from a seed of the sample's own. Values: seed, std."""
+    """Adds normal noise of standard deviation `std`, as a share of full scale, from a seed of the sample's own. Values: seed, std."""
 
     name: ClassVar[str] = "gaussian_noise"
     limits: ClassVar = {"std": (0.0, 1.0)}
@@ -122,7 +128,7 @@ class GaussianNoise(_Seeded):
 
 @dataclass(frozen=True, kw_only=True)
 class Kornia(_Seeded):
-    """Any other intensity operation of kornia.augmentation by its class name, with Kornia's own arguments.
+    """Runs any other intensity operation of kornia.augmentation by its class name, with Kornia's own arguments.
 
     It draws, or like RandomPlasmaBrightness draws while it applies, under a forked generator seeded per sample; the seed is
     its record. Geometric ones are refused: boxes, masks and points could not follow. Value: seed.

@@ -18,13 +18,14 @@ _TRIES = 10
 
 
 def _identity(count: int) -> np.ndarray:
+    """(count, 3, 3) identities."""
     matrix = np.zeros((count, 3, 3))
     matrix[:, 0, 0] = matrix[:, 1, 1] = matrix[:, 2, 2] = 1
     return matrix
 
 
 def _scale_shift(scale_x: Any, scale_y: Any, shift_x: Any, shift_y: Any, count: int) -> np.ndarray:
-    """x -> scale_x x + shift_x, and so for y."""
+    """(count, 3, 3) that map x to scale_x x + shift_x, and y likewise; numbers, or arrays (count,)."""
     matrix = np.zeros((count, 3, 3))
     matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 2, 2] = scale_x, scale_y, 1
     matrix[:, 0, 2], matrix[:, 1, 2] = shift_x, shift_y
@@ -32,11 +33,12 @@ def _scale_shift(scale_x: Any, scale_y: Any, shift_x: Any, shift_y: Any, count: 
 
 
 def _where(on: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The matrices (n, 3, 3), the identity where the operation is not on."""
     return matrix if on.all() else np.where(on[:, None, None], matrix, np.eye(3))
 
 
 def resize_matrix(count: int, left: Any, top: Any, width: Any, height: Any, size: Size) -> np.ndarray:
-    """(n, 3, 3): the box becomes an image of `size`; pixel areas, not centres of corner pixels, are what is stretched."""
+    """(count, 3, 3) that stretch a box to an image of `size`: pixel areas are stretched, not the distance of corner pixels."""
     scale_x, scale_y = size[1] / np.asarray(width, float), size[0] / np.asarray(height, float)
     return _scale_shift(
         scale_x, scale_y, (0.5 - np.asarray(left)) * scale_x - 0.5, (0.5 - np.asarray(top)) * scale_y - 0.5, count
@@ -45,7 +47,7 @@ def resize_matrix(count: int, left: Any, top: Any, width: Any, height: Any, size
 
 @dataclass(frozen=True, kw_only=True)
 class ResizedCrop(Geometric):
-    """A crop of random area and aspect, resized to `size` (Szegedy et al. 2015; torchvision's arithmetic).
+    """Crops a random area and aspect and resizes it to `size` (Szegedy et al. 2015; torchvision's arithmetic).
 
     `scale` is the share of the image's area, `ratio` width over height, drawn log-uniformly; ten tries, then the largest
     crop in the middle that `ratio` allows. Values: top, left, height, width in pixels.
@@ -77,29 +79,29 @@ class ResizedCrop(Geometric):
         widths, heights = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
         fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
         first = fits.argmax(1)[:, None]
-        found = fits.any(1)
-        wide, high_ = np.take_along_axis(widths, first, 1)[:, 0], np.take_along_axis(heights, first, 1)[:, 0]
-        if not found.all():
+        fitted = fits.any(1)
+        wide, tall = np.take_along_axis(widths, first, 1)[:, 0], np.take_along_axis(heights, first, 1)[:, 0]
+        if not fitted.all():
             whole_h, whole_w = height, width
             if width / height < ratio.low:
                 whole_h = round(width / ratio.low)
             elif width / height > ratio.high:
                 whole_w = round(height * ratio.high)
-            wide, high_ = np.where(found, wide, whole_w), np.where(found, high_, whole_h)
-        top = np.floor(uniform[:, -2] * (height - high_ + 1))
+            wide, tall = np.where(fitted, wide, whole_w), np.where(fitted, tall, whole_h)
+        top = np.floor(uniform[:, -2] * (height - tall + 1))
         left = np.floor(uniform[:, -1] * (width - wide + 1))
-        if not found.all():
-            top = np.where(found, top, (height - high_) // 2)
-            left = np.where(found, left, (width - wide) // 2)
+        if not fitted.all():
+            top = np.where(fitted, top, (height - tall) // 2)
+            left = np.where(fitted, left, (width - wide) // 2)
         return {
             "top": top.astype(np.int32),
             "left": left.astype(np.int32),
-            "height": high_.astype(np.int32),
+            "height": tall.astype(np.int32),
             "width": wide.astype(np.int32),
         }
 
     def _first_try(self, uniform: list[float], size: Size, scale: Range, ratio: Range) -> dict[str, int] | None:
-        """`draw`'s arithmetic for one image whose first try fits, number by number: arrays of one cost ten times that."""
+        """Do `draw`'s arithmetic for one image whose first try fits, number by number: arrays of one cost ten times that."""
         area = size[0] * size[1] * (scale.low + (scale.high - scale.low) * uniform[0])
         low, high = math.log(ratio.low), math.log(ratio.high)
         aspect = float(np.exp(low + (high - low) * uniform[_TRIES]))  # numpy's, to the bit, and not the C library's
@@ -120,7 +122,7 @@ class ResizedCrop(Geometric):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomCrop(Geometric):
-    """A crop of `size` anywhere in the image padded by `padding` pixels of fill on each side. Values: top, left."""
+    """Crops `size` anywhere in the image padded by `padding` pixels of fill on each side. Values: top, left in pixels."""
 
     name: ClassVar[str] = "random_crop"
     count: ClassVar[int] = 2
@@ -138,6 +140,7 @@ class RandomCrop(Geometric):
         return self.size
 
     def _room(self, size: Size) -> list[int]:
+        """By how many pixels the crop may move down and to the right."""
         return [side + 2 * self.padding - wanted for side, wanted in zip(size, self.size, strict=True)]
 
     def check_size(self, size: Size) -> None:
@@ -155,7 +158,7 @@ class RandomCrop(Geometric):
 
 @dataclass(frozen=True, kw_only=True)
 class Resize(Geometric):
-    """The whole image at `size`; its aspect may change."""
+    """Resizes the whole image to `size`; its aspect may change."""
 
     name: ClassVar[str] = "resize"
     resizes: ClassVar[bool] = True
@@ -173,14 +176,14 @@ class Resize(Geometric):
 
 
 def _resized(count: int, size: Size, target: Size) -> WarpStep:
-    """The whole frame at another size, its border standing for what is beyond it."""
+    """Resize whole frames of `size` to `target`, their border standing for what is beyond it."""
     clamp = np.tile([0.0, 0.0, size[1] - 1.0, size[0] - 1.0], (count, 1))
     return WarpStep(resize_matrix(count, 0, 0, size[1], size[0], target), target, clamp)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Letterbox(Resize):
-    """The whole image inside `size` with its aspect kept, in the middle, fill around it.
+    """Resizes the image into the middle of `size` without changing its aspect, fill around it.
 
     Its size there and the margins are whole pixels: an odd margin leaves the smaller half at the top and left.
     """
@@ -197,7 +200,7 @@ class Letterbox(Resize):
 
 @dataclass(frozen=True, kw_only=True)
 class CenterCrop(Geometric):
-    """The middle `size` of the image, without resizing; an odd margin leaves the smaller half at the top and left."""
+    """Crops the middle `size` of the image, without resizing; an odd margin leaves the smaller half at the top and left."""
 
     name: ClassVar[str] = "center_crop"
     resizes: ClassVar[bool] = True
@@ -221,7 +224,7 @@ class CenterCrop(Geometric):
 
 @dataclass(frozen=True, kw_only=True)
 class HorizontalFlip(Geometric):
-    """Left and right change places."""
+    """Mirrors the image: left and right change places."""
 
     name: ClassVar[str] = "horizontal_flip"
 
@@ -233,7 +236,7 @@ class HorizontalFlip(Geometric):
 
 @dataclass(frozen=True, kw_only=True)
 class VerticalFlip(Geometric):
-    """Top and bottom change places."""
+    """Turns the image upside down: top and bottom change places."""
 
     name: ClassVar[str] = "vertical_flip"
 
@@ -245,7 +248,7 @@ class VerticalFlip(Geometric):
 
 @dataclass(frozen=True, kw_only=True)
 class Affine(Geometric):
-    """Rotation, scale and shear about the middle of the image, then a shift (kornia.geometry.get_affine_matrix2d).
+    """Turns, scales and shears about the middle of the image, then shifts (kornia.geometry.get_affine_matrix2d).
 
     `degrees` turns clockwise as displayed, `shear_x` and `shear_y` are degrees, `translate_x` and `translate_y` shares of
     width and height, `scale` is isotropic unless `scale_y` is given. Values: in these units, translation in pixels.
@@ -288,7 +291,7 @@ class Affine(Geometric):
 
 
 def affine_matrix(values: Values, size: Size) -> np.ndarray:
-    """(n, 3, 3) of `Affine`'s values: shift, centre, rotate, scale, centre back, shear about the centre."""
+    """(n, 3, 3) of `Affine`'s values for images of `size`: shear, scale and turn about the middle, then shift."""
     drawn = {name: column.astype(float) for name, column in values.items()}
     count = len(drawn["degrees"])
     x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
@@ -306,7 +309,7 @@ def affine_matrix(values: Values, size: Size) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Rotate(Geometric):
-    """A turn about the middle, anticlockwise as displayed (kornia.augmentation.RandomRotation). Value: degrees."""
+    """Turns about the middle, anticlockwise as displayed (kornia.augmentation.RandomRotation). Value: degrees."""
 
     name: ClassVar[str] = "rotate"
     count: ClassVar[int] = 1
@@ -322,7 +325,7 @@ class Rotate(Geometric):
 
 
 def _only(**values: np.ndarray) -> Values:
-    """An affine map's values, neutral except for those given."""
+    """The values of `Affine`, neutral except for these."""
     like = next(iter(values.values()))
     neutral = dict.fromkeys(Affine.limits, np.zeros_like(like))
     one = np.ones_like(like)
@@ -331,6 +334,8 @@ def _only(**values: np.ndarray) -> Values:
 
 @dataclass(frozen=True, kw_only=True)
 class _Shear(Geometric):
+    """A shear by degrees along the axis that its name ends in."""
+
     count: ClassVar[int] = 1
     limits: ClassVar = {"degrees": (-89, 89)}
 
@@ -345,20 +350,22 @@ class _Shear(Geometric):
 
 @dataclass(frozen=True, kw_only=True)
 class ShearX(_Shear):
-    """Rows are shifted along x by tan(degrees) a row, about the middle. Value: degrees."""
+    """Shifts rows along x by tan(degrees) a row, about the middle. Value: degrees."""
 
     name: ClassVar[str] = "shear_x"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShearY(_Shear):
-    """Columns are shifted along y by tan(degrees) a column, about the middle. Value: degrees."""
+    """Shifts columns along y by tan(degrees) a column, about the middle. Value: degrees."""
 
     name: ClassVar[str] = "shear_y"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Translate(Geometric):
+    """A shift along one axis, 0 for x and 1 for y, by a share of the side."""
+
     count: ClassVar[int] = 1
     limits: ClassVar = {"share": (-1, 1)}
     axis: ClassVar[int]
@@ -377,7 +384,7 @@ class _Translate(Geometric):
 
 @dataclass(frozen=True, kw_only=True)
 class TranslateX(_Translate):
-    """A shift to the right by a share of the width. Value: pixels."""
+    """Shifts to the right by a share of the width. Value: pixels."""
 
     name: ClassVar[str] = "translate_x"
     axis: ClassVar[int] = 0
@@ -385,7 +392,7 @@ class TranslateX(_Translate):
 
 @dataclass(frozen=True, kw_only=True)
 class TranslateY(_Translate):
-    """A shift down by a share of the height. Value: pixels."""
+    """Shifts down by a share of the height. Value: pixels."""
 
     name: ClassVar[str] = "translate_y"
     axis: ClassVar[int] = 1
@@ -393,7 +400,7 @@ class TranslateY(_Translate):
 
 @dataclass(frozen=True, kw_only=True)
 class Perspective(Geometric):
-    """Each corner moves inwards by up to `distortion` of half a side (kornia.augmentation.RandomPerspective, basic).
+    """Moves each corner inwards by up to `distortion` of half a side (kornia.augmentation.RandomPerspective, basic).
 
     Values: corners (n, 8), x and y in pixels by which the corners moved, clockwise from the top left.
     """
@@ -418,7 +425,7 @@ class Perspective(Geometric):
 
 
 def homography(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """(n, 3, 3) that maps four points (4, 2) to (n, 4, 2), the last entry 1."""
+    """(n, 3, 3) that map four points (4, 2) to (n, 4, 2), the last entry 1; in pixels."""
     count = len(end)
     system = np.zeros((count, 8, 8))
     system[:, 0::2, 0:2] = system[:, 1::2, 3:5] = start
@@ -431,7 +438,7 @@ def homography(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Roll(Geometric):
-    """A circular shift by up to `pixels` each way, the jitter of DeepInversion and SRe2L. Values: down, right."""
+    """Shifts in a circle by up to `pixels` each way: the jitter of DeepInversion and SRe2L. Values: down, right in pixels."""
 
     name: ClassVar[str] = "roll"
     count: ClassVar[int] = 2
@@ -453,7 +460,7 @@ class Roll(Geometric):
 
 @dataclass(frozen=True, kw_only=True)
 class Shift(Geometric):
-    """A shift by whole pixels, up to a share of each side, fill behind it (CIFAR's padded crop, DSA's crop). Values: down, right."""
+    """Shifts by whole pixels, up to a share of each side, fill behind it (CIFAR's padded crop, DSA's crop). Values: down, right."""
 
     name: ClassVar[str] = "shift"
     count: ClassVar[int] = 2

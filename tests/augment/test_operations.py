@@ -101,7 +101,7 @@ def test_what_is_off_is_the_identity_and_nothing_is_drawn_for_it() -> None:
 @pytest.mark.parametrize(
     ("size", "spec", "left_top", "scale"),
     [
-        # gen2det 6.3: 640 x 480 letterboxed to 512: scale 0.8, 64 pixels above and below
+        # docs/specs/augment.md, "Boxes" 3: 640 x 480 letterboxed to 512: scale 0.8, 64 pixels above and below
         ((480, 640), {"letterbox": {"size": 512}}, (0, 64), (0.8, 0.8)),
         ((480, 640), {"resize": {"size": 512}}, (0, 0), (0.8, 512 / 480)),
         ((480, 640), {"center_crop": {"size": 480}}, (-80, 0), (1, 1)),

@@ -1,4 +1,4 @@
-"""Boxes and points go where their pixels go. Numbers of gen2det.md, section 6, where it has them."""
+"""Boxes and points go where their pixels go. Worked numbers are those of docs/specs/augment.md, "Boxes"."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def warp_of(spec: Any, size: tuple[int, int], keys: Any = (0,)) -> Warp:
 CENTRE = [{"center_crop": {"size": 480}}, {"resize": {"size": 512}}]
 
 
-def test_gen2det_6_1_centre_crop_and_resize() -> None:
+def test_boxes_1_centre_crop_and_resize() -> None:
     warp = warp_of(CENTRE, (480, 640))
     boxes = np.array([[100.0, 120, 300, 280], [40, 50, 140, 150], [0, 0, 60, 60]])
     found, kept, visible = warp_boxes(boxes, warp, 0)
@@ -40,13 +40,13 @@ def test_gen2det_6_1_centre_crop_and_resize() -> None:
 
 @pytest.mark.parametrize(("width", "left"), [(641, 80), (643, 81)])
 def test_an_odd_margin_is_cut_at_the_whole_pixel_that_is_really_cut(width: int, left: int) -> None:
-    """gen2det 6.2: use the integer actually cropped. Ours floors; PIL rounds half to even, which makes 643 into 82."""
+    """Boxes 2: use the integer actually cropped. Ours floors; PIL rounds half to even, which makes 643 into 82."""
     warp = warp_of([{"center_crop": {"size": 480}}], (480, width))
     found, _, _ = warp_boxes(np.array([[100.0, 120, 300, 280]]), warp, 0)
     np.testing.assert_allclose(found[0], [100 - left, 120, 300 - left, 280])
 
 
-def test_gen2det_6_3_squash_and_letterbox() -> None:
+def test_boxes_3_squash_and_letterbox() -> None:
     box = np.array([[100.0, 120, 300, 280]])
     squashed, _, _ = warp_boxes(box, warp_of([{"resize": {"size": 512}}], (480, 640)), 0)
     np.testing.assert_allclose(squashed[0], [80, 128, 240, 298.6667], atol=1e-4)

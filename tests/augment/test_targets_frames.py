@@ -1,4 +1,4 @@
-"""Boxes, masks and points against the numbers of gen2det 6.1 to 6.3, against each other, and against the pixels."""
+"""Boxes, masks and points against the worked numbers of docs/specs/augment.md, against each other, and against the pixels."""
 
 from __future__ import annotations
 
