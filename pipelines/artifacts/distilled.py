@@ -42,8 +42,8 @@ def load_distilled(job: Job[Any], ipc: int, number: int = 0) -> ImageArrays:
         if ipc <= have:
             raise
         raise UserError(
-            f"{job.stage} asks for {ipc} images per class, {dataset.storage.url} has {have}; raise cda.ipc or lower "
-            f"{job.stage}.ipc"
+            f"{job.name} asks for {ipc} images per class, {dataset.storage.url} has {have}; raise cda.ipc or lower "
+            f"what {job.name} asks for"
         ) from error
 
 
@@ -74,7 +74,7 @@ def random_real(dataset: Dataset, ipc: int, run_seed: int, draw: int) -> ImageAr
         if len(keys) < ipc:
             raise UserError(
                 f"class {name} has {len(keys)} different training images, fewer than the {ipc} per class asked for; lower "
-                "evaluate.ipc, or leave out the random arms (evaluate.arms)"
+                "evaluate.distilled.ipc, or leave out the random arms (evaluate.distilled.arms)"
             )
         chosen += keys[:ipc]
     return load_arrays(dataset, chosen)

@@ -73,4 +73,4 @@ def jobs_of(name: str, sections: Mapping[str, BaseModel], data: str) -> list[Job
         have = f"there is {', '.join(f'{stage}@{one}' for one in items)}" if items else "it has no items"
         raise UserError(f"{stage} has no {item!r}; {have}")
     wanted = [item] if item else list(items) or [""]
-    return [Job(stage, section, run, url, item=one) for one in wanted]
+    return [Job(stage, known.of_item(section, one), run, url, item=one) for one in wanted]

@@ -18,7 +18,6 @@ from pipelines.report.controls import (
     control_rows,
     control_sentences,
     is_ours,
-    section,
 )
 from pipelines.report.page import ACCURACY_HEAD, accuracy_rows
 from pipelines.report.results import headline, read_results, verdict
@@ -39,14 +38,17 @@ def results_view(data: str) -> View:
     parts = results_table(data)
     report = Storage(data).child("report")
     where = f"{report.url}/report.html" if report.exists("report.html") else None
-    return View({"report": where, "evaluate": outputs_under(data).json("evaluate", "metrics.json")}, parts)
+    outputs = outputs_under(data)
+    measured = [name for name, record in outputs.stages.items() if record.stage == "evaluate" and record.item]
+    form = {name.partition("@")[2]: outputs.json(name, "results.json") for name in measured}
+    return View({"report": where, "evaluate": {item: one for item, one in form.items() if one}}, parts)
 
 
 def results_table(data: str) -> list[RenderableType]:
     """What to print, in order. Raises `UserError` when `evaluate` has not finished."""
     outputs = outputs_under(data)
-    metrics = outputs.json("evaluate", "metrics.json")
-    results, controls = read_results(metrics), section(metrics)
+    results = read_results(outputs.json("evaluate@distilled", "results.json"))
+    controls = outputs.json("evaluate@datadream", "results.json")
     shown = [one for one in sections(outputs) if one.headline or one.console]
     if not results and not controls and not shown:
         raise UserError(f"no accuracies under {data}/evaluate; run: limbeck run evaluate")

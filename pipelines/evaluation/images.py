@@ -26,7 +26,7 @@ ZERO_SHOT = "zero_shot"
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Selection:
     """Images by key, class by class. `digest` is over keys, labels and pixels; `size` their bytes as stored."""
 
     keys: tuple[str, ...]
@@ -40,7 +40,7 @@ class Chosen:
         return min(counts[label] for label in range(classes))
 
 
-class Rows:
+class LabelledRows:
     """The labelled samples of a dataset, read once."""
 
     def __init__(self, dataset: Dataset) -> None:
@@ -52,40 +52,40 @@ class Rows:
     def by_key(self) -> dict[str, dict[str, Any]]:
         return {row["key"]: row for row in self.rows}
 
-    def chosen(self, rows: Sequence[dict[str, Any]]) -> Chosen:
+    def select(self, rows: Sequence[dict[str, Any]]) -> Selection:
         """These rows, named by content."""
-        told: list[Any] = [[row["key"], row["label"], row["pixel_sha256"]] for row in rows]
+        content: list[Any] = [[row["key"], row["label"], row["pixel_sha256"]] for row in rows]
         if any(row["pixel_sha256"] is None for row in rows):  # then only the whole dataset vouches for the pixels
-            told.append(dataset_digest(self.dataset))
-        digest = hashlib.sha256(canonical_json(told)).hexdigest()
+            content.append(dataset_digest(self.dataset))
+        digest = hashlib.sha256(canonical_json(content)).hexdigest()
         size = sum(row["bytes"] or 0 for row in rows)
-        return Chosen(tuple(row["key"] for row in rows), tuple(row["label"] for row in rows), digest, size)
+        return Selection(tuple(row["key"] for row in rows), tuple(row["label"] for row in rows), digest, size)
 
 
-class Kept(Rows):
+class AdmittedImages(LabelledRows):
     """A variant's kept images."""
 
     @cached_property
     def sets(self) -> dict[tuple[int, int], list[tuple[int, int, str]]]:
         """(label, ordinal, key) in order, by (shots, few-shot seed) of the reals that they were made for."""
-        found: dict[tuple[int, int], list[tuple[int, int, str]]] = {}
+        sets: dict[tuple[int, int], list[tuple[int, int, str]]] = {}
         for row in self.rows:
-            made = json.loads(row["params"] or "{}")
-            where = (made.get("shots", 0), made.get("few_shot_seed", 0))
-            found.setdefault(where, []).append((row["label"], made.get("ordinal", 0), row["key"]))
-        return {where: sorted(rows) for where, rows in found.items()}
+            params = json.loads(row["params"] or "{}")
+            few_shot = (params.get("shots", 0), params.get("few_shot_seed", 0))
+            sets.setdefault(few_shot, []).append((row["label"], params.get("ordinal", 0), row["key"]))
+        return {few_shot: sorted(rows) for few_shot, rows in sets.items()}
 
 
-class Choice:
-    """What can be chosen in a job: the few-shot reals, all of train, and each variant's kept images."""
+class ArmImages:
+    """The images of a job that an arm may be trained on: the few-shot reals, all of train, and each variant's kept images."""
 
     def __init__(self, job: Job[Any]) -> None:
         self._job = job
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[str, AdmittedImages] = {}
 
     @cached_property
-    def train(self) -> Rows:
-        return Rows(open_part(self._job, "split", "train"))
+    def train(self) -> LabelledRows:
+        return LabelledRows(open_part(self._job, "split", "train"))
 
     @cached_property
     def classes(self) -> list[str]:
@@ -99,35 +99,37 @@ class Choice:
         """The manifest's seed that stands for `seed` 0, 1, ...: the first, the second, and around again."""
         return self._seeds[seed % len(self._seeds)]
 
-    def reals(self, shots: int, seed: int) -> Chosen:
+    def reals(self, shots: int, seed: int) -> Selection:
         """The few-shot reals of `seed`, class by class, best first."""
         manifest = load_few_shot(self._job, shots, self.few_shot_seed(seed))
         keys = [key for label in sorted(manifest) for key in manifest[label]]
         if missing := [key for key in keys if key not in self.train.by_key]:
             raise UserError(f"few-shot image {missing[0]} is not in split/train; run again: limbeck run split")
-        return self.train.chosen([self.train.by_key[key] for key in keys])
+        return self.train.select([self.train.by_key[key] for key in keys])
 
-    def everything(self) -> Chosen:
+    def everything(self) -> Selection:
         """All of train."""
-        return self.train.chosen(self.train.rows)
+        return self.train.select(self.train.rows)
 
-    def kept(self, variant: str) -> Kept:
+    def kept(self, variant: str) -> AdmittedImages:
         """What `datadream` kept of this variant; `UserError` names the command that makes it."""
         if variant not in self._kept:
-            made = finished(self._job, "datadream", variant)
-            dataset = made.dataset(KEPT)
+            output = finished(self._job, "datadream", variant)
+            dataset = output.dataset(KEPT)
             if dataset is None:
-                raise UserError(f"{made.storage.url} has no dataset {KEPT}; run again: limbeck run datadream@{variant}")
+                raise UserError(
+                    f"{output.storage.url} has no dataset {KEPT}; run again: limbeck run datadream@{variant}"
+                )
             if dataset.classes != self.classes:
                 raise UserError(
                     f"the classes of {dataset.storage.url} are not those of split/train, or not in its order; "
                     f"run again: limbeck run datadream@{variant}"
                 )
-            self._kept[variant] = Kept(dataset)
+            self._kept[variant] = AdmittedImages(dataset)
         return self._kept[variant]
 
-    def synthetic(self, variant: str, shots: int, seed: int, per_class: int | None) -> Chosen:
-        """Kept images of a variant that were made for these reals: by class, then ordinal, at most `per_class` of each class.
+    def synthetic(self, variant: str, shots: int, seed: int, per_class: int | None) -> Selection:
+        """AdmittedImages images of a variant that were made for these reals: by class, then ordinal, at most `per_class` of each class.
 
         Zero-shot images know no reals and serve every number of shots and every seed.
         """
@@ -145,4 +147,4 @@ class Choice:
             taken[label] += 1
             if per_class is None or taken[label] <= per_class:
                 rows.append(kept.by_key[key])
-        return kept.chosen(rows)
+        return kept.select(rows)

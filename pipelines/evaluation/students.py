@@ -19,7 +19,7 @@ from synth.datadream.config import FitConfig
 Config = TypeVar("Config", FitConfig, TrainConfig)
 
 #: Images of a set that are resized at once.
-_CHUNK = 512
+CHUNK = 512
 
 
 class StudentParams(Section):
@@ -32,6 +32,12 @@ class StudentParams(Section):
     training: TrainConfig = TrainConfig(epochs=60, learning_rate=0.05, batch_size=64)
     mean: Channels = Field((0.5, 0.5, 0.5), description="per channel, of images in [0, 1]")
     std: Spreads = Field((0.25, 0.25, 0.25), description="per channel, of images in [0, 1]")
+
+
+def require_epochs(section: str, training: TrainConfig) -> None:
+    """Raise `ValueError` without an epoch: a student is fresh, and there is nothing to tell of it."""
+    if training.epochs < 1:
+        raise ValueError(f"{section}.epochs takes a whole number from 1, got {training.epochs}")
 
 
 def over_steps(config: Config, steps: int | None, batches: int) -> Config:
@@ -61,23 +67,23 @@ def at_size(arrays: ImageArrays, side: int) -> ImageArrays:
     if arrays.images.shape[2:] == (side, side):
         return arrays
     images = np.empty((len(arrays), 3, side, side), np.uint8)
-    for start in range(0, len(arrays), _CHUNK):
-        images[start : start + _CHUNK] = shaped(arrays.images[start : start + _CHUNK], (side, side))
+    for start in range(0, len(arrays), CHUNK):
+        images[start : start + CHUNK] = resize_uint8(arrays.images[start : start + CHUNK], (side, side))
     return ImageArrays(images, arrays.labels, arrays.keys)
 
 
-def shaped(images: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """Images (n, 3, h, w) uint8 brought to `size` by `middle`, rounded to uint8."""
+def resize_uint8(images: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """Images (n, 3, h, w) uint8 brought to `size` by `center_resize`, rounded to uint8."""
     import torch
 
-    from synth.datadream.evaluation import middle
+    from synth.datadream.evaluation import center_resize
 
-    pixels = middle(torch.from_numpy(np.ascontiguousarray(images)).float() / 255, size)
+    pixels = center_resize(torch.from_numpy(np.ascontiguousarray(images)).float() / 255, size)
     made: np.ndarray[Any, Any] = (pixels * 255).round().to(torch.uint8).numpy()
     return made
 
 
-def repeated(real: ImageArrays | None, synthetic: ImageArrays | None) -> ImageArrays:
+def oversample_real(real: ImageArrays | None, synthetic: ImageArrays | None) -> ImageArrays:
     """All images for a network from scratch: with both kinds each real one floor(synthetic / real) times, at least once."""
     times = 1 if real is None or synthetic is None else max(1, len(synthetic) // len(real))
     parts = ([] if synthetic is None else [synthetic]) + ([] if real is None else [real] * times)

@@ -22,6 +22,9 @@ LEVEL = 0.05
 #: Percentage points that a figure is told to, the least step of an accuracy that is believed.
 SHOWN = 0.1
 
+#: Seeds of an arm that a number which is quoted has at the least.
+SEEDS_TO_QUOTE = 3
+
 Comparison = dict[str, Any]
 
 
@@ -34,8 +37,8 @@ def compare(
     """Accuracies (fractions) by seed -> the paired difference in percentage points and what it says by itself; see `settle`.
 
     `products` names the product that each seed's students share; without it every seed has its own. `gap` and `standard_error` are
-    in points, `errors` is the one over the other, `p` the chance of so large a gap between equals; all but `gap` are None for a
-    single difference. `products` counts them.
+    in points, `errors` is the one over the other, `p` the chance of so large a gap between equals, `low` and `high` the ends of the
+    gap's 95 % interval by itself, in points; all but `gap` are None for a single difference. `products` counts them.
     """
     seeds = sorted(set(ours) & set(control))
     of_product: dict[Any, list[float]] = {}
@@ -68,11 +71,14 @@ def compare_summaries(ours: tuple[float, float, int], control: tuple[float, floa
 
 
 def _measured(gap: float, error: float | None, count: int, seeds: int, products: int | None) -> Comparison:
-    found: Comparison = {"gap": gap, "standard_error": error, "errors": None, "p": None, "freedom": count - 1}
+    measured: Comparison = {"gap": gap, "standard_error": error, "errors": None, "p": None, "freedom": count - 1}
+    measured |= {"low": None, "high": None}
     if error is not None:
-        found["errors"] = abs(gap) / error
-        found["p"] = chance(found["errors"], count - 1)
-    return found | {"seeds": seeds, "products": products}
+        measured["errors"] = abs(gap) / error
+        measured["p"] = chance(measured["errors"], count - 1)
+        reach = errors_needed(LEVEL, count - 1) * error
+        measured |= {"low": gap - reach, "high": gap + reach}
+    return measured | {"seeds": seeds, "products": products}
 
 
 def settle(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -126,6 +132,12 @@ def errors_needed(level: float, freedom: int) -> float:
 def beats_chance(accuracy: float, chance: float, images: int) -> bool:
     """Whether an accuracy on so many images is above `chance` by two standard deviations of guessing."""
     return accuracy > chance + 2 * math.sqrt(chance * (1 - chance) / images)
+
+
+def note_of(note: str, seeds: int) -> str:
+    """What a reader must know about an evaluation's numbers: the user's own words, and whether its seeds are too few to quote."""
+    few = f"Only {seeds} seed(s) per arm: a demonstration, not a result to quote." if seeds < SEEDS_TO_QUOTE else ""
+    return f"{note} {few}".strip()
 
 
 def how_sure(found: Mapping[str, Any]) -> str:

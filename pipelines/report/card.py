@@ -29,7 +29,7 @@ def distilled_card(outputs: Outputs, title: str) -> bytes | None:
     if dataset is None:
         return None
     stats = outputs.stats("cda")
-    results = read_results(outputs.json("evaluate", "metrics.json"))
+    results = read_results(outputs.json("evaluate@distilled", "results.json"))
     made = {name: stage.config.get(name) for name, stage in outputs.stages.items() if name in ("squeeze", "cda")}
     lines = [
         f"# {_plain(title)}: distilled images",

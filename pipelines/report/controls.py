@@ -42,11 +42,6 @@ VARIANTS = {"zero_shot": "zero-shot", "cls": "cls", "dset": "dset", "loft": "LoF
 Groups = list[tuple[str, list[tuple[str, Row]]]]
 
 
-def section(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """DataDream's part of `evaluate`'s metrics; empty when there is none."""
-    return _object(metrics, "datadream")
-
-
 def control_rows(form: Mapping[str, Any]) -> Groups:
     """Groups (shots and classifier) of rows (arm, cells under `CONTROL_HEAD`), reference lines last."""
     groups: Groups = []

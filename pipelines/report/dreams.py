@@ -27,7 +27,6 @@ from pipelines.report.controls import (
     control_sentences,
     is_ours,
     per_class_table,
-    section,
 )
 from pipelines.report.dream_tables import filter_table, generator_tables, quality_table
 from pipelines.report.pictures import BUDGET, CLASSES, Picture, name_of, picture_of
@@ -75,7 +74,7 @@ class Dreams:
 
 def dreams(outputs: Outputs, images: int) -> Dreams | None:
     """The section, or None when no stage of it has finished."""
-    form = section(outputs.json("evaluate", "metrics.json"))
+    form = outputs.json("evaluate@datadream", "results.json")
     made = {item: outputs.json(f"datadream@{item}", "metrics.json") for item in VARIANTS}
     variants = [item for item in VARIANTS if outputs.done(f"datadream@{item}")]
     if not (form or variants or outputs.done("generator")):

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from pipelines.report.augmented import Grid, view_grids
 from pipelines.report.blocks import Row, Table
-from pipelines.report.controls import control_headline, section
+from pipelines.report.controls import control_headline
 from pipelines.report.dreams import Dreams, dreams
 from pipelines.report.facts import fact_tables
 from pipelines.report.pictures import Gallery, gallery
@@ -115,7 +115,7 @@ def render(outputs: Outputs, title: str, samples_per_class: int, sections: Seque
 
 def build(outputs: Outputs, title: str, samples_per_class: int, sections: Sequence[Section] = ()) -> Page:
     """Read everything and decide what is shown."""
-    results = read_results(outputs.json("evaluate", "metrics.json"))
+    results = read_results(outputs.json("evaluate@distilled", "results.json"))
     dreamt = dreams(outputs, samples_per_class)
     headlines = [one.headline for one in sections if one.headline]
     measured = bool(results or headlines or (dreamt and dreamt.rows))
@@ -123,7 +123,7 @@ def build(outputs: Outputs, title: str, samples_per_class: int, sections: Sequen
     real = outputs.dataset("split", "train") or outputs.dataset("ingest")
     pictures = gallery(real, part, outputs.dataset("cda"), samples_per_class)
     curves = [
-        *student_figures(outputs.csv("evaluate", "curves.csv")),
+        *student_figures(outputs.csv("evaluate@distilled", "students.csv")),
         *recover_figures(outputs.csv("cda", "losses.csv")),
         *teacher_figures(outputs.csv("squeeze", "history.csv")),
     ]
@@ -134,7 +134,7 @@ def build(outputs: Outputs, title: str, samples_per_class: int, sections: Sequen
         results=results,
         headline=headlines[0]
         if headlines
-        else page_headline(results, section(outputs.json("evaluate", "metrics.json"))),
+        else page_headline(results, outputs.json("evaluate@datadream", "results.json")),
         verdict=" ".join(verdict(results)),
         missing=[
             (name, stage.state, stage.adds)

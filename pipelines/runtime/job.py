@@ -77,8 +77,8 @@ class Stage(ABC, Generic[ParamsT]):
     name: ClassVar[str]
     version: ClassVar[int]
     summary: ClassVar[str]
-    Params: ClassVar[type[Section]]
-    upstream: ClassVar[tuple[str, ...]] = ()
+    Params: type[Section]
+    upstream: tuple[str, ...] = ()
     workers: ClassVar[Literal["tasks", "actors"]] = "tasks"
     #: float arithmetic runs on a number of threads and that number decides the last bits
     computes: ClassVar[bool] = False
@@ -98,6 +98,10 @@ class Stage(ABC, Generic[ParamsT]):
     def items(self, params: ParamsT) -> tuple[str, ...]:
         """Variants of the stage that are run, and kept, apart: DVC's matrix. Each has an output folder of its own."""
         return ()
+
+    def of_item(self, params: ParamsT, item: str) -> ParamsT:
+        """The parameters as an item's job has them: those of others may be left out, so that they are none of its own."""
+        return params
 
     def inputs(self, job: Job[ParamsT]) -> Sequence[str]:
         """The outputs of other stages that may be read, as STAGE or STAGE@ITEM."""

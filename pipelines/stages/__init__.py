@@ -67,4 +67,4 @@ def sections(outputs: Outputs, samples_per_class: int = 10) -> list[Section]:
 def section_packages() -> list[str]:
     """The packages that may have a `section.py`."""
     stages = [f"pipelines.stages.{name}" for name in STAGES if name != REPORT]
-    return [*stages, *(f"pipelines.evaluation.{name}" for name in EVALUATIONS)]
+    return [*stages, *EVALUATIONS.values()]

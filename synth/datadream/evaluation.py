@@ -32,7 +32,7 @@ def evaluate(classifier: ClipClassifier, examples: Examples, batch_size: int = 5
     logits = []
     for start in range(0, len(examples.keys), batch_size):
         rows = range(start, min(start + batch_size, len(examples.keys)))
-        images = middle(examples.images(rows).to(device), classifier.size)
+        images = center_resize(examples.images(rows).to(device), classifier.size)
         with half_precision(device):
             logits.append(classifier(images, texts).cpu())
     classifier.train(was_training)
@@ -48,7 +48,7 @@ def evaluate(classifier: ClipClassifier, examples: Examples, batch_size: int = 5
     return Evaluation(float(right.mean()), tuple((hits / counts).tolist()), loss, len(labels))
 
 
-def middle(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def center_resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """(n, 3, h, w) with the short side brought to `size`, bicubic, and the middle cut out, as CLIP is evaluated."""
     height, width = images.shape[2:]
     if (height, width) == tuple(size):

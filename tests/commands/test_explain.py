@@ -128,7 +128,10 @@ def test_a_wrong_name_anywhere_stops_every_verb(limbeck: Limbeck, verb: tuple[st
         ("evaluate.datadream.variants=[clss]", "'cls'"),
         ("augment.sets={a: {policy: imagenett}}", "imagenet"),
         ("sqeeze.epochs=1", "did you mean squeeze?"),
-        ("evaluate.network=convnet9_w128", "evaluate.network: no network is called so; near it: convnet3_w128"),
+        (
+            "evaluate.distilled.network=convnet9_w128",
+            "evaluate.distilled.network: no network is called so; near it: convnet3_w128",
+        ),
         ("squeeze.network=resnet21", "squeeze.network: no network is called so"),
     ):
         said = limbeck(*verb, "--set", override)

@@ -90,11 +90,13 @@ COMPUTED: Mapping[str, Any] = {
         "filters": {"max_twin_cosine": 0.99999},
     },
     "evaluate": {
-        "network": "convnet2_w8",
-        "seeds": 1,
-        "soft": {"epochs": 2, "learning_rate": 0.01},
-        "hard": {"epochs": 2, "batch_size": 2, "learning_rate": 0.01},
-        "full": {"epochs": 1, **_TRAINING},
+        "distilled": {
+            "network": "convnet2_w8",
+            "seeds": 1,
+            "soft": {"epochs": 2, "learning_rate": 0.01},
+            "hard": {"epochs": 2, "batch_size": 2, "learning_rate": 0.01},
+            "full": {"epochs": 1, **_TRAINING},
+        },
         "datadream": {
             "variants": ["zero_shot", "cls"],
             "shots": [2],

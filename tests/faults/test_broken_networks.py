@@ -96,8 +96,8 @@ def test_a_student_that_diverges_is_named_with_its_section(
     distilled: Path, tmp_path: Path, section: str, student: str
 ) -> None:
     folder = copied(distilled, tmp_path)
-    refused(folder, "evaluate", f"evaluate.{section} of the student convnet2_w8 .{student}.*lower learning_rate",
-            f"evaluate.{section}.learning_rate=1.0e+25")  # fmt: skip
+    refused(folder, "evaluate", f"evaluate.distilled.{section} of the student convnet2_w8 .{student}.*lower learning_rate",
+            f"evaluate.distilled.{section}.learning_rate=1.0e+25")  # fmt: skip
 
 
 def broken_teacher(folder: Path, spoil: Callable[[dict[str, torch.Tensor]], Any]) -> None:
@@ -219,10 +219,10 @@ def test_a_student_that_cannot_take_the_images_is_refused_before_work(distilled:
     refused(
         folder,
         "evaluate",
-        "evaluate.network: vit_tiny_patch16_224 does not take images of 16 px",
-        "evaluate.network=vit_tiny_patch16_224",
+        "evaluate.distilled.network: vit_tiny_patch16_224 does not take images of 16 px",
+        "evaluate.distilled.network=vit_tiny_patch16_224",
     )
-    assert not (folder / "data/evaluate/curves").exists()
+    assert not (folder / "data/evaluate/distilled/curves").exists()
 
 
 @pytest.mark.parametrize(("train", "test"), [((16, 24), (16, 24)), ((16, 16), (24, 24)), ((24, 24), (16, 16))])

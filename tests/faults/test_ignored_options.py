@@ -15,13 +15,13 @@ from augment.errors import PolicyError
 from augment.policy import load
 from pipelines.config import load_sections
 from pipelines.errors import UserError
-from pipelines.evaluation.params import EvaluateParams
 from pipelines.loaders.dataset import MapDataset
 from pipelines.stages.datadream.params import DatadreamParams
+from pipelines.stages.evaluate.params import evaluate_params
 from pipelines.stages.squeeze.params import SqueezeParams
 from tests.loaders.making import write_dataset
 
-MODELS = {"evaluate": EvaluateParams, "squeeze": SqueezeParams, "datadream": DatadreamParams}
+MODELS = {"evaluate": evaluate_params(), "squeeze": SqueezeParams, "datadream": DatadreamParams}
 
 
 def read(text: str) -> Any:
@@ -31,12 +31,15 @@ def read(text: str) -> Any:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("evaluate: {soft: {views: {crop: none}}}", "soft.views would be ignored: .*relabel.views; leave it out"),
-        ("evaluate: {soft: {batch_size: 7}}", "soft.batch_size would be ignored: .*relabel.batch_size"),
-        ("evaluate: {soft: {label_smoothing: 0.1}}", "soft.label_smoothing would be ignored"),
-        ("evaluate: {soft: {soft_loss: mse_gt, temperature: 4}}", "soft.temperature would be ignored"),
-        ("evaluate: {hard: {temperature: 4}}", "hard.temperature would be ignored: its labels are hard"),
-        ("evaluate: {full: {soft_loss: kl}}", "full.soft_loss would be ignored"),
+        (
+            "evaluate: {distilled: {soft: {views: {crop: none}}}}",
+            "soft.views would be ignored: .*relabel.views; leave it out",
+        ),
+        ("evaluate: {distilled: {soft: {batch_size: 7}}}", "soft.batch_size would be ignored: .*relabel.batch_size"),
+        ("evaluate: {distilled: {soft: {label_smoothing: 0.1}}}", "soft.label_smoothing would be ignored"),
+        ("evaluate: {distilled: {soft: {soft_loss: mse_gt, temperature: 4}}}", "soft.temperature would be ignored"),
+        ("evaluate: {distilled: {hard: {temperature: 4}}}", "hard.temperature would be ignored: its labels are hard"),
+        ("evaluate: {distilled: {full: {soft_loss: kl}}}", "full.soft_loss would be ignored"),
         ("squeeze: {training: {t_squared: true}}", "training.t_squared would be ignored"),
         (
             "evaluate: {datadream: {student: {training: {temperature: 4}}}}",
@@ -44,8 +47,10 @@ def read(text: str) -> Any:
         ),
         ("evaluate: {datadream: {student: {training: {evaluate_every: 4}}}}", "looked at after its last epoch"),
         ("evaluate: {datadream: {student: {training: {epochs: 0}}}}", "student.training.epochs takes .* from 1"),
-        ("evaluate: {hard: {epochs: 0}}", "hard.epochs takes a whole number from 1, got 0"),
-        ("evaluate: {soft: {epochs: 0}}", "soft.epochs takes"),
+        ("evaluate: {distilled: {hard: {epochs: 0}}}", "hard.epochs takes a whole number from 1, got 0"),
+        ("evaluate: {distilled: {soft: {epochs: 0}}}", "soft.epochs takes"),
+        ("evaluate: {network: resnet18, seeds: 2}", "network, seeds are of evaluate.distilled now: move them there"),
+        ("evaluate: {arms: [], datadream: {}}", "arms: .. is not needed: without a section evaluate.distilled"),
         ("datadream: {names: {'0': ' '}}", "class '0' is called by an empty text"),
         ("datadream: {names: {0: zero}}", "key 0 is no text to YAML; write class names in quotes"),
         ("datadream: {names: {no: norwegian}}", "key False is no text to YAML"),
@@ -58,7 +63,7 @@ def test_it_is_refused_when_the_file_is_read(text: str, sentence: str) -> None:
 
 
 def test_what_is_used_is_taken() -> None:
-    read("evaluate: {soft: {temperature: 4, epochs: 3}, hard: {batch_size: 4, label_smoothing: 0.1}}")
+    read("evaluate: {distilled: {soft: {temperature: 4, epochs: 3}, hard: {batch_size: 4, label_smoothing: 0.1}}}")
     read("datadream: {names: {'0': zero}}\nsqueeze: {training: {label_smoothing: 0.1, learning_rate: 1e-1}}")
 
 

@@ -134,6 +134,6 @@ def dream_folder(folder: DataFolder) -> DataFolder:
     generator(folder)
     for variant in VARIANTS:
         dreams(folder, variant)
-    folder.write("evaluate/metrics.json", pretty_json({"datadream": dream_metrics()}))
-    folder.finish("evaluate", 14, {"arms": []})
+    folder.write("evaluate/datadream/results.json", pretty_json(dream_metrics()))
+    folder.finish("evaluate@datadream", 14, {})
     return folder

@@ -156,7 +156,7 @@ class DataFolder:
         self.finish("relabel", 1, {"format": "int8"})
 
     def evaluate(self, form: dict[str, Any]) -> None:
-        self.write("evaluate/metrics.json", pretty_json(form))
+        self.write("evaluate/distilled/results.json", pretty_json(form))
         lines: list[list[Any]] = []
         for group, arms in form.items():
             if group.startswith("ipc_") or group == "full":
@@ -165,8 +165,8 @@ class DataFolder:
                         for epoch in range(10, 301, 10):
                             top1 = numbers["last_mean"] * (1 - 1 / (1 + epoch / 15)) / 0.952 + 0.004 * (seed - 1)
                             lines.append([name, group.removeprefix("ipc_"), seed, epoch, 3 / epoch, top1])
-        self.csv("evaluate/curves.csv", ["arm", "ipc", "seed", "epoch", "train_loss", "test_top1"], lines)
-        self.finish("evaluate", 14, {"epochs": 300})
+        self.csv("evaluate/distilled/students.csv", ["arm", "ipc", "seed", "epoch", "train_loss", "test_top1"], lines)
+        self.finish("evaluate@distilled", 14, {"epochs": 300})
 
     def finish(self, stage: str, units: int, params: dict[str, Any]) -> None:
         """What the driver writes last, and its log."""

@@ -24,7 +24,6 @@ from tests.report.dreaming import control, dream_folder, dream_metrics, dreams, 
 from tests.report.folders import CLASSES, NOTE, DataFolder, noise
 from tests.report.test_page import page, tags
 from tests.report.test_stage import printed, run
-from tests.sealing import seal
 
 
 @pytest.fixture
@@ -203,11 +202,6 @@ def test_a_job_of_datadream_alone_is_a_whole_page(folder: DataFolder) -> None:
 
 def test_both_parts_stand_on_one_page(tmp_path: Path) -> None:
     folder = dream_folder(DataFolder(tmp_path).everything())
-    metrics = json.loads((tmp_path / "evaluate/metrics.json").read_text())
-    from tests.report.folders import metrics as distilled
-
-    folder.write("evaluate/metrics.json", pretty_json(metrics | distilled()))
-    seal(tmp_path / "evaluate", "evaluate")
     html = page(folder)
     sections = [found["id"] for tag, found in tags(html) if tag == "section"]
     assert sections == ["accuracy", "datadream", "images", "views", "curves", "data", "runs"]
@@ -246,8 +240,8 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     form["protocol"] |= {"note": bad, bad: bad}
     form["wins"][0]["sentence"] = bad
     form["shots_4"]["clip"][bad] = control(0.4)
-    folder.write("evaluate/metrics.json", pretty_json({"datadream": form}))
-    folder.finish("evaluate", 1, {})
+    folder.write("evaluate/datadream/results.json", pretty_json(form))
+    folder.finish("evaluate@datadream", 1, {})
     generator(folder)
     folder.write("generator/generator.json", pretty_json({bad: {"family": bad, "model": bad}}))
     html = render(outputs(folder), "t", 2).decode()

@@ -188,24 +188,24 @@ def test_a_stage_alone_makes_a_page(tmp_path: Path, only: str) -> None:
 
 
 def test_an_unfinished_stage_is_not_read(whole: DataFolder) -> None:
-    (whole.root / "evaluate" / "stage.json").unlink()
+    (whole.root / "evaluate/distilled/stage.json").unlink()
     html = page(whole)
     assert "is unfinished" in html
     assert "84.1" not in html
 
 
 def test_damaged_files_are_told_and_cost_only_their_own_part(whole: DataFolder) -> None:
-    whole.write("evaluate/metrics.json", b'{"ipc_10": ')
+    whole.write("evaluate/distilled/results.json", b'{"ipc_10": ')
     whole.write("squeeze/metrics.json", b"[1, 2]")
-    whole.write("evaluate/curves.csv", b"\xff\xfe")
+    whole.write("evaluate/distilled/students.csv", b"\xff\xfe")
     html = page(whole)
-    assert "evaluate/metrics.json is not the file that evaluate left" in html
-    for stage in ("evaluate", "squeeze"):
-        seal(whole.root / stage, stage)
+    assert "evaluate/distilled/results.json is not the file that evaluate@distilled left" in html
+    for stage in ("evaluate@distilled", "squeeze"):
+        seal(whole.root / stage.replace("@", "/"), stage)
     html = page(whole)
-    assert "evaluate/metrics.json cannot be read" in html
+    assert "evaluate/distilled/results.json cannot be read" in html
     assert "squeeze/metrics.json cannot be read: holds list, not an object" in html
-    assert "evaluate/curves.csv cannot be read" in html
+    assert "evaluate/distilled/students.csv cannot be read" in html
     assert str(whole.root) not in html
     assert 'id="images"' in html
 

@@ -63,7 +63,7 @@ def test_the_card_escapes_what_comes_from_data(tmp_path: Path) -> None:
 def test_a_changed_input_or_parameter_makes_it_again(folder: DataFolder) -> None:
     run(folder)
     assert run(folder, title="another") == 1
-    folder.finish("evaluate", 14, {"epochs": 301})
+    folder.finish("evaluate@distilled", 14, {"epochs": 301})
     assert run(folder, title="another") == 1
     marker = folder.root / "ingest" / "ledger" / "ingest-000000.json"
     form = json.loads(marker.read_bytes())

@@ -34,7 +34,6 @@ ingest:
   image: {format: png}
 split: {validation: 0.25, few_shot: [1, 2, 4], few_shot_seeds: [0, 1]}
 evaluate:
-  arms: []
   datadream:
     variants: [zero_shot, cls]
     shots: [2, 4]

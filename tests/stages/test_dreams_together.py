@@ -15,7 +15,7 @@ from rich.console import Console
 from pipelines.commands.jobs import make_job, make_jobs
 from pipelines.commands.results import results_table
 from pipelines.commands.runs import run_stage
-from pipelines.evaluation.params import Variant
+from pipelines.evaluation.datadream.params import Variant
 from tests.stages.test_datadream import PARAMS, write_models
 from tests.stages.test_pipeline import write_source
 
@@ -45,7 +45,7 @@ def test_variants_are_made_measured_and_shown(tmp_path: Path) -> None:
         run_stage(job, "serial", debug=True)
     for stage in ("evaluate", "report"):
         run_stage(make_job(stage, params, wanted, str(data)), "serial", debug=True)
-    found = json.loads((data / "evaluate/metrics.json").read_text())["datadream"]
+    found = json.loads((data / "evaluate/datadream/results.json").read_text())
     arm = found["shots_2"]["clip"]["pooled_cls"]
     kept = json.loads((data / "datadream/cls/metrics.json").read_text())
     both = [kept[f"shots02-seed{seed}"] for seed in (0, 1)]

@@ -24,7 +24,7 @@ def test_every_stage_is_one_of_dvc_and_the_other_way_round() -> None:
 @pytest.mark.parametrize("name", [name for name in DVC if name != RETRAINING])
 def test_a_stage_runs_with_its_section_into_its_folder(name: str) -> None:
     told = DVC[name]
-    items = get_stage(name).items(next(iter(make_jobs(name, ROOT / "params.yaml"))).params)
+    items = tuple(job.item for job in make_jobs(name, ROOT / "params.yaml") if job.item)
     if items:
         assert tuple(told["matrix"]["variant"]) == items
         assert told["cmd"] == f"limbeck run {name}@${{item.variant}}"

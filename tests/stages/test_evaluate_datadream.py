@@ -20,8 +20,8 @@ from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
 from pipelines.evaluation.datadream.table import control_table, sentence
 from pipelines.evaluation.datadream.worker import Resized
-from pipelines.evaluation.images import Choice
-from pipelines.evaluation.students import at_size, over_steps, repeated
+from pipelines.evaluation.images import ArmImages
+from pipelines.evaluation.students import at_size, over_steps, oversample_real
 from pipelines.evaluation.verdicts import compare
 from pipelines.loaders.arrays import ImageArrays, load_images
 from pipelines.runtime import checkpoints
@@ -32,7 +32,7 @@ from pipelines.shards.dataset import Dataset
 from pipelines.stages import get_stage
 from pipelines.storage import pretty_json
 from synth.datadream.config import FitConfig
-from synth.datadream.evaluation import middle
+from synth.datadream.evaluation import center_resize
 from tests.contract.folders import tree
 from tests.sealing import seal
 from tests.stages.dreams import SETS, evaluation, everything, manifest, write_dreams
@@ -69,14 +69,14 @@ def planned(data: Path, *overrides: str) -> dict[str, str]:
 def others(before: dict[str, str], after: dict[str, str]) -> set[str]:
     """Arm and seed of the units that would run again; units of both are the same."""
     assert set(before) == set(after)
-    return {name.removeprefix("datadream-").removesuffix("-clip") for name in after if before[name] != after[name]}
+    return {name.removesuffix("-clip") for name in after if before[name] != after[name]}
 
 
 # What an arm sees
 
 
 def test_there_is_a_unit_for_each_arm_variant_number_of_shots_and_seed(data: Path) -> None:
-    names = [name.removeprefix("datadream-").removesuffix("-clip") for name in planned(data)]
+    names = [name.removesuffix("-clip") for name in planned(data)]
     assert len(names) == len(set(names)) == 1 + 2 * 3 + (3 + 2 * 3) + 2 * 2 * 3
     assert [name for name in names if "zero_shot_clip" in name] == ["zero_shot_clip-seed0"]
     # Zero-shot images alone know no number of shots: one training serves all.
@@ -95,7 +95,7 @@ def test_loft_can_be_evaluated_at_fewer_shots_than_the_others(data: Path) -> Non
 
 
 def test_seeds_take_the_few_shot_sets_in_turn(data: Path) -> None:
-    choice, few = Choice(evaluation(data)), manifest(data)["seeds"]
+    choice, few = ArmImages(evaluation(data)), manifest(data)["seeds"]
     for seed, stands_for in ((0, "0"), (1, "1"), (2, "0"), (7, "1")):
         keys = few[stands_for]["0"][:2] + few[stands_for]["1"][:2]
         assert list(choice.reals(2, seed).keys) == keys
@@ -105,7 +105,7 @@ def test_seeds_take_the_few_shot_sets_in_turn(data: Path) -> None:
 
 
 def test_synthetic_images_are_those_made_for_the_same_reals_in_order_of_their_ordinal(data: Path) -> None:
-    choice = Choice(evaluation(data))
+    choice = ArmImages(evaluation(data))
     for seed, few in ((0, 0), (1, 1), (2, 0)):
         kept = [f"datadream-c{c:05d}-s{40_000 + 1000 * few + o:05d}" for c in (0, 1) for o in (0, 2, 3, 4, 5, 6)]
         assert list(choice.synthetic("cls", 4, seed, None).keys) == kept
@@ -184,7 +184,7 @@ def test_real_and_synthetic_images_are_pooled_with_lambda_selected_on_val_and_te
     stage, job = get_stage("evaluate"), evaluation(data)
     prepared, worker = prepare(stage, job), stage.open(job)
     for name in ("pooled-cls-shots02-seed1", "real-shots02-seed1", "synthetic-cls-shots02-seed1", "real-shots02-seed2"):
-        unit = next(unit for unit in prepared.plan.units if unit.name == f"datadream-{name}-clip")
+        unit = next(unit for unit in prepared.plan.units if unit.name == f"{name}-clip")
         marker = run_unit(stage, job, worker, unit, prepared.identities[unit.name])
     pooled, real, synthetic, other = calls
     few = manifest(data)["seeds"]["1"]
@@ -225,12 +225,12 @@ def arrays(count: int, side: int = 4, start: int = 0) -> ImageArrays:
 
 
 def test_a_network_from_scratch_sees_each_real_image_so_often_that_both_kinds_weigh_alike() -> None:
-    keys = Counter(repeated(arrays(4), arrays(11, start=100)).keys)
+    keys = Counter(oversample_real(arrays(4), arrays(11, start=100)).keys)
     assert [keys[str(n)] for n in range(4)] == [2] * 4  # floor(11 / 4)
     assert all(keys[str(100 + n)] == 1 for n in range(11))
-    assert Counter(repeated(arrays(4), arrays(2, start=100)).keys)["0"] == 1
-    assert repeated(arrays(4), None).keys == list("0123")
-    both = repeated(arrays(2), arrays(4, start=100))
+    assert Counter(oversample_real(arrays(4), arrays(2, start=100)).keys)["0"] == 1
+    assert oversample_real(arrays(4), None).keys == list("0123")
+    both = oversample_real(arrays(2), arrays(4, start=100))
     assert [int(image[0, 0, 0]) for image in both.images] == [107, 108, 109, 110, 7, 8, 7, 8]
 
 
@@ -256,16 +256,16 @@ def student(arm: str, seed: int, test: float, variant: str = "", shots: int = 4,
 def test_clip_takes_images_of_any_size_as_it_would_resize_them_itself(tmp_path: Path) -> None:
     data = everything(tmp_path, sizes=(16, 20, 31))
     job = evaluation(data, "evaluate.datadream.arms=[real, pooled]", "evaluate.datadream.shots=[2]")
-    worker = get_stage("evaluate").open(job).datadream
+    worker = get_stage("evaluate").open(job).kept
     test = worker._part("test", "clip")
     assert test.images.shape == (12, 3, 16, 16)
     given = load_images(open_part(job, "split", "test"))
     assert {image.shape[1] for image in given} == {16, 20, 31}
     for image, read in zip(given, test.images, strict=True):
-        asked = middle(torch.from_numpy(image)[None].float() / 255, (16, 16))[0] * 255
+        asked = center_resize(torch.from_numpy(image)[None].float() / 255, (16, 16))[0] * 255
         assert float((asked - torch.from_numpy(read)).abs().max()) <= 0.5
     run_stage(job, "serial", debug=True)
-    table = json.loads((data / "evaluate/metrics.json").read_text())["datadream"]["shots_2"]["clip"]
+    table = json.loads((data / "evaluate/datadream/results.json").read_text())["shots_2"]["clip"]
     assert table["pooled_cls"]["images"] == {"real": 4, "synthetic": 12}
     with pytest.raises(UserError, match=r"holds images of 3 sizes.*ingest them at one"):
         worker._part("test", "student")
@@ -277,7 +277,7 @@ def test_views_can_be_any_policy_that_leaves_images_at_the_classifiers_size(data
     flips = "evaluate.datadream.views=[horizontal_flip]"
     assert others(before, planned(data, *small, flips)) == {"real-shots02-seed0"}
     run_stage(evaluation(data, *small, flips), "serial", debug=True)
-    protocol = json.loads((data / "evaluate/metrics.json").read_text())["datadream"]["protocol"]
+    protocol = json.loads((data / "evaluate/datadream/results.json").read_text())["protocol"]
     assert protocol["views"] == ["horizontal_flip"]
     done = tree(data / "evaluate")
     crop = "evaluate.datadream.views=[{resized_crop: {size: 8}}]"
@@ -319,7 +319,7 @@ def test_one_seed_proves_nothing_and_equal_differences_have_no_error() -> None:
 
 
 def test_sentences_follow_from_the_numbers() -> None:
-    told = {"shots": 4, "classifier": "clip", "arm": "pooled_cls", "against": "real"}
+    told = {"shots": 4, "classifier": "clip", "arm": "pooled_cls", "variant": "cls", "against": "real"}
     win = compare({0: 0.80, 1: 0.70, 2: 0.90}, {0: 0.77, 1: 0.66, 2: 0.85})
     assert sentence(told | win) == (
         "At 4 shots (clip) real and cls images beat real images only by 4.0 points, 6.9 standard errors over 3 paired seeds."
@@ -401,9 +401,7 @@ def test_without_a_control_nothing_is_claimed() -> None:
 
 
 def test_a_job_of_datadream_alone_needs_no_teacher_and_no_distilled_images(finished: Path) -> None:
-    found = json.loads((finished / "evaluate/metrics.json").read_text())
-    assert set(found) == {"datadream"}
-    dream = found["datadream"]
+    dream = json.loads((finished / "evaluate/datadream/results.json").read_text())
     assert set(dream["reference"]["clip"]) == {"zero_shot_clip", "full"}
     assert set(dream["reference"]["student"]) == {"full"}
     assert dream["reference"]["student"]["full"]["images"] == {"real": 24, "synthetic": 0}
@@ -415,12 +413,12 @@ def test_a_job_of_datadream_alone_needs_no_teacher_and_no_distilled_images(finis
         assert arms["pooled_zero_shot"]["bytes"]["adapter_bytes"] == 0
         assert all(0 <= arm["mean"] <= 1 and arm["seeds"] == 2 for arm in arms.values())
         assert np.mean(arms["real"]["per_class"]) == pytest.approx(arms["real"]["mean"])
-    stored = Choice(evaluation(finished))
+    stored = ArmImages(evaluation(finished))
     assert arms["real"]["bytes"]["real_bytes"] == round(sum(stored.reals(2, seed).size for seed in (0, 1)) / 2) > 400
     assert dream["protocol"]["generator_bytes"]["text"] == 1000
     assert "Only 2 seed(s)" in dream["protocol"]["note"]
     assert len(dream["wins"]) == 2 * 3
-    assert not (finished / "evaluate/curves.csv").exists()
+    assert not (finished / "evaluate/datadream/curves.csv").exists()
 
 
 def test_a_second_run_does_nothing_and_the_same_job_elsewhere_gives_the_same_bytes(
@@ -438,11 +436,11 @@ def test_a_second_run_does_nothing_and_the_same_job_elsewhere_gives_the_same_byt
             raise KeyboardInterrupt
 
     for kind in ("clip", "student"):
-        name = f"datadream-pooled-cls-shots02-seed1-{kind}"
+        name = f"pooled-cls-shots02-seed1-{kind}"
         unit = next(unit for unit in prepared.plan.units if unit.name == name)
         with pytest.raises(KeyboardInterrupt):
             run_unit(stage, job, worker, unit, prepared.identities[name], interrupt)
-        assert list((data / "evaluate/.partial").rglob("*.pt"))
+        assert list((data / "evaluate/datadream/.partial").rglob("*.pt"))
     run_stage(job, "serial", debug=True)
     assert tree(data / "evaluate") == tree(finished / "evaluate")
 

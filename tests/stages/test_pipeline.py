@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -46,11 +47,12 @@ squeeze:
 cda: {ipc: 2, slots_per_unit: 1, recover: {iterations: 6, jitter: 1, log_every: 3}}
 relabel: {epochs: 3, batch_size: 2, epochs_per_unit: 2}
 evaluate:
-  network: convnet2_w8
-  seeds: 1
-  soft: {epochs: 4, learning_rate: 0.01}
-  hard: {epochs: 2, batch_size: 2, learning_rate: 0.01}
-  full: {epochs: 2, batch_size: 8, learning_rate: 0.05}
+  distilled:
+    network: convnet2_w8
+    seeds: 1
+    soft: {epochs: 4, learning_rate: 0.01}
+    hard: {epochs: 2, batch_size: 2, learning_rate: 0.01}
+    full: {epochs: 2, batch_size: 8, learning_rate: 0.05}
 report: {title: toy}
 """
 
@@ -94,12 +96,16 @@ def data(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_all(source, tmp_path_factory.mktemp("run"))
 
 
-def metrics(data: Path, stage: str = "evaluate") -> Any:
+def metrics(data: Path, stage: str = "squeeze") -> Any:
     return json.loads((data / stage / "metrics.json").read_text())
 
 
+def results(data: Path) -> Any:
+    return json.loads((data / "evaluate/distilled/results.json").read_text())
+
+
 def test_every_accuracy_stands_next_to_its_controls(data: Path) -> None:
-    found = metrics(data)
+    found = results(data)
     arms = {"distilled_soft", "random_soft", "distilled_hard", "random_hard"}
     assert set(found["ipc_1"]) == set(found["ipc_2"]) == arms
     assert found["full"]["real_hard"]["images"] == 24
@@ -109,11 +115,11 @@ def test_every_accuracy_stands_next_to_its_controls(data: Path) -> None:
 
 
 def test_the_teacher_is_checked_by_the_students_loader(data: Path) -> None:
-    assert metrics(data)["teacher"]["test_top1"] == metrics(data, "squeeze")["test_top1"] >= 0.75
+    assert results(data)["teacher"]["test_top1"] == metrics(data, "squeeze")["test_top1"] >= 0.75
 
 
 def test_soft_labels_of_both_arms_are_counted_alike(data: Path) -> None:
-    soft = metrics(data)["ipc_2"]
+    soft = results(data)["ipc_2"]
     stored = metrics(data, "relabel")["ipc_2"]
     files = sum(path.stat().st_size for path in (data / "relabel/labels/ipc_002").iterdir())
     assert soft["distilled_soft"]["label_bytes"] == stored["bytes"] == files
@@ -208,33 +214,58 @@ def test_more_images_per_class_keep_those_that_are_done(data: Path) -> None:
 
 
 def test_another_student_recipe_leaves_the_other_arms_alone(data: Path) -> None:
-    job = make_job("evaluate", data.parent / "params.yaml", ["evaluate.hard.epochs=3"], str(data))
+    job = make_job("evaluate", data.parent / "params.yaml", ["evaluate.distilled.hard.epochs=3"], str(data))
     pending = {unit.payload["arm"] for unit, _ in prepare(get_stage("evaluate"), job).pending}
     assert pending == {"distilled_hard", "random_hard"}
 
 
-def test_datadream_beside_distillation_leaves_the_students_alone(data: Path, tmp_path: Path) -> None:
+def test_products_are_measured_apart(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[synth]")
     from tests.stages.dreams import write_dreams, write_generator
 
-    without = json.loads((data / "evaluate/config.resolved.json").read_text())["evaluate"]
-    assert "datadream" not in without  # a job that has none records what it did before there was any
+    config = json.loads((data / "evaluate/distilled/config.resolved.json").read_text())["evaluate"]
+    assert set(config) == {"note", "distilled"}  # another product's parameters are none of its own
     shutil.copytree(data, tmp_path / "data")
+    for stage in ("squeeze", "cda", "relabel"):  # whoever measures DataDream alone makes no teacher and distils nothing
+        shutil.rmtree(tmp_path / "data" / stage)
     write_generator(tmp_path / "data")
     write_dreams(tmp_path / "data", "cls", {(2, 0): 2})
     section = "{variants: [cls], shots: [2], seeds: 1, classifier: {epochs: 1, warmup_epochs: 0}}"
     overrides = [f"evaluate.datadream={section}"]
-    job = make_job("evaluate", data.parent / "params.yaml", overrides, str(tmp_path / "data"))
+    job = make_job("evaluate@datadream", data.parent / "params.yaml", overrides, str(tmp_path / "data"))
     pending = [unit.name for unit, _ in prepare(get_stage("evaluate"), job).pending]
     assert sorted(pending) == [
-        f"datadream-{name}-seed0-clip"
+        f"{name}-seed0-clip"
         for name in ("pooled-cls-shots02", "real-shots02", "synthetic-cls-shots02", "zero_shot_clip")
     ]
     run_stage(job, "serial", debug=True)
-    both = metrics(tmp_path / "data")
-    assert both.pop("datadream")["shots_2"]["clip"]["pooled_cls"]["images"] == {"real": 4, "synthetic": 4}
-    assert both == metrics(data)
-    assert (tmp_path / "data/evaluate/curves.csv").read_bytes() == (data / "evaluate/curves.csv").read_bytes()
+    dreams = json.loads((tmp_path / "data/evaluate/datadream/results.json").read_text())
+    assert dreams["shots_2"]["clip"]["pooled_cls"]["images"] == {"real": 4, "synthetic": 4}
+    assert tree(tmp_path / "data/evaluate/distilled") == tree(data / "evaluate/distilled")
+
+
+def test_metrics_are_few_numbers_and_a_line_is_drawn_for_each_arm(data: Path) -> None:
+    few, whole = metrics(data, "evaluate/distilled"), results(data)
+    assert few["accuracy"]["ipc_2"] == {name: arm["last_mean"] for name, arm in whole["ipc_2"].items()}
+    assert few["difference"]["ipc_1"] == {one["labels"]: one["gap"] for one in whole["comparisons"] if one["ipc"] == 1}
+    assert "note" not in json.dumps(few)
+    curves = list(csv.DictReader((data / "evaluate/distilled/curves.csv").read_text().splitlines()))
+    assert {row["line"] for row in curves} == {
+        "real_hard, full set",
+        *(
+            f"{arm}_{labels}, IPC {ipc}"
+            for arm in ("distilled", "random")
+            for labels in ("soft", "hard")
+            for ipc in (1, 2)
+        ),
+    }
+    assert [row["epoch"] for row in curves if row["line"] == "real_hard, full set"] == ["0", "1"]
+
+
+def test_an_evaluation_without_a_section_is_told_which_there_are(data: Path, tmp_path: Path) -> None:
+    job = make_job("evaluate", data.parent / "params.yaml", ["evaluate.distilled=null"], str(tmp_path))
+    with pytest.raises(UserError, match=r"measures what has a section, and there is none: add evaluate\.datadream or"):
+        run_stage(job, "serial", debug=True)
 
 
 def test_training_that_was_interrupted_ends_with_the_same_bytes(
@@ -266,7 +297,7 @@ def test_training_that_was_interrupted_ends_with_the_same_bytes(
     ("stage", "override", "sentence"),
     [
         ("relabel", "relabel.ipc=[5]", "relabel.ipc asks for 5 images per class"),
-        ("evaluate", "evaluate.ipc=[7]", r"no labels for \[7\] images per class, only for \[1, 2\]"),
+        ("evaluate", "evaluate.distilled.ipc=[7]", r"no labels for \[7\] images per class, only for \[1, 2\]"),
         ("squeeze", "squeeze.network=resnt18", "squeeze.network: no network 'resnt18'; near it: resnet18"),
         ("squeeze", "squeeze.weights=/nowhere.pt", "squeeze.weights: no file"),
         ("evaluate", "run.device=cuda", "torch sees no CUDA device"),
@@ -276,7 +307,7 @@ def test_what_cannot_be_done_is_one_sentence(data: Path, stage: str, override: s
     if "cuda" in override and __import__("torch").cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     before = tree(data / stage)
-    change = ["evaluate.hard.epochs=5"] if stage == "evaluate" else []
+    change = ["evaluate.distilled.hard.epochs=5"] if stage == "evaluate" else []
     with pytest.raises(UserError, match=sentence):
         run_stage(make_job(stage, data.parent / "params.yaml", [override, *change], str(data)), "serial", debug=True)
     assert tree(data / stage) == before  # a bad configuration stops before work starts

@@ -22,8 +22,8 @@ CHANGES = (
     "cda.ipc=1",
     "cda.recover.iterations=3",
     "relabel.ipc=[1]",
-    "evaluate.arms=[distilled_soft, random_soft, distilled_hard, random_hard]",
-    "evaluate.seeds=4",
+    "evaluate.distilled.arms=[distilled_soft, random_soft, distilled_hard, random_hard]",
+    "evaluate.distilled.seeds=4",
 )
 
 
@@ -55,7 +55,7 @@ def test_more_seeds_add_sets_and_students_take_them_in_turn(folder: Path) -> Non
         run(folder, stage, "cda.seeds=2")
     assert (images(folder, "cda") == alone).all()
     assert (images(folder, "cda_s1") != alone).any()
-    form = json.loads((folder / "data/evaluate/metrics.json").read_text())
+    form = json.loads((folder / "data/evaluate/distilled/results.json").read_text())
     arms = form["ipc_1"]
     assert {name: (arm["seeds"], arm["sets"]) for name, arm in arms.items()} == {
         "distilled_soft": (4, 2),

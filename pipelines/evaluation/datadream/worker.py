@@ -1,6 +1,6 @@
 """Trains and tests one classifier of DataDream's table: CLIP with LoRA, or a network from scratch. The only file of it with torch.
 
-Every image is brought to its classifier's size by one rule, `middle`: the short side, bicubic with antialiasing, then the middle;
+Every image is brought to its classifier's size by one rule, `center_resize`: the short side, bicubic with antialiasing, then the middle;
 where images have several sizes, CLIP's when they are read, rounded to uint8. A network from scratch takes images of one size.
 """
 
@@ -18,9 +18,17 @@ import numpy as np
 from pipelines.artifacts.datasets import open_part
 from pipelines.artifacts.generators import generator_model
 from pipelines.artifacts.teacher import build_network
-from pipelines.evaluation.images import Choice, Chosen
-from pipelines.evaluation.params import EvaluateParams
-from pipelines.evaluation.students import _CHUNK, StudentParams, at_size, over_steps, repeated, shaped, square_side
+from pipelines.evaluation.datadream.params import DataDreamParams
+from pipelines.evaluation.images import ArmImages, Selection
+from pipelines.evaluation.students import (
+    CHUNK,
+    StudentParams,
+    at_size,
+    over_steps,
+    oversample_real,
+    resize_uint8,
+    square_side,
+)
 from pipelines.loaders.arrays import ImageArrays, load_arrays
 from pipelines.runtime.checkpoints import Checkpoint, train_resumably
 from pipelines.runtime.device import require_synth, torch_device
@@ -79,18 +87,18 @@ class Resized:
         """(n, 3, h, w) float in [0, 1]."""
         import torch
 
-        from synth.datadream.evaluation import middle
+        from synth.datadream.evaluation import center_resize
 
-        return middle(torch.from_numpy(self.arrays.images[list(rows)]).float() / 255, self.size)
+        return center_resize(torch.from_numpy(self.arrays.images[list(rows)]).float() / 255, self.size)
 
 
-class DreamClassifiers:
-    """What a worker keeps: the held-out sets, CLIP, and what can be chosen."""
+class ClassifierEvaluation:
+    """What a worker keeps: the held-out sets, CLIP, and the images of the arms."""
 
-    def __init__(self, job: Job[EvaluateParams]) -> None:
+    def __init__(self, job: Job[DataDreamParams]) -> None:
         self._job = job
         self.device = torch_device(job)
-        self.choice = Choice(job)
+        self.images = ArmImages(job)
         self._held_out: dict[tuple[str, str], ImageArrays] = {}
 
     @cached_property
@@ -102,31 +110,31 @@ class DreamClassifiers:
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Train one classifier and test it once."""
-        told = unit.payload
-        shots, seed, variant = told["shots"], told["seed"], told["variant"]
-        real: Chosen | None = None
-        if told["real"] is not None:
-            real = self.choice.reals(shots, seed) if shots else self.choice.everything()
-        synthetic = self.choice.synthetic(variant, shots, seed, told["at_most"]) if variant else None
-        kind = told["classifier"]
+        payload = unit.payload
+        shots, seed, variant = payload["shots"], payload["seed"], payload["variant"]
+        real: Selection | None = None
+        if payload["real"] is not None:
+            real = self.images.reals(shots, seed) if shots else self.images.everything()
+        synthetic = self.images.synthetic(variant, shots, seed, payload["at_most"]) if variant else None
+        kind = payload["classifier"]
         fit = self._to_clip if kind == "clip" else None
         sets = (
-            None if real is None else load_arrays(self.choice.train.dataset, real.keys, fit=fit),
-            None if synthetic is None else load_arrays(self.choice.kept(variant).dataset, synthetic.keys, fit=fit),
+            None if real is None else load_arrays(self.images.train.dataset, real.keys, fit=fit),
+            None if synthetic is None else load_arrays(self.images.kept(variant).dataset, synthetic.keys, fit=fit),
         )
-        measured = (self._clip if kind == "clip" else self._student)(told, *sets, output)
-        about = ("arm", "variant", "shots", "seed", "few_shot_seed", "classifier")
-        output.summary = {name: told[name] for name in about} | measured
-        for name, chosen in (("real", real), ("synthetic", synthetic)):
-            output.summary[name] = 0 if chosen is None else len(chosen.keys)
-            output.summary[f"{name}_bytes"] = 0 if chosen is None else chosen.size
-        classes = len(self.choice.classes)
+        measured = (self._clip if kind == "clip" else self._student)(payload, *sets, output)
+        named = ("arm", "variant", "shots", "seed", "few_shot_seed", "classifier")
+        output.summary = {name: payload[name] for name in named} | measured
+        for name, images in (("real", real), ("synthetic", synthetic)):
+            output.summary[name] = 0 if images is None else len(images.keys)
+            output.summary[f"{name}_bytes"] = 0 if images is None else images.size
+        classes = len(self.images.classes)
         output.summary["fewest_synthetic"] = 0 if synthetic is None else synthetic.fewest(classes)
 
     def _to_clip(self, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """An image (3, h, w) uint8 at CLIP's size."""
         side = self.clip[0].config.vision_config.image_size
-        return shaped(image[None], (side, side))[0]
+        return resize_uint8(image[None], (side, side))[0]
 
     def _part(self, part: str, kind: str) -> ImageArrays:
         """A held-out set as a kind of classifier reads it; kept, and shared where all images have one size."""
@@ -144,29 +152,29 @@ class DreamClassifiers:
         return seed_for(self._job.run.seed, "evaluate", f"datadream seed {seed}", purpose)
 
     def _clip(
-        self, told: dict[str, Any], real: ImageArrays | None, synthetic: ImageArrays | None, output: UnitOutput
+        self, payload: dict[str, Any], real: ImageArrays | None, synthetic: ImageArrays | None, output: UnitOutput
     ) -> dict[str, Any]:
         from synth.datadream.classifier import ClipClassifier
         from synth.datadream.evaluation import evaluate
         from synth.datadream.fit import fit, policy_views, pool_of, views_seed
 
         model, tokenizer = self.clip
-        texts = [[prompt] for prompt in told["recipe"]["prompts"]]
-        classifier = ClipClassifier(copy.deepcopy(model), tokenizer, texts, seed=self._seed(told["seed"], "init"))
+        texts = [[prompt] for prompt in payload["recipe"]["prompts"]]
+        classifier = ClipClassifier(copy.deepcopy(model), tokenizer, texts, seed=self._seed(payload["seed"], "init"))
         classifier.to(self.device)
-        reals, made = (None if part is None else Resized(part, classifier.size) for part in (real, synthetic))
+        reals, generated = (None if part is None else Resized(part, classifier.size) for part in (real, synthetic))
         val, test = (Resized(self._part(part, "clip"), classifier.size) for part in ("val", "test"))
         trained: dict[str, Any] = {"steps": 0, "epochs": 0, "best_epoch": 0}
         if real or synthetic:
-            config = FitConfig(**told["recipe"]["config"])
+            config = FitConfig(**payload["recipe"]["config"])
             counts = [0 if part is None else len(part) for part in (real, synthetic)]
             batches = pool_of(counts[0], counts[1], config, classifier.classes).batches
-            config = over_steps(config, told["steps"], batches)
-            state, run_seed, policy = Checkpoint(output), self._seed(told["seed"], "fit"), told["recipe"]["views"]
+            config = over_steps(config, payload["steps"], batches)
+            state, run_seed, policy = Checkpoint(output), self._seed(payload["seed"], "fit"), payload["recipe"]["views"]
             fitted = fit(
                 classifier,
                 reals,
-                made,
+                generated,
                 val,
                 config,
                 run_seed=run_seed,
@@ -184,36 +192,36 @@ class DreamClassifiers:
         return trained | {"val": accuracy, "test": tested.accuracy, "per_class": per_class}
 
     def _student(
-        self, told: dict[str, Any], real: ImageArrays | None, synthetic: ImageArrays | None, output: UnitOutput
+        self, payload: dict[str, Any], real: ImageArrays | None, synthetic: ImageArrays | None, output: UnitOutput
     ) -> dict[str, Any]:
         from distill.training import Trainer, batch_bounds, needs_company
 
-        recipe, classes = StudentParams.model_validate(told["recipe"]), len(self.choice.classes)
+        recipe, classes = StudentParams.model_validate(payload["recipe"]), len(self.images.classes)
         val, test = (self._part(part, "student") for part in ("val", "test"))
         side = square_side(test)
-        data = repeated(real, None if synthetic is None else at_size(synthetic, side))
-        init = self._seed(told["seed"], "init")
+        data = oversample_real(real, None if synthetic is None else at_size(synthetic, side))
+        init = self._seed(payload["seed"], "init")
         model = build_network(recipe.network, classes, side, init, "evaluate.datadream.student.network")
         batches = len(batch_bounds(len(data), recipe.training.batch_size, needs_company(model)))
-        config = over_steps(recipe.training, told["steps"], batches)
+        config = over_steps(recipe.training, payload["steps"], batches)
         trainer = Trainer(
             model.to(self.device),
             data.tensors(self.device),
             replace(config, evaluate_every=max(config.epochs, 1)),
             mean=recipe.mean,
             std=recipe.std,
-            seed=self._seed(told["seed"], "views"),
+            seed=self._seed(payload["seed"], "views"),
             validation=val.tensors(self.device),
         )
         rows = train_resumably(trainer, output)
-        right, labels = self._hits(trainer.final, recipe, test), test.labels
+        right, labels = self._correct(trainer.final, recipe, test), test.labels
         per_class = [
             float(right[labels == label].mean()) if (labels == label).any() else None for label in range(classes)
         ]
         trained = {"steps": trainer.steps, "epochs": config.epochs, "best_epoch": config.epochs}
         return trained | {"val": rows[-1]["val_top1"], "test": float(right.mean()), "per_class": per_class}
 
-    def _hits(self, model: Any, recipe: StudentParams, test: ImageArrays) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def _correct(self, model: Any, recipe: StudentParams, test: ImageArrays) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which test images a network gets right."""
         import torch
 
@@ -223,7 +231,7 @@ class DreamClassifiers:
         images, labels = test.tensors(self.device)
         found = []
         with torch.no_grad():
-            for start in range(0, len(images), _CHUNK):
-                logits = model(normalise(images[start : start + _CHUNK].float() / 255, recipe.mean, recipe.std))
-                found.append((logits.argmax(1) == labels[start : start + _CHUNK]).cpu())
+            for start in range(0, len(images), CHUNK):
+                logits = model(normalise(images[start : start + CHUNK].float() / 255, recipe.mean, recipe.std))
+                found.append((logits.argmax(1) == labels[start : start + CHUNK]).cpu())
         return np.asarray(torch.cat(found).numpy())

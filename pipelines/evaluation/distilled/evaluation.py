@@ -1,4 +1,4 @@
-"""The part of `evaluate` about distillation: students on the distilled set, on as many random real images, on the full set.
+"""`evaluate@distilled`: students on the distilled set, on as many random real images, on the full set.
 
 One unit is one student: (arm, IPC, seed). Soft arms see the same views with the same kind of labels from the same teacher,
 so that the images are all that differs; every seed draws its own random images, and takes the next of the distilled sets, where there
@@ -8,6 +8,8 @@ test set; the best epoch is shown beside it, never quoted.
 
 from __future__ import annotations
 
+import csv
+import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -27,14 +29,15 @@ from pipelines.artifacts.labels import RelabelParams, label_epochs, labels_of, v
 from pipelines.artifacts.teacher import TEACHER_FILE, Teacher, build_network, load_teacher, require_classes
 from pipelines.artifacts.trainable import require_trainable, smallest_batch
 from pipelines.errors import UserError
-from pipelines.evaluation.params import EvaluateParams
-from pipelines.evaluation.verdicts import Comparison, compare
+from pipelines.evaluation.distilled.params import DistilledParams
+from pipelines.evaluation.protocol import Evaluation, Measured
+from pipelines.evaluation.verdicts import Comparison, compare, settle
 from pipelines.loaders.arrays import ImageArrays, load_arrays
 from pipelines.loaders.soft_labels import read_soft_labels
 from pipelines.runtime.checkpoints import train_resumably
 from pipelines.runtime.committed import Committed
 from pipelines.runtime.device import torch_device
-from pipelines.runtime.job import Job
+from pipelines.runtime.job import Job, Plan
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.seeds import seed_for
 from pipelines.storage import Storage, csv_bytes
@@ -42,53 +45,78 @@ from pipelines.storage import Storage, csv_bytes
 if TYPE_CHECKING:
     from distill.training import Row, SoftLabels
 
-CURVES = "curves.csv"
-CURVE_COLUMNS = ("arm", "ipc", "seed", "epoch", "train_loss", "test_top1")
+#: Accuracy and loss of every student over its epochs.
+STUDENTS = "students.csv"
+STUDENT_COLUMNS = ("arm", "ipc", "seed", "epoch", "train_loss", "test_top1")
 FULL = 0  # the IPC of the arm that sees everything
 
 
-def units(job: Job[EvaluateParams]) -> list[Unit]:
-    """The teacher, and a student for each arm, IPC and seed."""
-    params = job.params
-    inputs = {part: dataset_digest(open_part(job, "split", part)) for part in ("train", "test")}
-    made = {
-        "distilled": dataset_digest(open_part(job, "cda")),
-        "teacher": stage_digest(job, "squeeze"),
-        "labels": stage_digest(job, "relabel"),
-    }
-    subsets, sets = _subsets(job), distilled_sets(job)
-    found = [Unit("teacher", {"arm": "teacher", "inputs": inputs | {"teacher": made["teacher"]}})]
-    for arm in params.arms:
-        needs = _needs(arm)
-        used = inputs | {name: made[name] for name in needs}
-        config = asdict(_config(arm, params, _relabel_params(job)))
-        for ipc in (FULL,) if arm == "real_hard" else subsets:
-            for seed in range(params.seeds):
-                number = seed % sets if arm.startswith("distilled") else 0
-                name = f"{arm}-{'full' if ipc == FULL else f'ipc{ipc:03d}'}-seed{seed}"
-                told = {"arm": arm, "ipc": ipc, "seed": seed, "set": number, "inputs": used, "config": config}
-                found.append(Unit(name, {**told, "network": params.network}))
-    return found
+class DistilledEvaluation(Evaluation[DistilledParams]):
+    """Students that show what distilled sets are worth."""
 
+    name = "distilled"
+    summary = "students on distilled sets, on as many random real images, and on all"
+    upstream = ("split", "squeeze", "cda", "relabel")
 
-def check(job: Job[EvaluateParams]) -> None:
-    """Raise `UserError` for a student that cannot be built, or not be trained on batches of some arm."""
-    facts = finished(job, "squeeze").json(TEACHER_FILE)
-    classes, trainings = len(facts["classes"]), []
-    for arm in job.params.arms:
-        size = _config(arm, job.params, _relabel_params(job)).batch_size
-        if arm == "real_hard":
-            trainings.append((len(open_part(job, "split", "train")), size))
-        else:
-            trainings += [(ipc * classes, size) for ipc in _subsets(job)]
-    batch = smallest_batch(trainings)
-    require_trainable(job.params.network, classes, facts["image_size"], "evaluate.network", batch)
+    def plan(self, job: Job[DistilledParams]) -> Plan:
+        """The teacher, and a student for each arm, IPC and seed."""
+        params = job.params
+        inputs = {part: dataset_digest(open_part(job, "split", part)) for part in ("train", "test")}
+        products = {
+            "distilled": dataset_digest(open_part(job, "cda")),
+            "teacher": stage_digest(job, "squeeze"),
+            "labels": stage_digest(job, "relabel"),
+        }
+        subsets, sets = _subsets(job), distilled_sets(job)
+        units = [Unit("teacher", {"arm": "teacher", "inputs": inputs | {"teacher": products["teacher"]}})]
+        for arm in params.arms:
+            used = inputs | {name: products[name] for name in _needs(arm)}
+            config = asdict(_config(arm, params, _relabel_params(job)))
+            for ipc in (FULL,) if arm == "real_hard" else subsets:
+                for seed in range(params.seeds):
+                    number = seed % sets if arm.startswith("distilled") else 0
+                    name = f"{arm}-{'full' if ipc == FULL else f'ipc{ipc:03d}'}-seed{seed}"
+                    payload = {"arm": arm, "ipc": ipc, "seed": seed, "set": number, "inputs": used, "config": config}
+                    units.append(Unit(name, {**payload, "network": params.network}))
+        return Plan(units)
+
+    def check(self, job: Job[DistilledParams]) -> None:
+        """Raise `UserError` for a student that cannot be built, or not be trained on batches of some arm."""
+        facts = finished(job, "squeeze").json(TEACHER_FILE)
+        classes, trainings = len(facts["classes"]), []
+        for arm in job.params.arms:
+            size = _config(arm, job.params, _relabel_params(job)).batch_size
+            if arm == "real_hard":
+                trainings.append((len(open_part(job, "split", "train")), size))
+            else:
+                trainings += [(ipc * classes, size) for ipc in _subsets(job)]
+        batch = smallest_batch(trainings)
+        require_trainable(job.params.network, classes, facts["image_size"], "evaluate.distilled.network", batch)
+
+    def open(self, job: Job[DistilledParams]) -> DistilledStudents:
+        return DistilledStudents(job)
+
+    def run(self, unit: Unit, worker: DistilledStudents, output: UnitOutput) -> None:
+        worker.run(unit, output)
+
+    def subject(self, unit: Unit, job: Job[DistilledParams]) -> str:
+        if unit.payload["arm"] == "teacher":
+            return "the teacher of squeeze"
+        return f"evaluate.distilled.{_section(unit.payload['arm'])} of the student {job.params.network}"
+
+    def metrics(self, job: Job[DistilledParams], plan: Plan, markers: Sequence[Marker]) -> Measured:
+        """The teacher, the protocol, every arm's accuracies and bytes by IPC, and who is told apart."""
+        judged = settle(_comparisons(job, markers))
+        results = _results(job, markers, judged)
+        job.output.write_bytes(STUDENTS, _students(job, markers))
+        teacher = results["teacher"]["test_top1"]
+        return Measured(_numbers(results), results, job.params.seeds, _curves(job, markers), {"teacher": teacher})
 
 
 class DistilledStudents:
     """What a worker keeps: the teacher and the test set."""
 
-    def __init__(self, job: Job[EvaluateParams]) -> None:
+    def __init__(self, job: Job[DistilledParams]) -> None:
         self._job = job
         self.device = torch_device(job)
         self.teacher = load_teacher(job, self.device)
@@ -113,7 +141,9 @@ class DistilledStudents:
         config = _config(arm, job.params, _relabel_params(job))
         soft, label_bytes = _labels(job, arm, labels_of(ipc, number), ipc, data, teacher, output.scratch())
         init = seed_for(job.run.seed, "evaluate", f"seed {seed}", "init")
-        model = build_network(job.params.network, classes, teacher.image_size, init, "evaluate.network").to(device)
+        model = build_network(job.params.network, classes, teacher.image_size, init, "evaluate.distilled.network").to(
+            device
+        )
         views = view_seed(job, ipc) if soft else seed_for(job.run.seed, "evaluate", f"seed {seed}", "views")
         trainer = Trainer(
             model,
@@ -128,7 +158,7 @@ class DistilledStudents:
         )
         rows = train_resumably(trainer, output)
         accuracies = [float(row["val_top1"]) for row in rows if "val_top1" in row]
-        output.write(f"curves/{unit.name}.csv", csv_bytes(_curve(rows, arm, ipc, seed), CURVE_COLUMNS))
+        output.write(f"curves/{unit.name}.csv", csv_bytes(_curve(rows, arm, ipc, seed), STUDENT_COLUMNS))
         source = open_part(job, "cda") if arm.startswith("distilled") else open_part(job, "split", "train")
         output.summary = {
             "arm": arm,
@@ -143,15 +173,8 @@ class DistilledStudents:
         }
 
 
-def subject(unit: Unit, job: Job[EvaluateParams]) -> str:
-    """What an error in this unit is about: the teacher, or the parameters that train its student."""
-    if unit.payload["arm"] == "teacher":
-        return "the teacher of squeeze"
-    return f"evaluate.{_section(unit.payload['arm'])} of the student {job.params.network}"
-
-
-def comparisons(job: Job[EvaluateParams], markers: Sequence[Marker]) -> list[Comparison]:
-    """Distilled against as many random real images, by IPC and labels, in pairs of seeds; to be judged with what else is compared."""
+def _comparisons(job: Job[DistilledParams], markers: Sequence[Marker]) -> list[Comparison]:
+    """Distilled against as many random real images, by IPC and labels, in pairs of seeds; to be settled together."""
     test_images = len(open_part(job, "split", "test"))
     accuracies: dict[tuple[int, str], dict[int, float]] = {}
     sets: dict[int, int] = {}
@@ -159,22 +182,22 @@ def comparisons(job: Job[EvaluateParams], markers: Sequence[Marker]) -> list[Com
         if one["arm"].startswith("distilled"):
             sets[one["seed"]] = one["set"]
         accuracies.setdefault((one["ipc"], one["arm"]), {})[one["seed"]] = one["last"]
-    found = []
+    pairs = []
     for (ipc, arm), ours in sorted(accuracies.items()):
         control = accuracies.get((ipc, arm.replace("distilled", "random")))
         if arm.startswith("distilled") and control is not None:
             # Students of one distilled set tell about this set, not about the method that made it.
-            told = {"ipc": ipc, "labels": arm.removeprefix("distilled_")}
-            found.append(told | compare(ours, control, sets, test_images))
-    return found
+            named = {"ipc": ipc, "labels": arm.removeprefix("distilled_")}
+            pairs.append(named | compare(ours, control, sets, test_images))
+    return pairs
 
 
-def metrics(job: Job[EvaluateParams], markers: Sequence[Marker], judged: Sequence[Comparison]) -> dict[str, Any]:
-    """The teacher, the protocol, every arm's accuracies and bytes by IPC, and `judged`: the `comparisons`, settled."""
+def _results(job: Job[DistilledParams], markers: Sequence[Marker], judged: Sequence[Comparison]) -> dict[str, Any]:
+    """The whole table; `judged` are the comparisons, settled."""
     students = [marker.summary for marker in markers if marker.summary["arm"] != "teacher"]
     teacher = next(marker.summary for marker in markers if marker.summary["arm"] == "teacher")
     squeezed = finished(job, "squeeze").json(TEACHER_FILE)
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "teacher": {"network": squeezed["network"], "test_top1": teacher["test_top1"]},
         "protocol": _protocol(job),
         "comparisons": list(judged),
@@ -182,16 +205,38 @@ def metrics(job: Job[EvaluateParams], markers: Sequence[Marker], judged: Sequenc
     for ipc in sorted({one["ipc"] for one in students}):
         here = [one for one in students if one["ipc"] == ipc]
         arms = {arm: _summary([one for one in here if one["arm"] == arm]) for arm in {one["arm"] for one in here}}
-        found["full" if ipc == FULL else f"ipc_{ipc}"] = arms
-    return found
+        results["full" if ipc == FULL else f"ipc_{ipc}"] = arms
+    return results
 
 
-def curves(job: Job[EvaluateParams], markers: Sequence[Marker]) -> bytes:
-    """The accuracy of every student over its epochs, as CSV."""
-    made = Committed(job, markers)
-    tables = [made.read(f"curves/{m.name}.csv").decode() for m in markers if m.summary["arm"] != "teacher"]
+def _numbers(results: dict[str, Any]) -> dict[str, Any]:
+    """The few numbers of the table: accuracies by IPC and arm, and the differences that were judged."""
+    groups = {name: arms for name, arms in results.items() if name == "full" or name.startswith("ipc_")}
+    accuracy = {name: {arm: form["last_mean"] for arm, form in arms.items()} for name, arms in groups.items()}
+    difference: dict[str, Any] = {}
+    for one in results["comparisons"]:
+        difference.setdefault(f"ipc_{one['ipc']}", {})[one["labels"]] = one["gap"]
+    return {"teacher": results["teacher"]["test_top1"], "accuracy": accuracy, "difference": difference}
+
+
+def _students(job: Job[DistilledParams], markers: Sequence[Marker]) -> bytes:
+    """The curves of every student in one table, as CSV."""
+    committed = Committed(job, markers)
+    tables = [committed.read(f"curves/{m.name}.csv").decode() for m in markers if m.summary["arm"] != "teacher"]
     body = "".join(table.split("\n", 1)[1] for table in tables)
-    return (",".join(CURVE_COLUMNS) + "\n" + body).encode()
+    return (",".join(STUDENT_COLUMNS) + "\n" + body).encode()
+
+
+def _curves(job: Job[DistilledParams], markers: Sequence[Marker]) -> list[dict[str, Any]]:
+    """A line an arm: the mean accuracy of its seeds over the epochs."""
+    lines: dict[tuple[str, int], list[float]] = {}
+    for row in csv.DictReader(io.StringIO(_students(job, markers).decode())):
+        where = "full set" if row["ipc"] == "full" else f"IPC {row['ipc']}"
+        lines.setdefault((f"{row['arm']}, {where}", int(row["epoch"])), []).append(float(row["test_top1"]))
+    return [
+        {"line": line, "epoch": epoch, "test_top1": statistics.fmean(values), "seeds": len(values)}
+        for (line, epoch), values in lines.items()
+    ]
 
 
 def _needs(arm: str) -> list[str]:
@@ -200,13 +245,13 @@ def _needs(arm: str) -> list[str]:
     return needs + (["teacher", "labels"] if arm.endswith("soft") else [])
 
 
-def _subsets(job: Job[EvaluateParams]) -> list[int]:
+def _subsets(job: Job[DistilledParams]) -> list[int]:
     """Images per class to compare, each of which has labels."""
     labelled = sorted(int(name.removeprefix("ipc_")) for name in finished(job, "relabel").json(METRICS_FILE))
     wanted = list(job.params.ipc or labelled)
     if missing := [ipc for ipc in wanted if ipc not in labelled]:
         raise UserError(
-            f"evaluate.ipc: there are no labels for {missing} images per class, only for {labelled}; see relabel.ipc"
+            f"evaluate.distilled.ipc: there are no labels for {missing} images per class, only for {labelled}; see relabel.ipc"
         )
     return wanted
 
@@ -220,7 +265,7 @@ def _section(arm: str) -> Literal["full", "hard", "soft"]:
     return "full" if arm == "real_hard" else "hard" if arm.endswith("hard") else "soft"
 
 
-def _config(arm: str, params: EvaluateParams, labels: RelabelParams) -> TrainConfig:
+def _config(arm: str, params: DistilledParams, labels: RelabelParams) -> TrainConfig:
     if (section := _section(arm)) != "soft":
         config: TrainConfig = getattr(params, section)
         return config
@@ -228,7 +273,7 @@ def _config(arm: str, params: EvaluateParams, labels: RelabelParams) -> TrainCon
     return replace(params.soft, views=views, batch_size=labels.batch_size)
 
 
-def _images(job: Job[EvaluateParams], arm: str, ipc: int, seed: int, number: int) -> ImageArrays:
+def _images(job: Job[DistilledParams], arm: str, ipc: int, seed: int, number: int) -> ImageArrays:
     if arm.startswith("distilled"):
         return load_distilled(job, ipc, number)
     train = open_part(job, "split", "train")
@@ -236,7 +281,7 @@ def _images(job: Job[EvaluateParams], arm: str, ipc: int, seed: int, number: int
 
 
 def _labels(
-    job: Job[EvaluateParams],
+    job: Job[DistilledParams],
     arm: str,
     folder: str,
     ipc: int,
@@ -286,11 +331,8 @@ def _summary(students: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _protocol(job: Job[EvaluateParams]) -> dict[str, Any]:
+def _protocol(job: Job[DistilledParams]) -> dict[str, Any]:
     params, labels, test = job.params, _relabel_params(job), open_part(job, "split", "test")
-    note = params.note
-    if params.seeds < 3:
-        note = f"{note} Only {params.seeds} seed(s) per arm: a demonstration, not a result to quote.".strip()
     return {
         "network": params.network,
         "epochs": params.soft.epochs,
@@ -301,5 +343,7 @@ def _protocol(job: Job[EvaluateParams]) -> dict[str, Any]:
         "test_images": len(test),
         "chance": commonest_share(test),
         "label_format": labels.format,
-        "note": note,
     }
+
+
+EVALUATION = DistilledEvaluation()

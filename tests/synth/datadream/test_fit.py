@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[synth]")
 
 from synth.datadream.config import FitConfig
-from synth.datadream.evaluation import evaluate, middle
+from synth.datadream.evaluation import center_resize, evaluate
 from synth.datadream.fit import Fitted, fit, published_views
 from synth.datadream.pooled import Pool
 from synth.errors import SynthError
@@ -169,9 +169,9 @@ def test_published_views_are_of_the_models_size_and_follow_from_key_and_epoch() 
 def test_the_middle_of_an_image_is_evaluated() -> None:
     image = torch.zeros(1, 3, 20, 60)
     image[..., 20:40] = 1
-    assert middle(image, (20, 20)).min() == 1
-    assert middle(image, (10, 10)).shape == (1, 3, 10, 10)
-    assert middle(image, (10, 10))[..., 2:-2].min() > 0.95
+    assert center_resize(image, (20, 20)).min() == 1
+    assert center_resize(image, (10, 10)).shape == (1, 3, 10, 10)
+    assert center_resize(image, (10, 10))[..., 2:-2].min() > 0.95
 
 
 def test_what_cannot_be_trained_is_one_sentence() -> None:

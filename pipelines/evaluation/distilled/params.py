@@ -1,0 +1,61 @@
+"""Parameters of `evaluate@distilled`. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from distill.config import TrainConfig
+from pipelines.config import Section
+from pipelines.evaluation.students import require_epochs
+from pipelines.fields import SOFT_ONLY, refuse_ignored
+from pipelines.networks import NetworkName
+
+Arm = Literal["distilled_soft", "random_soft", "distilled_hard", "random_hard", "real_hard"]
+
+#: Options of a training that soft arms take from elsewhere, or not at all, and why.
+_NOT_OF_SOFT = {
+    "views": "students see the views that were labelled, relabel.views",
+    "batch_size": "students see the batches that were labelled, relabel.batch_size",
+    "label_smoothing": "soft labels are not smoothed",
+}
+
+
+class DistilledParams(Section):
+    """The students that show what distilled sets are worth, beside those of as many random real images and of all."""
+
+    network: NetworkName = Field(
+        "convnet3_w128", description="the student; convnet{D}_w{W}, resnet20, resnet56 or any timm name"
+    )
+    ipc: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, min_length=1, description="subsets to compare; all that relabel labelled if not given"
+    )
+    seeds: int = Field(3, ge=1, description="students per arm; fewer than 3 is said in the report")
+    arms: tuple[Arm, ...] = Field(
+        ("distilled_soft", "random_soft", "distilled_hard", "random_hard", "real_hard"), min_length=1
+    )
+    soft: TrainConfig = Field(TrainConfig(), description="soft arms; views and batch size are those of relabel")
+    hard: TrainConfig = Field(TrainConfig(), description="distilled and random arms with hard labels")
+    full: TrainConfig = Field(TrainConfig(), description="the full training set with hard labels")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_ignored(cls, given: Any) -> Any:
+        for section in ("hard", "full"):
+            refuse_ignored(given, section, SOFT_ONLY)
+        ignored, soft = dict(_NOT_OF_SOFT), given.get("soft") if isinstance(given, Mapping) else None
+        if isinstance(soft, Mapping) and soft.get("soft_loss") == "mse_gt":
+            ignored |= dict.fromkeys(("temperature", "t_squared"), "soft_loss mse_gt has no temperature")
+        refuse_ignored(given, "soft", ignored)
+        return given
+
+    @model_validator(mode="after")
+    def _students_are_trained(self) -> DistilledParams:
+        for section in ("soft", "hard", "full"):
+            require_epochs(section, getattr(self, section))
+        return self
+
+
+PARAMS = DistilledParams
