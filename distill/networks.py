@@ -52,6 +52,16 @@ def _timm(name: str, classes: int, image_size: int, in_channels: int) -> nn.Modu
     return model
 
 
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    """The modules that turn features into one logit per class, by their names in the state dict; of a timm network as timm has them."""
+    if isinstance(model, ConvNet):
+        return ("classifier",)
+    if isinstance(model, CifarResNet):
+        return ("linear",)
+    named = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    return (named,) if isinstance(named, str) else tuple(named)
+
+
 class ConvNet(nn.Module):
     """ConvNet-D. Input (B, C, H, W) float, output (B, classes).
 

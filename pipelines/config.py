@@ -155,8 +155,12 @@ def load_sections(raw: Mapping[str, Any], models: Mapping[str, type[BaseModel]],
     return sections
 
 
+#: How the tag of a union's member begins that stands for no key of the file, and so in no message.
+ALTERNATIVE = "<"
+
+
 def _sentence(section: str, model: type[BaseModel], error: Any) -> str:
-    where = [str(part) for part in error["loc"]]
+    where = [str(part) for part in error["loc"] if not str(part).startswith(ALTERNATIVE)]
     path = ".".join([section, *where])
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key {path}{_nearest(where[-1], _keys_at(model, where[:-1]), [section, *where[:-1]])}"

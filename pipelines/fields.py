@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from augment.values import WIDEST
+from pipelines.config import ALTERNATIVE
 
 _Mean = Annotated[float, Field(ge=-WIDEST, le=WIDEST, allow_inf_nan=False)]
 _Spread = Annotated[float, Field(ge=1 / WIDEST, le=WIDEST, allow_inf_nan=False)]
 #: A number for each channel; and one that images are divided by.
 Channels = tuple[_Mean, _Mean, _Mean]
 Spreads = tuple[_Spread, _Spread, _Spread]
+
+
+def _numbers_or_auto(value: Any) -> str:
+    return f"{ALTERNATIVE}auto" if isinstance(value, str) else f"{ALTERNATIVE}numbers"
+
+
+_Auto = Annotated[Literal["auto"], Tag(f"{ALTERNATIVE}auto")]
+#: The same, or `auto` for what the images themselves have.
+ChannelsOrAuto = Annotated[Annotated[Channels, Tag(f"{ALTERNATIVE}numbers")] | _Auto, Discriminator(_numbers_or_auto)]
+SpreadsOrAuto = Annotated[Annotated[Spreads, Tag(f"{ALTERNATIVE}numbers")] | _Auto, Discriminator(_numbers_or_auto)]
 
 
 def _text_keys(value: Any) -> Any:

@@ -1,28 +1,28 @@
 """`squeeze`: the training set -> a teacher, a classifier with batch normalisation, and its honest held-out accuracy.
 
 One unit. It checkpoints after every epoch into its scratch folder, so a killed run goes on at the epoch it had reached
-and ends with the same bytes. `weights` names a local file to start from, or, with `epochs: 0`, to take as it is.
+and ends with the same bytes. `weights` names local ones to start from, or, with `epochs: 0`, to take as they are.
 """
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from augment.values import require_spread
 from pipelines.artifacts.datasets import METRICS_FILE, commonest_share, dataset_digest, open_part
 from pipelines.artifacts.teacher import TEACHER_FILE, TEACHER_WEIGHTS, build_network
 from pipelines.artifacts.trainable import common_side, require_trainable, smallest_batch
 from pipelines.errors import UserError
 from pipelines.evaluation.verdicts import beats_chance
-from pipelines.loaders.arrays import load_arrays
+from pipelines.loaders.arrays import ImageArrays, load_arrays
 from pipelines.runtime.checkpoints import train_resumably
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.stages.squeeze.params import SqueezeParams
+from pipelines.stages.squeeze.weights import load_weights, weights_digest
 from pipelines.storage import csv_bytes, pretty_json
 
 HISTORY = "history.csv"
@@ -51,7 +51,7 @@ class Squeeze(Stage[SqueezeParams]):
         for part in ("val", "test"):
             payload[part] = dataset_digest(open_part(job, "split", part))
         if job.params.weights is not None:
-            payload["weights"] = hashlib.sha256(_weights_file(job.params.weights).read_bytes()).hexdigest()
+            payload["weights"] = weights_digest(job.params.weights)
         return Plan([Unit("teacher", payload)], facts={"classes": train.classes})
 
     def check(self, job: Job[SqueezeParams]) -> None:
@@ -62,7 +62,9 @@ class Squeeze(Stage[SqueezeParams]):
         batch = smallest_batch([(len(train), training.batch_size)] if training.epochs else [])
         model = require_trainable(job.params.network, len(train.classes), side, "squeeze.network", batch)
         if job.params.weights is not None:
-            load_weights(model, job.params)
+            said = load_weights(model, job.params.weights, job.params.network, side, bool(training.epochs))
+            if said is not None:
+                warnings.warn(f"squeeze.weights: {said}, and trained with the rest", stacklevel=2)
 
     def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[SqueezeParams]) -> None:
         import safetensors.torch
@@ -77,38 +79,41 @@ class Squeeze(Stage[SqueezeParams]):
         parts["train"] = load_arrays(open_part(job, "split", "train")) if params.training.epochs else parts["val"]
         classes, size = open_part(job, "split", "train").classes, parts["train"].images.shape[-1]
         model = build_network(params.network, len(classes), size, job.seed("teacher", "init"), "squeeze.network")
+        new_head = None
         if params.weights is not None:
-            load_weights(model, params)
+            new_head = load_weights(model, params.weights, params.network, size, bool(params.training.epochs))
+        mean, std = _mean_and_std(params, parts["train"])
         trainer = Trainer(
             model.to(device),
             parts["train"].tensors(device),
             params.training,
-            mean=params.mean,
-            std=params.std,
+            mean=mean,
+            std=std,
             seed=job.seed("teacher", "training"),
             validation=parts["val"].tensors(device),
         )
         history = train_resumably(trainer, output)
         final = trainer.final
         test_top1, val_top1 = (
-            evaluate(final, *parts[part].tensors(device), mean=params.mean, std=params.std)[0]
-            for part in ("test", "val")
+            evaluate(final, *parts[part].tensors(device), mean=mean, std=std)[0] for part in ("test", "val")
         )
         if params.weights is not None and not params.training.epochs:
-            found = confusion(final.eval(), *parts["val"].tensors(device), mean=params.mean, std=params.std)
+            found = confusion(final.eval(), *parts["val"].tensors(device), mean=mean, std=std)
             if (fault := class_order_fault(found)) is not None:
                 raise UserError(
                     f"squeeze.weights: {params.weights} does not fit the data: on validation images {fault}; give weights of these "
                     f"classes in this order ({', '.join(classes[:5])}, ...), or train: squeeze.training.epochs above 0"
                 )
         output.write(TEACHER_WEIGHTS, safetensors.torch.save(_plain_state(final)))
-        facts = {
+        facts: dict[str, Any] = {
             "network": params.network,
             "image_size": size,
             "classes": classes,
-            "mean": params.mean,
-            "std": params.std,
+            "mean": mean,
+            "std": std,
         }
+        if new_head is not None:
+            facts["new_head"] = True
         output.write(TEACHER_FILE, pretty_json(facts))
         output.write(HISTORY, csv_bytes(history, HISTORY_COLUMNS))
         metrics = {
@@ -135,47 +140,19 @@ class Squeeze(Stage[SqueezeParams]):
         return found
 
 
-def _weights_file(name: str) -> Path:
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise UserError(f"squeeze.weights: no file {path}; give a local .safetensors, .pt or .th state dict")
-    return path
-
-
-def read_weights(name: str) -> dict[str, Any]:
-    """A state dict from a local file, or `UserError`; `module.` prefixes of DataParallel are removed. Never unpickles code."""
-    import safetensors.torch
-    import torch
-
-    path = _weights_file(name)
+def _mean_and_std(params: SqueezeParams, train: ImageArrays) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What the network's input is normalised by: as given, or with `auto` as the training images have it."""
+    if "auto" not in (params.mean, params.std):
+        return params.mean, params.std  # type: ignore[return-value]
+    means, spreads = train.channel_statistics()
+    mean, std = (own if asked == "auto" else asked for asked, own in ((params.mean, means), (params.std, spreads)))
     try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file of anything makes a reader say
-        problem = (str(error) or type(error).__name__).split("\n")[0][:200]
-        raise UserError(f"squeeze.weights: {path} is no file of weights: {problem}; give a state dict") from None
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        require_spread(mean, std)
+    except ValueError as error:
         raise UserError(
-            f"squeeze.weights: {path} holds no state dict (names and tensors); save one with model.state_dict()"
-        )
-    return {key.removeprefix("module."): value for key, value in state.items()}
-
-
-def load_weights(model: Any, params: SqueezeParams) -> None:
-    """Put the given weights into the network, or say in one sentence why they do not fit."""
-    from distill.soundness import fault_of
-
-    assert params.weights is not None
-    try:
-        model.load_state_dict(read_weights(params.weights))
-    except RuntimeError as error:
-        problem = " ".join(str(error).split())[:300]
-        raise UserError(f"squeeze.weights: {params.weights} does not fit {params.network}: {problem}") from None
-    if (fault := fault_of(model)) is not None:
-        raise UserError(f"squeeze.weights: {params.weights} is no sound network: {fault}; give other weights")
+            f"squeeze.std: auto gives no usable value on these training images: {error}; give numbers"
+        ) from None
+    return mean, std
 
 
 def _plain_state(model: Any) -> dict[str, Any]:
