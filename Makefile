@@ -1,4 +1,4 @@
-# Two commands: `make demo` runs the main job on the embedded sample, `make test` runs the suite.
+# Two commands: `make demo` runs the main job on the embedded sample with one local Ray, `make test` runs the suite.
 # Both make .venv first, which is quick when nothing changed.
 
 PYTHON ?= python3
@@ -12,7 +12,7 @@ export DVC_NO_ANALYTICS := 1
 .PHONY: demo test check clean
 
 demo: $(STAMP)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/limbeck ray -- dvc repro
 	$(BIN)/limbeck results
 
 test: $(STAMP) check
