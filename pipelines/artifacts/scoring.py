@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
 
 from pipelines.artifacts.datasets import open_part
 from pipelines.artifacts.generators import generator_model, generator_of
+from pipelines.artifacts.reading_texts import model_loading
 from pipelines.artifacts.teacher import Teacher, load_teacher
 from pipelines.errors import UserError
 from pipelines.runtime.job import Job
-from synth.backends.quiet import quiet_loading
 from synth.datadream.prompts import class_prompt
-from synth.datadream.texts import Reader
 from synth.filtering.scoring import artefacts, memorised, prompt_fit, teacher_fit
 from synth.quality.arrays import resized
 from synth.quality.features import ClipFeatures, Features
+from synth.quiet import quiet_loading
 
-#: Tokens that pipelines hand to a text encoder without a limit of its own, such as T5.
-LONGEST = 512
 #: Real images of a class and their CLIP features (n, d).
 Seen = tuple[list[torch.Tensor], torch.Tensor]
 
@@ -79,43 +75,12 @@ def each(features: Features, images: Sequence[torch.Tensor], device: torch.devic
     return torch.cat(found)
 
 
-def clip_reader(job: Job[Any]) -> Reader:
-    """What the CLIP of the `generator` stage reads of a text. Loads no weights."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    where, revision = generator_model(job, "clip"), generator_of(job, "clip").revision or "main"
-    with quiet_loading(), _loading("CLIP", where):
-        config: Any = AutoConfig.from_pretrained(where, revision=revision)
-        return Reader.of_clip(AutoTokenizer.from_pretrained(where, revision=revision), config.text_config)
-
-
-def text_readers(job: Job[Any]) -> list[Reader]:
-    """What the text encoders of the text-to-image model read of a prompt, whose whole sequence they use. Loads no weights."""
-    from transformers import AutoTokenizer
-
-    where, revision = generator_model(job, "text"), generator_of(job, "text").revision or "main"
-    with quiet_loading(), _loading("text-to-image model", where):
-        index: Any = DiffusionPipeline.load_config(where, revision=revision)
-        names = [name for name, part in index.items() if name.startswith("tokenizer") and part[0] is not None]
-        found = [AutoTokenizer.from_pretrained(where, subfolder=name, revision=revision) for name in names]
-    return [Reader(tokenizer, min(tokenizer.model_max_length, LONGEST)) for tokenizer in found]
-
-
-@contextmanager
-def _loading(what: str, where: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        problem = " ".join(str(error).split())[:300]
-        raise UserError(f"the {what} of the generator stage cannot be loaded from {where}: {problem}") from None
-
-
 def load_clip(job: Job[Any]) -> tuple[Any, Any]:
     """The CLIP of the `generator` stage in float32 on the CPU, and its tokenizer."""
     from transformers import AutoTokenizer, CLIPModel
 
     where, revision = generator_model(job, "clip"), generator_of(job, "clip").revision or "main"
-    with quiet_loading(), _loading("CLIP", where):
+    with quiet_loading(), model_loading("CLIP", where):
         model = CLIPModel.from_pretrained(where, revision=revision, use_safetensors=True).float().eval()
         return model, AutoTokenizer.from_pretrained(where, revision=revision)
 

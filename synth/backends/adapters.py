@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from synth.backends.protocol import Capabilities
-from synth.backends.quiet import quiet_generators, quiet_loading
 from synth.errors import SynthError
+from synth.quiet import quiet_generators, quiet_loading
 
 
 class Adapters:

@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 
 from synth.backends.base import LatentBackend
 from synth.backends.protocol import Backend
-from synth.backends.quiet import quiet_generators, quiet_loading
 from synth.backends.transformers import DiT, Flux, StableDiffusion3
 from synth.backends.unet import Gligen, StableDiffusion, StableDiffusionXL
 from synth.backends.whole import WholePipeline
 from synth.errors import SynthError
+from synth.quiet import quiet_generators, quiet_loading
 
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 Offload = Literal["none", "model", "sequential"]

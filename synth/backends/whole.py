@@ -13,7 +13,7 @@ from synth import schedules
 from synth.backends.adapters import Adapters
 from synth.backends.prompts import PromptCache
 from synth.backends.protocol import Capabilities, Conditioning
-from synth.backends.quiet import quiet_generators
+from synth.quiet import quiet_generators
 from synth.settings import SchedulerName
 
 # Pipelines whose encode_prompt gives (embedding, mask, negative embedding, negative mask) and whose call takes them back.

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from synth.backends.quiet import quiet_loading
 from synth.datadream.prompts import Context
 from synth.errors import SynthError
+from synth.quiet import quiet_loading
 
 QUESTIONS = {
     "pose": "In at most six words, say from which side and in which pose the main object is shown. Do not name it.",

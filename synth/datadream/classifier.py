@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn.functional import normalize
 from transformers import CLIPModel
 
-from synth.backends.quiet import quiet_generators
 from synth.datadream.texts import Reader, require_distinct
 from synth.errors import SynthError
+from synth.quiet import quiet_generators
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 LORA_TARGETS = ("q_proj", "v_proj")

@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from augment.augmenter import Augmenter
-from augment.presets import build
 from augment.seeds import operation_seed
 from augment.values import not_finite
-from synth.backends.quiet import quiet_generators
 from synth.datadream.classifier import ClipClassifier
 from synth.datadream.config import FitConfig, Mode
 from synth.datadream.evaluation import evaluate, half_precision
 from synth.datadream.pooled import Examples, Pool, mixed, pooled_loss, repeats
 from synth.datadream.schedules import classifier_rates
+from synth.datadream.views import Views, published_views, views_seed
 from synth.errors import SynthError
-
-Views = Callable[[torch.Tensor, Sequence[str], int], torch.Tensor]
+from synth.quiet import quiet_generators
 
 
 @dataclass
@@ -37,44 +34,6 @@ class Fitted:
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     best_accuracy: float = float("-inf")
-
-
-def published_views(size: tuple[int, int], seed: int) -> Views:
-    """RandAugment(2, 9), a crop of a quarter of the area or more, flip, jitter, grey, blur and solarisation (fact sheet, 1.6).
-
-    Bilinear with antialiasing, where the published crop is bicubic.
-    """
-    policy = [
-        *build("randaugment", {"count": 2, "magnitude": 9})["operations"],
-        {"resized_crop": {"size": list(size), "scale": [0.25, 1.0]}},
-        "horizontal_flip",
-        {"color_jitter": {"p": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}},
-        {"grayscale": {"p": 0.2}},
-        {"gaussian_blur": {"p": 0.2}},
-        {"solarize": {"p": 0.2, "threshold": 0.5}},
-    ]
-    return policy_views(policy, size, seed)
-
-
-def policy_views(policy: Any, size: tuple[int, int], seed: int) -> Views:
-    """Views by any policy of `augment` that leaves images at `size`; SynthError at the first that it does not."""
-    augmenter = Augmenter(policy, seed=seed, output="float")
-
-    def view(images: torch.Tensor, keys: Sequence[str], epoch: int) -> torch.Tensor:
-        augmenter.epoch = epoch
-        made = augmenter(images, keys).images
-        if tuple(made.shape[2:]) != tuple(size):
-            raise SynthError(
-                f"views are {tuple(made.shape[2:])}, the classifier takes {tuple(size)}: crop to that size"
-            )
-        return made
-
-    return view
-
-
-def views_seed(run_seed: int) -> int:
-    """What the views of a fit are drawn from."""
-    return operation_seed(run_seed, "views", "datadream/fit") & 0x7FFFFFFF
 
 
 def fit(

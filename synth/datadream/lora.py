@@ -20,8 +20,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from synth.backends.quiet import quiet_generators, quiet_loading
 from synth.errors import SynthError
+from synth.quiet import quiet_generators, quiet_loading
 
 UNET_TARGETS = ("to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_v_proj")
 TRANSFORMER_TARGETS = ("to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out")

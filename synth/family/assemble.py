@@ -15,10 +15,10 @@ from diffusers import DDIMScheduler, DDPMScheduler, DiTPipeline, StableDiffusion
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer
 
-from synth.backends.quiet import quiet_generators, quiet_loading
 from synth.errors import SynthError
 from synth.family import shapes
 from synth.family.config import Family
+from synth.quiet import quiet_generators, quiet_loading
 
 #: The family's weights; each is a state dict.
 PARTS = ("vae", "clip", "unet", "dit")

@@ -276,6 +276,17 @@ def test_two_classes_of_one_name_are_refused_before_any_work(base: Path) -> None
         prepare(get_stage("datadream"), job_of(base, "cls", names={"left": "right"}))
 
 
+def test_what_is_looked_at_before_the_work_needs_none_of_the_packages_that_do_it(base: Path) -> None:
+    """The driver of a run on Ray would import diffusers, for seconds, and leave it to its workers to use."""
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom pipelines.commands.jobs import make_job\nfrom pipelines.stages import get_stage\n"
+        f"job = make_job('datadream@cls', Path({str(base / 'params.yaml')!r}), data={str(base / 'data')!r})\n"
+        "get_stage('datadream').check(job)\nprint({'diffusers', 'peft'} & set(sys.modules), 'transformers' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.stdout == "set() True\n", ran.stderr
+
+
 @pytest.mark.parametrize(
     "names", [{"left": "Right side", "right": "right  SIDE"}, {"left": "left" * 30 + "a", "right": "left" * 30 + "b"}]
 )

@@ -50,7 +50,7 @@ def require_clip(job: Job[Any]) -> None:
 
 def require_texts(job: Job[Any], classes: Sequence[str], prompts: Sequence[str]) -> None:
     """Raise `UserError` when two classes have the same text to CLIP."""
-    from pipelines.artifacts.scoring import clip_reader
+    from pipelines.artifacts.reading_texts import clip_reader
     from synth.datadream.texts import require_distinct
 
     require_distinct(classes, prompts, [clip_reader(job)], "evaluate.datadream.names")
@@ -60,7 +60,7 @@ def require_size(policy: Any, size: tuple[int, int]) -> None:
     """Raise `UserError` when a policy does not leave an image at `size`; one that does so by chance is found when it happens."""
     import torch
 
-    from synth.datadream.fit import policy_views
+    from synth.datadream.views import policy_views
 
     with method_errors("evaluate.datadream.views"):
         policy_views(policy, size, 0)(torch.zeros(1, 3, *size), ["blank"], 0)
@@ -156,7 +156,8 @@ class ClassifierEvaluation:
     ) -> dict[str, Any]:
         from synth.datadream.classifier import ClipClassifier
         from synth.datadream.evaluation import evaluate
-        from synth.datadream.fit import fit, policy_views, pool_of, views_seed
+        from synth.datadream.fit import fit, pool_of
+        from synth.datadream.views import policy_views, views_seed
 
         model, tokenizer = self.clip
         texts = [[prompt] for prompt in payload["recipe"]["prompts"]]

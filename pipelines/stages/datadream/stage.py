@@ -179,7 +179,7 @@ class Datadream(Stage[DatadreamParams]):
 
     def _require_texts(self, job: Job[DatadreamParams]) -> None:
         """`UserError` when two classes have the same text to the generator, or to the CLIP that judges its images."""
-        from pipelines.artifacts.scoring import clip_reader, text_readers
+        from pipelines.artifacts.reading_texts import clip_reader, text_readers
         from synth.datadream.texts import require_distinct
 
         classes = open_part(job, "split", "train").classes

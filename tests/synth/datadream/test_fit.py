@@ -15,8 +15,9 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[syn
 
 from synth.datadream.config import FitConfig
 from synth.datadream.evaluation import center_resize, evaluate
-from synth.datadream.fit import Fitted, fit, published_views
+from synth.datadream.fit import Fitted, fit
 from synth.datadream.pooled import Pool
+from synth.datadream.views import published_views
 from synth.errors import SynthError
 from tests.synth.datadream.clips import tiny_classifier
 from tests.synth.datadream.examples import InMemory
