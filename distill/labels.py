@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from distill.accuracy import normalise
 from distill.config import ViewConfig
 from distill.errors import DistillError, DivergedError
-from distill.evaluation import normalise
 from distill.training import SoftLabels
 from distill.views import Views, apply_views, draw_views
 

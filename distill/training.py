@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from augment.values import require_spread
+from distill.accuracy import accuracy_and_loss, normalise
 from distill.config import TrainConfig
 from distill.errors import DistillError, DivergedError
-from distill.evaluation import evaluate, normalise
 from distill.soundness import fault_of
 from distill.views import Views, apply_views, draw_views
 
@@ -188,7 +188,7 @@ class Trainer:
         due = self.epoch % config.evaluate_every == 0 or self.epoch == config.epochs
         if self._validation is not None and due:
             try:
-                top1, val_loss = evaluate(self.final, *self._validation, mean=self._mean, std=self._std)
+                top1, val_loss = accuracy_and_loss(self.final, *self._validation, mean=self._mean, std=self._std)
             except DivergedError as error:
                 raise self._diverged(f"{error} after epoch {epoch + 1}", rate) from None
             row |= {"val_top1": top1, "val_loss": val_loss}

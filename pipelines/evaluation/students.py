@@ -76,7 +76,7 @@ def resize_uint8(images: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndar
     """Images (n, 3, h, w) uint8 brought to `size` by `center_resize`, rounded to uint8."""
     import torch
 
-    from synth.datadream.evaluation import center_resize
+    from synth.datadream.accuracy import center_resize
 
     pixels = center_resize(torch.from_numpy(np.ascontiguousarray(images)).float() / 255, size)
     made: np.ndarray[Any, Any] = (pixels * 255).round().to(torch.uint8).numpy()

@@ -1,7 +1,7 @@
 """Training the classifier: real and synthetic in one loop, selected on the validation split, never on the test split.
 
 The published code keeps the epoch that is best on its test loader, and for three data sets that loader holds the training split
-(fact sheet, 0.2). Here `fit` sees a validation set only; whoever calls it tests once, with `evaluate`.
+(fact sheet, 0.2). Here `fit` sees a validation set only; whoever calls it tests once, with `classifier_accuracy`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 
 from augment.seeds import operation_seed
 from augment.values import not_finite
+from synth.datadream.accuracy import classifier_accuracy, half_precision
 from synth.datadream.classifier import ClipClassifier
 from synth.datadream.config import FitConfig, Mode
-from synth.datadream.evaluation import evaluate, half_precision
 from synth.datadream.pooled import Examples, Pool, mixed, pooled_loss, repeats
 from synth.datadream.schedules import classifier_rates
 from synth.datadream.views import Views, published_views, views_seed
@@ -103,20 +103,20 @@ def fit(
             raise _diverged("its weights are no finite numbers", epoch, config)
         if (epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs:
             try:
-                found = evaluate(classifier, validation)
+                measured = classifier_accuracy(classifier, validation)
             except SynthError as error:
                 raise _diverged(str(error), epoch, config) from None
             line = {
                 "epoch": epoch + 1,
                 "loss": float(total) / pool.batches,
-                "val_accuracy": found.accuracy,
-                "val_loss": found.loss,
+                "val_accuracy": measured.accuracy,
+                "val_loss": measured.loss,
             }
             fitted.history.append(line)
             if report is not None:
                 report(line)
-            if found.accuracy > fitted.best_accuracy:
-                fitted.best_epoch, fitted.best_accuracy, best = epoch + 1, found.accuracy, classifier.state()
+            if measured.accuracy > fitted.best_accuracy:
+                fitted.best_epoch, fitted.best_accuracy, best = epoch + 1, measured.accuracy, classifier.state()
         if checkpoint is not None and epoch + 1 < config.epochs:
             state = {"epoch": epoch + 1, "weights": classifier.state(), "optimizer": optimizer.state_dict()}
             checkpoint(state | {"best": best, "fitted": asdict(fitted)})

@@ -126,4 +126,4 @@ def _kernel_sum(first: torch.Tensor, second: torch.Tensor, kernel: Kernel) -> to
 def _at_least(count: int, *sets: torch.Tensor) -> None:
     fewest = min(rows.shape[0] for rows in sets)
     if fewest < count:
-        raise SynthError(f"this figure needs {count} images in each set, got {fewest}")
+        raise SynthError(f"this score needs {count} images in each set, got {fewest}")

@@ -79,7 +79,7 @@ def vendi(features: torch.Tensor) -> float:
     """
     rows = unit_rows(feature_rows(features))
     if not len(rows):
-        raise SynthError("this figure needs 1 image, got 0")
+        raise SynthError("this score needs 1 image, got 0")
     gram = rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows  # the same eigenvalues but zeros
     values = torch.linalg.eigvalsh(gram / len(rows)).clamp(min=0)
     return float(torch.special.entr(values).sum().exp())

@@ -38,7 +38,7 @@ from synth.backends import GeneratorOptions, load_backend
 from synth.family.assemble import assemble, built
 from synth.family.config import Family
 from synth.quality.features import ClipFeatures
-from synth.quality.figures import figures
+from synth.quality.scores import quality_scores
 from synth.requests import Request
 from synth.sampling import Sampler
 from synth.settings import Settings
@@ -109,7 +109,7 @@ def named_right(features: Tensor, texts: Tensor, labels: Sequence[int]) -> float
 
 def against(first: Tensor, second: Tensor, seed: int) -> dict[str, Any]:
     """The figures that are shown, of CLIP features."""
-    overall = asdict(figures(first, second, clip=(first, second), kid_size=200, seed=seed).overall)
+    overall = asdict(quality_scores(first, second, clip=(first, second), kid_size=200, seed=seed).overall)
     overall["kid_1e3"] = 1e3 * overall["kid"]
     found: dict[str, Any] = rounded({name: overall[name] for name in SHOWN})
     return found

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from distill.accuracy import accuracy_and_loss
 from distill.cda import recover
 from distill.compression import pack
 from distill.config import RecoverConfig, TrainConfig, ViewConfig
 from distill.errors import DivergedError
-from distill.evaluation import evaluate
 from distill.labels import label_epoch
 from distill.networks import build
 from distill.soundness import class_order_fault, fault_of
@@ -82,7 +82,10 @@ WAYS: dict[str, tuple[Callable[[], Any], str]] = {
         "their teacher is at fault",
     ),
     "a network given with NaN": (lambda: train(spoilt("classifier.weight", NAN).requires_grad_(True)), "diverged"),
-    "answers of NaN": (lambda: evaluate(spoilt("classifier.bias", NAN), *bars(8), **STATISTICS), "classifier.bias"),
+    "answers of NaN": (
+        lambda: accuracy_and_loss(spoilt("classifier.bias", NAN), *bars(8), **STATISTICS),
+        "classifier.bias",
+    ),
     "labels of a broken teacher": (
         lambda: label_epoch(
             spoilt("classifier.weight", INF), bars()[0], ViewConfig(), seed=1, epoch=0, batch_size=8, **STATISTICS
@@ -187,7 +190,7 @@ def test_images_are_divided_by_no_such_deviation(std: float) -> None:
     model = build("convnet2_w8", 2, 16).eval().requires_grad_(False)
     acts: list[Callable[[], Any]] = [
         lambda: Trainer(model, bars(), TrainConfig(epochs=1), seed=0, **bad),
-        lambda: evaluate(model, *bars(8), **bad),
+        lambda: accuracy_and_loss(model, *bars(8), **bad),
         lambda: recover(model, torch.tensor([0]), RecoverConfig(iterations=1), seeds=[1], image_size=16, **bad),
     ]
     for act in acts:
@@ -211,7 +214,7 @@ def test_labels_are_classes_that_the_network_knows(labels: int, sentence: str) -
 def test_nothing_is_no_test_set() -> None:
     images, labels = bars(8)
     with pytest.raises(ValueError, match="no image"):
-        evaluate(build("convnet2_w8", 2, 16), images[:0], labels[:0], **STATISTICS)
+        accuracy_and_loss(build("convnet2_w8", 2, 16), images[:0], labels[:0], **STATISTICS)
 
 
 def _few_of_each(classes: int, right: int) -> list[list[int]]:

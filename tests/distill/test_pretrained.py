@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.evaluation import evaluate
+from distill.accuracy import accuracy_and_loss
 from distill.networks import build
 
 PER_CLASS = 50
@@ -44,6 +44,6 @@ def test_shared_weights_classify_jpeg_test_images(
     stored = torch.load(shared_data / "weights" / "cifar_resnets" / weights, weights_only=True, map_location="cpu")
     model = build(weights.partition("-")[0], 10, 32)
     model.load_state_dict({key.removeprefix("module."): value for key, value in stored["state_dict"].items()})
-    top1, _ = evaluate(model, *test_images, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    top1, _ = accuracy_and_loss(model, *test_images, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     # 81.0 and 83.2 % on all 10 000; three standard errors of 500 images are five points
     assert top1 >= 0.75

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from distill.accuracy import accuracy_and_loss, normalise
 from distill.compression import pack, unpack
 from distill.config import RecoverConfig, TrainConfig, ViewConfig
-from distill.evaluation import evaluate, normalise
 from distill.labels import label_epoch, replay
 from distill.networks import build
 from distill.training import Trainer, teacher_labels
@@ -99,7 +99,7 @@ def test_averaged_weights_are_the_ones_kept() -> None:
     one = trainer(TrainConfig(epochs=1, batch_size=16, ema=0.5))
     list(one.run())
     assert one.final is not one.model
-    top1, _ = evaluate(one.final, *bars(), **STATISTICS)
+    top1, _ = accuracy_and_loss(one.final, *bars(), **STATISTICS)
     assert one.history[-1]["val_top1"] == top1
 
 

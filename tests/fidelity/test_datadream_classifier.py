@@ -13,9 +13,9 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[syn
 from peft import inject_adapter_in_model
 from transformers import CLIPConfig, CLIPModel
 
+from synth.datadream.accuracy import classifier_accuracy
 from synth.datadream.classifier import classifier_lora, token_rows
 from synth.datadream.config import Mode
-from synth.datadream.evaluation import evaluate
 from synth.datadream.pooled import Pool, mixed, pooled_loss, repeats
 from synth.datadream.schedules import classifier_rates
 from tests.synth.datadream.clips import tiny_classifier
@@ -154,7 +154,7 @@ def test_27_cut_token_rows_and_kept_texts_change_nothing() -> None:
         kept, fresh = classifier(images, short), classifier(images)
     assert (kept - fresh).abs().max() < 1e-4
     examples = InMemory([str(i) for i in range(5)], torch.arange(5) % 3, images)
-    found = evaluate(classifier, examples, batch_size=2)
+    found = classifier_accuracy(classifier, examples, batch_size=2)
     assert found.accuracy == float((fresh.argmax(1) == examples.labels).double().mean())
 
 

@@ -31,8 +31,8 @@ from pipelines.runtime.serial import run_unit
 from pipelines.shards.dataset import Dataset
 from pipelines.stages import get_stage
 from pipelines.storage import pretty_json
+from synth.datadream.accuracy import center_resize
 from synth.datadream.config import FitConfig
-from synth.datadream.evaluation import center_resize
 from tests.contract.folders import tree
 from tests.sealing import seal
 from tests.stages.dreams import SETS, evaluation, everything, manifest, write_dreams
@@ -162,7 +162,7 @@ def test_prompts_are_those_that_the_images_were_made_with_unless_told_otherwise(
 def test_real_and_synthetic_images_are_pooled_with_lambda_selected_on_val_and_tested_once(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import synth.datadream.evaluation as evaluation_module
+    import synth.datadream.accuracy as accuracy_module
     import synth.datadream.fit as fit_module
 
     calls: list[dict[str, Any]] = []
@@ -177,10 +177,10 @@ def test_real_and_synthetic_images_are_pooled_with_lambda_selected_on_val_and_te
 
     def judge(classifier: Any, examples: Any, batch_size: int = 512) -> Any:
         tested.append(set(examples.keys))
-        return evaluation_module.Evaluation(0.75, (0.5, math.nan), 1.0, len(examples.keys))
+        return accuracy_module.ClassifierAccuracy(0.75, (0.5, math.nan), 1.0, len(examples.keys))
 
     monkeypatch.setattr(fit_module, "fit", fit)
-    monkeypatch.setattr(evaluation_module, "evaluate", judge)
+    monkeypatch.setattr(accuracy_module, "classifier_accuracy", judge)
     stage, job = get_stage("evaluate"), evaluation(data)
     prepared, worker = prepare(stage, job), stage.open(job)
     for name in ("pooled-cls-shots02-seed1", "real-shots02-seed1", "synthetic-cls-shots02-seed1", "real-shots02-seed2"):

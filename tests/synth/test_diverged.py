@@ -13,9 +13,9 @@ from torch import Tensor, nn
 pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[synth]")
 
 from synth.backends import wrap
+from synth.datadream.accuracy import classifier_accuracy
 from synth.datadream.adapt import Adaptation
 from synth.datadream.config import AdaptConfig, FitConfig
-from synth.datadream.evaluation import evaluate
 from synth.datadream.fit import fit
 from synth.datadream.lora import LoraSet
 from synth.errors import SynthError
@@ -58,7 +58,7 @@ def classify(**config: Any) -> None:
 def broken_classifier() -> None:
     classifier = tiny_classifier()
     classifier.model.visual_projection.weight.data.fill_(NAN)
-    evaluate(classifier, colours(8, 1))
+    classifier_accuracy(classifier, colours(8, 1))
 
 
 class Part(nn.Module):

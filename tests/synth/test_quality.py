@@ -1,4 +1,4 @@
-"""Figures of a generated set: formulas against values by hand or in closed form, and what they must not depend on."""
+"""QualityScores of a generated set: formulas against values by hand or in closed form, and what they must not depend on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 
 from synth.errors import SynthError
 from synth.quality.distances import cmmd, fid, kid
-from synth.quality.figures import figures
 from synth.quality.neighbours import manifold, nearest, vendi
+from synth.quality.scores import quality_scores
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -148,10 +148,10 @@ def test_the_nearest_real_image_is_the_first_of_equals() -> None:
 def test_no_figure_but_a_subset_depends_on_the_order_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = drawn(70, 5), drawn(90, 5, 1, 0.3)
     own, other = torch.arange(70) % 3, torch.arange(90) % 3
-    expected = figures(first, second, own, other, clip=(first, second))
+    expected = quality_scores(first, second, own, other, clip=(first, second))
     monkeypatch.setattr("synth.quality.arrays.ROWS", 7)  # nor on the blocks that it is computed in
     p, q = (torch.randperm(n, generator=seeded()) for n in (70, 90))
-    found = figures(first[p], second[q], own[p], other[q].tolist(), clip=(first[p], second[q]))
+    found = quality_scores(first[p], second[q], own[p], other[q].tolist(), clip=(first[p], second[q]))
     pairs = [(expected.overall, found.overall), *((expected.per_class[c], found.per_class[c]) for c in range(3))]
     for one, two in pairs:
         values = vars(one)
@@ -163,15 +163,15 @@ def test_no_figure_but_a_subset_depends_on_the_order_of_images(monkeypatch: pyte
 def test_figures_of_a_class_are_those_of_its_images_alone() -> None:
     first, second = drawn(60, 4), drawn(60, 4, 1)
     labels = torch.arange(60) % 2
-    both = figures(first, second, labels, labels, seed=5).per_class
-    alone = figures(first[labels == 1], second[labels == 1], [1] * 30, [1] * 30, seed=5).per_class
+    both = quality_scores(first, second, labels, labels, seed=5).per_class
+    alone = quality_scores(first[labels == 1], second[labels == 1], [1] * 30, [1] * 30, seed=5).per_class
     assert list(both) == [0, 1]
     assert alone == {1: both[1]}
 
 
 def test_figures_are_none_where_there_are_too_few_images() -> None:
     first, second = drawn(9, 8), drawn(12, 8, 1)
-    found = figures(first, second, [0] * 8 + [1], [0] * 10 + [2] * 2, k=8)
+    found = quality_scores(first, second, [0] * 8 + [1], [0] * 10 + [2] * 2, k=8)
     assert found.overall.fid is not None
     assert found.overall.precision is not None
     assert found.overall.cmmd is None
@@ -182,8 +182,8 @@ def test_figures_are_none_where_there_are_too_few_images() -> None:
     assert (one.generated, one.real, one.kid, one.vendi_real, one.nearest_mean) == (1, 0, None, None, None)
     assert one.vendi == pytest.approx(1)
     assert (none.generated, none.real, none.vendi) == (0, 2, None)
-    assert figures(first, second, fid_least=2).per_class == {}
-    assert figures(first[:3], second[:3], fid_least=2).overall.fid is not None
+    assert quality_scores(first, second, fid_least=2).per_class == {}
+    assert quality_scores(first[:3], second[:3], fid_least=2).overall.fid is not None
 
 
 @pytest.mark.parametrize(
@@ -199,4 +199,4 @@ def test_figures_are_none_where_there_are_too_few_images() -> None:
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(generated, real, options, message) -> None:
     with pytest.raises(SynthError, match=message):
-        figures(generated, real, **options)
+        quality_scores(generated, real, **options)

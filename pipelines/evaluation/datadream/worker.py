@@ -87,7 +87,7 @@ class Resized:
         """(n, 3, h, w) float in [0, 1]."""
         import torch
 
-        from synth.datadream.evaluation import center_resize
+        from synth.datadream.accuracy import center_resize
 
         return center_resize(torch.from_numpy(self.arrays.images[list(rows)]).float() / 255, self.size)
 
@@ -154,8 +154,8 @@ class ClassifierEvaluation:
     def _clip(
         self, payload: dict[str, Any], real: ImageArrays | None, synthetic: ImageArrays | None, output: UnitOutput
     ) -> dict[str, Any]:
+        from synth.datadream.accuracy import classifier_accuracy
         from synth.datadream.classifier import ClipClassifier
-        from synth.datadream.evaluation import evaluate
         from synth.datadream.fit import fit, pool_of
         from synth.datadream.views import policy_views, views_seed
 
@@ -187,8 +187,8 @@ class ClassifierEvaluation:
             trained = {"steps": config.epochs * batches, "epochs": config.epochs, "best_epoch": fitted.best_epoch}
             accuracy = fitted.best_accuracy
         else:
-            accuracy = evaluate(classifier, val).accuracy
-        tested = evaluate(classifier, test)
+            accuracy = classifier_accuracy(classifier, val).accuracy
+        tested = classifier_accuracy(classifier, test)
         per_class = [None if math.isnan(value) else value for value in tested.per_class]
         return trained | {"val": accuracy, "test": tested.accuracy, "per_class": per_class}
 
@@ -226,7 +226,7 @@ class ClassifierEvaluation:
         """Which test images a network gets right."""
         import torch
 
-        from distill.evaluation import normalise
+        from distill.accuracy import normalise
 
         model.eval()
         images, labels = test.tensors(self.device)

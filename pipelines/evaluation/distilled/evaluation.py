@@ -126,12 +126,12 @@ class DistilledStudents:
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Train and test one student, or test the teacher."""
-        from distill.evaluation import evaluate
+        from distill.accuracy import accuracy_and_loss
         from distill.training import Trainer
 
         job, teacher, test, device = self._job, self.teacher, self.test, self.device
         if unit.payload["arm"] == "teacher":
-            top1, loss = evaluate(teacher.model, *test.tensors(device), mean=teacher.mean, std=teacher.std)
+            top1, loss = accuracy_and_loss(teacher.model, *test.tensors(device), mean=teacher.mean, std=teacher.std)
             output.summary = {"arm": "teacher", "test_top1": top1, "test_loss": loss}
             return
         arm, ipc, seed = unit.payload["arm"], unit.payload["ipc"], unit.payload["seed"]

@@ -1,4 +1,4 @@
-"""Figures of what `datadream` made against real images: read from the shards of its units, before any dataset is published."""
+"""QualityScores of what `datadream` made against real images: read from the shards of its units, before any dataset is published."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.runtime.job import Job
 from pipelines.runtime.units import Tick
 from pipelines.stages.datadream.params import GENERATED, KEPT, DatadreamParams
 from synth.quality.features import InceptionFeatures
-from synth.quality.figures import figures
+from synth.quality.scores import quality_scores
 
 
 def set_figures(
@@ -49,7 +49,7 @@ def set_figures(
         if not places:
             continue
         own = [labels[place] for place in places]
-        figure = figures(
+        figure = quality_scores(
             seen[places].to(theirs.device),
             theirs,
             own,

@@ -129,7 +129,7 @@ def classify(images: np.ndarray[Any, Any], teacher: Teacher) -> list[int]:
     import torch
     from torch.nn.functional import interpolate
 
-    from distill.evaluation import normalise
+    from distill.accuracy import normalise
 
     found: list[int] = []
     size = (teacher.image_size, teacher.image_size)

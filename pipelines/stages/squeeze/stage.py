@@ -69,7 +69,7 @@ class Squeeze(Stage[SqueezeParams]):
     def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[SqueezeParams]) -> None:
         import safetensors.torch
 
-        from distill.evaluation import confusion, evaluate
+        from distill.accuracy import accuracy_and_loss, confusion
         from distill.soundness import class_order_fault
         from distill.training import Trainer
 
@@ -95,7 +95,7 @@ class Squeeze(Stage[SqueezeParams]):
         history = train_resumably(trainer, output)
         final = trainer.final
         test_top1, val_top1 = (
-            evaluate(final, *parts[part].tensors(device), mean=mean, std=std)[0] for part in ("test", "val")
+            accuracy_and_loss(final, *parts[part].tensors(device), mean=mean, std=std)[0] for part in ("test", "val")
         )
         if params.weights is not None and not params.training.epochs:
             found = confusion(final.eval(), *parts["val"].tensors(device), mean=mean, std=std)

@@ -13,8 +13,8 @@ import torch
 
 pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[synth]")
 
+from synth.datadream.accuracy import center_resize, classifier_accuracy
 from synth.datadream.config import FitConfig
-from synth.datadream.evaluation import center_resize, evaluate
 from synth.datadream.fit import Fitted, fit
 from synth.datadream.pooled import Pool
 from synth.datadream.views import published_views
@@ -48,7 +48,7 @@ def test_it_learns_two_colours(which: str) -> None:
     config = FAST if which != "real" else FitConfig(epochs=30, warmup_epochs=1, batch_size=8, learning_rate=1e-2)
     fitted = fit(classifier, real, made, colours(40, 3), config, run_seed=1, views=as_they_are)
     assert fitted.best_accuracy >= 0.95
-    tested = evaluate(classifier, colours(60, 4))
+    tested = classifier_accuracy(classifier, colours(60, 4))
     assert tested.accuracy >= 0.95
     assert tested.count == 60
     assert np.mean(tested.per_class) == pytest.approx(tested.accuracy)
@@ -76,7 +76,7 @@ def test_the_best_validation_epoch_is_kept_and_the_first_of_equals(monkeypatch: 
         seen.append(classifier.state())
         return type("Found", (), {"accuracy": next(accuracies), "loss": 1.0})
 
-    monkeypatch.setattr("synth.datadream.fit.evaluate", judged)
+    monkeypatch.setattr("synth.datadream.fit.classifier_accuracy", judged)
     config = FitConfig(epochs=4, warmup_epochs=0, batch_size=16, learning_rate=1e-2)
     fitted: Fitted = fit(classifier, None, colours(16, 2), colours(4, 3), config, views=as_they_are)
     assert (fitted.best_epoch, fitted.best_accuracy) == (2, 0.9)

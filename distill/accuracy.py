@@ -1,4 +1,4 @@
-"""What a network answers to whole sets of images: accuracy, loss, confusion. In eval mode, in batches, without randomness."""
+"""A network's accuracy, loss and confusion on whole sets of images. In eval mode, in batches, without randomness."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from augment.values import require_spread
 from distill.errors import DistillError, DivergedError
 from distill.soundness import fault_of
 
-EVALUATION_BATCH = 512
+BATCH = 512
 
 
 @torch.no_grad()
-def evaluate(
+def accuracy_and_loss(
     model: nn.Module,
     images: torch.Tensor,
     labels: torch.Tensor,
@@ -25,9 +25,10 @@ def evaluate(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> tuple[float, float]:
-    """(top-1 accuracy in [0, 1], mean cross-entropy) of uint8 images (N, 3, H, W) in eval mode.
+    """Test `model` on uint8 images (N, 3, H, W); returns (top-1 accuracy in [0, 1], mean cross-entropy).
 
-    `DivergedError` where the network's answers are not finite numbers: their accuracy would be that of class 0.
+    Puts the model to eval mode and its mode back. `DistillError` for no image; `DivergedError` where the network's answers are not
+    finite numbers: their accuracy would be that of class 0.
     """
     if len(images) == 0:
         raise DistillError("there is no image to evaluate on")
@@ -49,26 +50,26 @@ def evaluate(
 def confusion(
     model: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, mean: Sequence[float], std: Sequence[float]
 ) -> torch.Tensor:
-    """(C, C) int64 on the CPU: images of class row that `model`, in eval mode, takes for class column."""
+    """Count (C, C) int64 on the CPU: images of class row that `model`, in eval mode, takes for class column."""
     assert not model.training, "a network in train mode answers by its batch"
-    found = torch.zeros(0)
+    counts = torch.zeros(0)
     for logits, target in _answers(model, images, labels, mean, std):
         classes = logits.shape[1]
         pairs = torch.bincount(target * classes + logits.argmax(1), minlength=classes**2)
-        found = pairs if not len(found) else found + pairs
-    return found.reshape(classes, classes).cpu()
+        counts = pairs if not len(counts) else counts + pairs
+    return counts.reshape(classes, classes).cpu()
 
 
 def _answers(
     model: nn.Module, images: torch.Tensor, labels: torch.Tensor, mean: Sequence[float], std: Sequence[float]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    for start in range(0, len(images), EVALUATION_BATCH):
-        batch = normalise(images[start : start + EVALUATION_BATCH].float() / 255, mean, std)
-        yield model(batch), labels[start : start + EVALUATION_BATCH]
+    for start in range(0, len(images), BATCH):
+        batch = normalise(images[start : start + BATCH].float() / 255, mean, std)
+        yield model(batch), labels[start : start + BATCH]
 
 
 def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """(images - mean) / std per channel, channels last in memory; images (B, C, H, W) float in [0, 1]."""
+    """Normalise images (B, C, H, W) float in [0, 1] to (images - mean) / std per channel, channels last in memory."""
     require_spread(mean, std)
     shape = (1, len(mean), 1, 1)
     shift = torch.tensor(mean, dtype=images.dtype, device=images.device).reshape(shape)

@@ -1,4 +1,4 @@
-"""How good a classifier is on labelled images, over all and class by class."""
+"""A CLIP classifier's accuracy on labelled images, over all and class by class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from synth.errors import SynthError
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ClassifierAccuracy:
     """Top-1 accuracy in [0, 1], over all images and for each class (NaN where there is none), and the mean cross-entropy."""
 
     accuracy: float
@@ -23,8 +23,11 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(classifier: ClipClassifier, examples: Examples, batch_size: int = 512) -> Evaluation:
-    """How good it is on `examples`, seen whole: short side to the model's size, cut in the middle. The texts are encoded once."""
+def classifier_accuracy(classifier: ClipClassifier, examples: Examples, batch_size: int = 512) -> ClassifierAccuracy:
+    """Test `classifier` on `examples`, each through `center_resize`; the texts are encoded once.
+
+    Puts the classifier to eval mode and its mode back. SynthError for no image, or for answers that are not finite.
+    """
     was_training = classifier.training
     classifier.eval()
     device = next(classifier.parameters()).device
@@ -38,18 +41,18 @@ def evaluate(classifier: ClipClassifier, examples: Examples, batch_size: int = 5
     classifier.train(was_training)
     if not logits:
         raise SynthError("there is no image to evaluate the classifier on")
-    found, labels = torch.cat(logits), examples.labels.cpu()
-    if not bool(found.isfinite().all()):
+    answers, labels = torch.cat(logits), examples.labels.cpu()
+    if not bool(answers.isfinite().all()):
         raise SynthError("the classifier's answers are not finite numbers")
-    right = (found.argmax(1) == labels).double()
+    right = (answers.argmax(1) == labels).double()
     hits = torch.zeros(classifier.classes, dtype=torch.float64).index_add_(0, labels, right)
     counts = torch.bincount(labels, minlength=classifier.classes)
-    loss = float(cross_entropy(found.double(), labels))
-    return Evaluation(float(right.mean()), tuple((hits / counts).tolist()), loss, len(labels))
+    loss = float(cross_entropy(answers.double(), labels))
+    return ClassifierAccuracy(float(right.mean()), tuple((hits / counts).tolist()), loss, len(labels))
 
 
 def center_resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(n, 3, h, w) with the short side brought to `size`, bicubic, and the middle cut out, as CLIP is evaluated."""
+    """Resize images (n, 3, any, any) in [0, 1] until they cover `size` (h, w), bicubic, and cut the centre out, as CLIP is tested."""
     height, width = images.shape[2:]
     if (height, width) == tuple(size):
         return images
@@ -61,5 +64,5 @@ def center_resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def half_precision(device: torch.device) -> torch.autocast:
-    """bfloat16 where there is a GPU (published: float16 with a scaler)."""
+    """Return a context that computes in bfloat16 on a GPU and changes nothing elsewhere (published: float16 with a scaler)."""
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")

@@ -1,4 +1,4 @@
-"""The figures of a generated set against a real one in one call, of the whole and of each class."""
+"""`quality_scores`: the scores of a generated set against a real one in one call, of the whole and of each class."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ ClipPair = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SetFigures:
-    """Of one set against another; None where there were too few images, or no CLIP features for `cmmd`.
+class SetScores:
+    """Scores of one set against another; None where there were too few images, or no CLIP features for `cmmd`.
 
     `generated` and `real` are numbers of images. Read each with its limits:
 
@@ -28,8 +28,8 @@ class SetFigures:
     * `precision`, `density`: do generated images lie where real ones do. `recall`, `coverage`: is every real image's surroundings
       reached. All four depend on n and k.
     * `vendi`, `vendi_real`: effective number of different images, never above n: compare at equal n.
-    * `nearest_mean`, `nearest_max`: cosine of generated images to their nearest real one. If `real` is what the generator was trained
-      on, a maximum near 1 is a copy; a mean of 1 is memory, not quality.
+    * `nearest_mean`, `nearest_max`: cosine of generated images to their nearest real one. If `real` is what the generator was
+    trained on, a maximum near 1 is a copy; a mean of 1 is memory, not quality.
     """
 
     generated: int
@@ -49,14 +49,14 @@ class SetFigures:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """`overall`, and `per_class` by label in rising order, of every label that occurs in either set (empty without labels)."""
+class QualityScores:
+    """Scores `overall`, and `per_class` by label in rising order, of every label in either set (empty without labels)."""
 
-    overall: SetFigures
-    per_class: dict[int, SetFigures]
+    overall: SetScores
+    per_class: dict[int, SetScores]
 
 
-def figures(
+def quality_scores(
     generated: torch.Tensor,
     real: torch.Tensor,
     labels_generated: Labels | None = None,
@@ -68,52 +68,52 @@ def figures(
     kid_subsets: int = 100,
     kid_size: int = 1000,
     seed: int = 0,
-) -> Figures:
-    """The figures of `generated` (n, d) against `real` (m, d), features of one network, with a label (int) for each row.
+) -> QualityScores:
+    """Score `generated` (n, d) against `real` (m, d), features of one network, with a label (int) for each row.
 
     `clip` are both sets' CLIP features (n, c) and (m, c), for `cmmd`. `fid_least` None asks d + 1 images of each set, from where
-    covariances can have full rank. Subsets of KID follow from `seed` and the class, so no class's figures depend on the others.
+    covariances can have full rank. Subsets of KID follow from `seed` and the class, so no class's scores depend on the others.
     Raises SynthError where shapes do not fit or features are not finite.
     """
     if (labels_generated is None) != (labels_real is None):
-        raise SynthError("figures of each class need labels of both sets, got those of one")
+        raise SynthError("scores of each class need labels of both sets, got those of one")
     if clip is not None and (len(clip[0]), len(clip[1])) != (len(generated), len(real)):
         raise SynthError(
             f"CLIP features are of {len(clip[0])} and {len(clip[1])} images, the others of {len(generated)} and {len(real)}"
         )
 
-    def of(first: torch.Tensor, second: torch.Tensor, pair: ClipPair | None, name: str) -> SetFigures:
+    def of(first: torch.Tensor, second: torch.Tensor, pair: ClipPair | None, name: str) -> SetScores:
         generator = torch.Generator().manual_seed(operation_seed(seed, name, "kid"))
         n, m = len(first), len(second)
         least = first.shape[1] + 1 if fid_least is None else max(2, fid_least)
-        found: dict[str, float | None] = {}
+        scores: dict[str, float | None] = {}
         if min(n, m) >= least:
-            found["fid"] = fid(first, second)
+            scores["fid"] = fid(first, second)
         if min(n, m) >= 2:
-            both = kid(first, second, generator, kid_subsets, kid_size)
-            found |= {"kid": both.mean, "kid_std": both.std, "cmmd": None if pair is None else cmmd(*pair)}
+            distance = kid(first, second, generator, kid_subsets, kid_size)
+            scores |= {"kid": distance.mean, "kid_std": distance.std, "cmmd": None if pair is None else cmmd(*pair)}
         if min(n, m) > k:
-            found |= vars(manifold(first, second, k))
+            scores |= vars(manifold(first, second, k))
         if n and m:
             cosines, _ = nearest(first, second)
-            found |= {"nearest_mean": float(cosines.mean()), "nearest_max": float(cosines.max())}
-        found |= {"vendi": vendi(first) if n else None, "vendi_real": vendi(second) if m else None}
-        return SetFigures(generated=n, real=m, **found)
+            scores |= {"nearest_mean": float(cosines.mean()), "nearest_max": float(cosines.max())}
+        scores |= {"vendi": vendi(first) if n else None, "vendi_real": vendi(second) if m else None}
+        return SetScores(generated=n, real=m, **scores)
 
     overall = of(generated, real, clip, "overall")
     if labels_generated is None or labels_real is None:
-        return Figures(overall, {})
+        return QualityScores(overall, {})
     own, other = _labels(labels_generated, generated), _labels(labels_real, real)
     per_class = {}
     for label in sorted({*own.tolist(), *other.tolist()}):
         here, there = own == label, other == label
         pair = None if clip is None else (clip[0][here.to(clip[0].device)], clip[1][there.to(clip[1].device)])
         per_class[label] = of(generated[here], real[there], pair, f"class {label}")
-    return Figures(overall, per_class)
+    return QualityScores(overall, per_class)
 
 
 def _labels(labels: Labels, features: torch.Tensor) -> torch.Tensor:
-    found = torch.as_tensor(labels, dtype=torch.int64, device=features.device)
-    if found.shape != (len(features),):
-        raise SynthError(f"labels take one number for each of {len(features)} images, got shape {tuple(found.shape)}")
-    return found
+    numbers = torch.as_tensor(labels, dtype=torch.int64, device=features.device)
+    if numbers.shape != (len(features),):
+        raise SynthError(f"labels take one number for each of {len(features)} images, got shape {tuple(numbers.shape)}")
+    return numbers
