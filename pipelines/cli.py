@@ -57,6 +57,9 @@ Data = Annotated[
 STAGE_HELP = "A stage of the pipeline, such as ingest or squeeze; of a stage with items all of them, or STAGE@ITEM."
 StageName = Annotated[str, typer.Argument(help=STAGE_HELP)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+KeepCode = Annotated[
+    bool, typer.Option("--keep-code", help="Keep units that other code made of the same; stage.json says so.")
+]
 DEFAULT_PARAMS = Path("params.yaml")
 INTERRUPTED = 130
 #: A path that leads where it cannot, such as a file that stands for a folder.
@@ -97,6 +100,7 @@ def run(
     workers: Annotated[int | None, typer.Option(min=1, help="Units at a time (ray).")] = None,
     verify: Annotated[bool, typer.Option(help="Hash finished files instead of trusting their sizes.")] = False,
     debug: Annotated[bool, typer.Option(help="Raise the first error with its traceback (serial).")] = False,
+    keep_code: KeepCode = False,
 ) -> None:
     """Bring stages up to date: do the units that are not done, then publish.
 
@@ -108,7 +112,8 @@ def run(
     chosen = asked.choose(stages, params, overrides or [], data)
     for name in chosen.skipped:
         _say(f"{name}: skipped, {params} does not ask for it; give it a section '{name}:', or: limbeck run {name}")
-    for line in runs.run_stages(chosen.jobs, runner, workers, verify, debug, say=_say, warn=partial(_say, to=errors)):
+    warn = partial(_say, to=errors)
+    for line in runs.run_stages(chosen.jobs, runner, workers, verify, debug, say=_say, warn=warn, keep_code=keep_code):
         _say(line, errors)
 
 
@@ -168,6 +173,7 @@ def retry(
     data: Data = "data",
     runner: Annotated[str, typer.Option(help="serial, ray or auto.")] = "auto",
     workers: Annotated[int | None, typer.Option(min=1, help="Units at a time (ray).")] = None,
+    keep_code: KeepCode = False,
 ) -> None:
     """Run again the units that hold samples which failed with an error of one class.
 
@@ -177,7 +183,7 @@ def retry(
 
     _remember(params, overrides, data)
     job = jobs.make_job(stage, params, overrides or [], data)
-    _say(runs.retry_stage(job, error_class, runner, workers, say=_say))
+    _say(runs.retry_stage(job, error_class, runner, workers, say=_say, keep_code=keep_code))
 
 
 @app.command()

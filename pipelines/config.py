@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -24,6 +24,36 @@ class Section(BaseModel):
     """Base of every parameter model: immutable, an unknown key is an error, and so is a number that is not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Says of a parameter, as a mark in its annotation, that it is no part of what every unit is made of."""
+
+    words: str
+
+
+#: The parameter changes how fast work is done, and no byte.
+SPEED_ONLY = Effect("changes speed, no byte")
+#: The parameter acts through the plan: all that it decides stands in the units' names, payloads and rows, or in the plan's facts,
+#: so that a unit which it does not touch is not made anew.
+PLAN_ONLY = Effect("acts through the plan")
+
+
+def effect_of(model: type[BaseModel], name: str) -> Effect | None:
+    """What a field of a model is marked with: `threads: Annotated[int, SPEED_ONLY] = 2`."""
+    return next((mark for mark in model.model_fields[name].metadata if isinstance(mark, Effect)), None)
+
+
+def deciding(section: BaseModel) -> dict[str, Any]:
+    """The parameters that every unit is made of, as JSON: those without a mark, in nested sections too."""
+    written: dict[str, Any] = section.model_dump(mode="json")
+    found = {}
+    for name, value in written.items():
+        if effect_of(type(section), name) is None:
+            held = getattr(section, name)
+            found[name] = deciding(held) if isinstance(held, BaseModel) else value
+    return found
 
 
 class BreakerParams(Section):

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pipelines.errors import LimbeckError, UserError
 from pipelines.outcomes import ErrorClass
 from pipelines.runtime.execute import Runner, execute, prepare
+from pipelines.runtime.folder import Prepared
 from pipelines.runtime.job import Job
 from pipelines.runtime.ledger import all_markers
 from pipelines.runtime.serial import SerialRunner
@@ -49,11 +50,13 @@ def run_stage(
     debug: bool = False,
     again: Collection[str] = (),
     say: Callable[[str], None] = print,
+    keep_code: bool = False,
 ) -> str:
     """Bring a stage up to date; returns the line to print. Units named in `again` run even if they are done.
 
-    `say` is given what became of all samples, also when the run is stopped. DVC takes what it finds in an output for
-    right, so under DVC the files are always verified.
+    `say` is given what is to be known of the code that made what is there, and what became of all samples, also when the run is
+    stopped. With `keep_code` units that other code made stay. DVC takes what it finds in an output for right, so under DVC the files
+    are always verified.
     """
     started = time.monotonic()
     verify = verify or UNDER_DVC in os.environ
@@ -62,11 +65,36 @@ def run_stage(
         if line := tally.line(job.name):
             say(line)
 
-    done = execute(get_stage(job.stage), job, choose_runner(runner, workers, debug), verify, again, told)
+    def planned(prepared: Prepared) -> None:
+        for line in code_lines(job, prepared):
+            say(line)
+
+    chosen = choose_runner(runner, workers, debug)
+    done = execute(get_stage(job.stage), job, chosen, verify, again, told, keep_code, planned)
     seconds = time.monotonic() - started
     if not done["ran"]:
         return f"{job.name}: up to date ({done['units']} units, nothing to do) -> {job.output.url}"
     return f"{job.name}: {done['ran']} of {done['units']} units ran in {seconds:.1f} s -> {job.output.url}"
+
+
+def code_lines(job: Job[Any], prepared: Prepared) -> list[str]:
+    """What a run says of units that other code made: that they are made again and how to keep them, or that they are kept."""
+    count = len(prepared.plan.units)
+    replaced = sum(name not in prepared.done for name in prepared.others)
+    lines = []
+    if replaced:
+        lines.append(
+            f"{job.name}: {replaced} of {count} units were made by other code and are made again; to keep what is there instead: "
+            f"limbeck run {job.name} --keep-code"
+        )
+    if kept := len(prepared.others) - replaced:
+        lines.append(f"{job.name}: {kept} of {count} units that other code made are kept")
+    if prepared.unsigned:
+        lines.append(
+            f"{job.name}: {prepared.unsigned} of {count} units were made by an earlier release, whose code is not recorded, and are "
+            "made again"
+        )
+    return lines
 
 
 def run_stages(
@@ -77,6 +105,7 @@ def run_stages(
     debug: bool = False,
     say: Callable[[str], None] = print,
     warn: Callable[[str], None] = print,
+    keep_code: bool = False,
 ) -> list[str]:
     """Bring stages up to date one after another, and say so of each; returns what is to be said at the end.
 
@@ -88,7 +117,7 @@ def run_stages(
         try:
             plan_all(stages[stage])
             for job in stages[stage]:
-                say(run_stage(job, runner, workers, verify, debug, say=say))
+                say(run_stage(job, runner, workers, verify, debug, say=say, keep_code=keep_code))
         except LimbeckError:
             if rest := names[place + 1 :]:
                 warn(f"not begun: {', '.join(rest)}")
@@ -120,6 +149,7 @@ def retry_stage(
     runner: str = "auto",
     workers: int | None = None,
     say: Callable[[str], None] = print,
+    keep_code: bool = False,
 ) -> str:
     """Run the stage with the units that hold failures of one class done again."""
     if error_class not in get_args(ErrorClass):
@@ -131,5 +161,5 @@ def retry_stage(
     if not hit:
         return f"{job.name}: no sample failed with a {error_class} error"
     samples = sum(count for marker in hit for reason, count in marker.reasons.items() if reason.startswith(prefix))
-    line = run_stage(job, runner, workers, again={marker.name for marker in hit}, say=say)
+    line = run_stage(job, runner, workers, again={marker.name for marker in hit}, say=say, keep_code=keep_code)
     return f"retried {samples} samples in {len(hit)} units. {line}"

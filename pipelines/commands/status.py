@@ -15,12 +15,13 @@ from rich.text import Text
 from pipelines.commands.tables import View, add_row, new_table, styled
 from pipelines.errors import UserError
 from pipelines.report.words import human_bytes
+from pipelines.runtime.code import code_digest
 from pipelines.runtime.folder import config_bytes
 from pipelines.runtime.inputs import recorded_inputs, seal_of
-from pipelines.runtime.job import Job
+from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.ledger import CONFIG_FILE, PLAN_FOLDER, STAGE_FILE, all_markers
 from pipelines.runtime.locks import writer_of
-from pipelines.runtime.ownership import UNITS_FILE, read_units
+from pipelines.runtime.ownership import UNITS_FILE, planning_code, read_units
 from pipelines.runtime.tally import Tally
 from pipelines.stages import STAGES, get_stage
 from pipelines.storage import Storage
@@ -104,9 +105,22 @@ def _changed(root: Storage, output: Storage, name: str, job: Job[Any] | None, st
             why.append(f"its input {upstream} is stale")
     if (version := _version(output)) != stage.version:
         why.append(f"made by version {version} of the stage, which is at {stage.version}")
+    why += _other_code(output, stage, name.partition("@")[2])
     if job is not None and _config(output) != config_bytes(stage, job):
         why.append("its parameters are others now")
     return why
+
+
+def _other_code(output: Storage, stage: Stage[Any], item: str) -> list[str]:
+    """Whether other code made what is there, unless it was kept since the code is as it is now."""
+    try:
+        made = set(json.loads(output.read_bytes(STAGE_FILE)).get("code", {""}))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return []
+    now = code_digest(stage, item)
+    if "" in made:
+        return ["made by an earlier release, whose code is not recorded"]
+    return ["made by other code (--keep-code keeps it)"] if made != {now} and planning_code(output) != now else []
 
 
 def _version(output: Storage) -> Any:

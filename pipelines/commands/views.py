@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from rich.text import Text
+
 from pipelines.commands.linting import lint_all
+from pipelines.commands.runs import code_lines
 from pipelines.commands.tables import View, add_row, new_table, styled
 from pipelines.images.isolation import Decoders
 from pipelines.images.params import HARD_CAPS, STORED_CAPS, ImageParams
@@ -27,7 +30,11 @@ def plan_view(job: Job[Any]) -> View:
     pending = {unit.name for unit, _ in prepared.pending}
     listed: list[dict[str, Any]] = []
     for unit in prepared.plan.units:
-        state = "to run" if unit.name in pending else "done"
+        other = unit.name in prepared.others
+        if unit.name in pending:
+            state = "to run, made by other code" if other else "to run"
+        else:
+            state = "done, by other code" if other else "done"
         again = prepared.again.get(unit.name, 0)
         identity = prepared.identities[unit.name]
         listed.append({"name": unit.name, "id": identity, "state": state, "failed": again, "payload": unit.payload})
@@ -39,10 +46,17 @@ def plan_view(job: Job[Any]) -> View:
     for one in listed[:SHOWN]:
         payload = ", ".join(f"{key}={value}" for key, value in one["payload"].items())
         told = f"again: {one['failed']:,} failed for a time" if one["failed"] else one["state"]
-        add_row(table, one["name"], one["id"][:8], styled(told, "green" if told == "done" else "yellow"), payload[:200])
+        add_row(
+            table,
+            one["name"],
+            one["id"][:8],
+            styled(told, "green" if told.startswith("done") else "yellow"),
+            payload[:200],
+        )
     if len(listed) > SHOWN:
         table.caption = f"and {len(listed) - SHOWN} more"
-    return View(form, [table])
+    lines = [Text(line, "yellow") for line in code_lines(job, prepared)]
+    return View(form, [table, *lines])
 
 
 def lint_view(url: str, decode: bool) -> tuple[View, bool]:

@@ -15,6 +15,7 @@ from pipelines import __version__
 from pipelines.redaction import redacted
 from pipelines.runtime import folder
 from pipelines.runtime.breaker import Breaker
+from pipelines.runtime.code import code_digest, reduce_digest
 from pipelines.runtime.folder import Prepared, plan_digest
 from pipelines.runtime.guard import no_units, only_run
 from pipelines.runtime.inputs import inputs_file, inputs_of, record_inputs, require_pinned
@@ -22,12 +23,13 @@ from pipelines.runtime.job import Job, Stage
 from pipelines.runtime.ledger import Ledger
 from pipelines.runtime.machine import machine_errors
 from pipelines.runtime.method_errors import method_errors
-from pipelines.runtime.ownership import require_ours
+from pipelines.runtime.ownership import planning_code, read_units, require_ours
 from pipelines.runtime.places import require_place
 from pipelines.runtime.progress import ProgressView
+from pipelines.runtime.rows import table_digest
 from pipelines.runtime.tally import Tally, transient_of
-from pipelines.runtime.units import Marker, Unit
-from pipelines.storage import pretty_json
+from pipelines.runtime.units import Marker, Unit, identity_of
+from pipelines.storage import Storage, pretty_json
 
 #: First line of the file that tells of a unit that raised.
 TRACEBACK = "# Written by Limbeck, and removed when the stage runs again.\n"
@@ -59,22 +61,41 @@ class Runner(Protocol):
         ...
 
 
-def prepare(stage: Stage[Any], job: Job[Any], verify: bool = False) -> Prepared:
+def prepare(
+    stage: Stage[Any], job: Job[Any], verify: bool = False, keep_code: bool = False, redo: Collection[str] = ()
+) -> Prepared:
     """Plan a job and look at what its output already holds. Reads only.
 
-    A unit with transient failures is not done: it is planned again, and what it did stays until then.
+    A unit with transient failures is not done: it is planned again, and what it did stays until then; so is one named in `redo`, and
+    one that other code made, unless `keep_code` says that it is kept, or said so when the code of now planned the output last.
     """
     require_place(stage, job)
     require_ours(job.name, job.output, job.output.list())
     with method_errors(job.name):
         plan = stage.plan(job)
-    params = stage.identity_params(job)
-    identities = {unit.name: unit.identity(stage.name, stage.version, params) for unit in plan.units}
-    assert len(identities) == len(plan.units), f"{stage.name} planned two units of one name"
-    found = Ledger(job.output, verify).done(identities, plan.units)
+    code = code_digest(stage, job.item)
+    params, rows = stage.identity_params(job), {name: table_digest(table) for name, table in plan.rows.items()}
+    recipes = {u.name: u.recipe(stage.name, stage.version, params, rows.get(u.name, "")) for u in plan.units}
+    assert len(recipes) == len(plan.units), f"{stage.name} planned two units of one name"
+    assert rows.keys() <= recipes.keys(), f"{stage.name} planned rows for no unit"
+    identities = {name: identity_of(recipe, code) for name, recipe in recipes.items()}
+    ledger = Ledger(job.output, verify)
+    found = ledger.found(recipes, plan.units)
     again = {name: count for name, marker in found.items() if (count := transient_of(marker.reasons))}
-    done = {name: marker for name, marker in found.items() if name not in again}
-    return Prepared(plan, identities, done, plan_digest(plan, identities), again)
+    others = {name: marker for name, marker in found.items() if marker.code != code and name not in {*again, *redo}}
+    accepted = set() if keep_code or not others else _accepted(job.output, code)
+    for name, marker in others.items():
+        if keep_code or marker.identity in accepted:
+            identities[name] = marker.identity
+    done = {n: m for n, m in found.items() if n not in {*again, *redo} and m.identity == identities[n]}
+    digest = plan_digest(plan, identities, reduce_digest(stage))
+    return Prepared(plan, identities, done, digest, again, code, frozenset(others), ledger.unsigned)
+
+
+def _accepted(output: Storage, code: str) -> set[str]:
+    """Identities in the plan that lies in the output, where the code of now wrote it: those of other code were accepted then."""
+    units = read_units(output) if planning_code(output) == code else None
+    return {unit["id"] for unit in units or ()}
 
 
 def execute(
@@ -84,8 +105,12 @@ def execute(
     verify: bool = False,
     again: Collection[str] = (),
     told: Callable[[Tally], None] = lambda tally: None,
+    keep_code: bool = False,
+    planned: Callable[[Prepared], None] = lambda prepared: None,
 ) -> dict[str, Any]:
     """Bring the output of a stage up to date. Returns the content of stage.json, with `ran` = units run now.
+
+    `planned` is given the plan before anything is touched. With `keep_code` what other code made of the same is done.
 
     `runner` is called only if there is work. `verify` hashes finished files instead of trusting their sizes. Units
     named in `again` run even if they are done; until they have, what they did before stays. `told` is given what became
@@ -101,9 +126,8 @@ def execute(
         started = time.time()
         job.output.sweep_temporary()
         job.logs.sweep_temporary(partial(_is_log_of, job))
-        prepared = prepare(stage, job, verify)
-        for name in again:
-            prepared.done.pop(name, None)
+        prepared = prepare(stage, job, verify, keep_code, again)
+        planned(prepared)
         if not prepared.pending and (form := folder.sealed(stage, job, prepared, verify)) is not None:
             told(_tally(stage, prepared, prepared.done.values()))
             record_inputs(job)

@@ -7,6 +7,7 @@ parameters, what `Stage.finish` wrote, and `stage.json`, which is written last a
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -27,9 +28,11 @@ from pipelines.runtime.ownership import (
     described,
     is_litter,
     names_of_unit,
+    planning_code,
     read_claims,
     require_ours,
 )
+from pipelines.runtime.rows import ROWS_FILE, table_digest, write_rows
 from pipelines.runtime.units import LEDGER, SCRATCH, FileEntry, Marker, Unit
 from pipelines.shards.checksum import read_signed, signed_bytes
 from pipelines.shards.index import INDEX
@@ -41,31 +44,32 @@ ALWAYS_HASHED = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A plan with identities and what is already done. `again` counts the transient failures of units that are to be tried again."""
+    """A plan with identities and what is already done.
+
+    `again` counts the transient failures of units that are to be tried again. `others` are the units whose files were made of the
+    same by other code than `code`, which is the stage's now; those that were accepted are done, under the identity they have.
+    `unsigned` counts the units that earlier releases made, which did not record their code.
+    """
 
     plan: Plan
     identities: dict[str, str]
     done: dict[str, Marker]
     digest: str
     again: dict[str, int]
+    code: str = ""
+    others: frozenset[str] = frozenset()
+    unsigned: int = 0
 
     @property
     def pending(self) -> list[tuple[Unit, str]]:
         return [(u, self.identities[u.name]) for u in self.plan.units if u.name not in self.done]
 
 
-def plan_digest(plan: Plan, identities: Mapping[str, str]) -> str:
-    """32 hex characters over all that a plan says: units, facts and tables."""
-    form = [sorted(identities.items()), dict(plan.facts), {n: _table_digest(t) for n, t in plan.tables.items()}]
+def plan_digest(plan: Plan, identities: Mapping[str, str], reduced_by: str = "") -> str:
+    """32 hex characters over all that a plan says, units, facts and tables, and the code that puts the units together."""
+    tables = {name: [table_digest(group) for group in groups] for name, groups in plan.tables.items()}
+    form = [sorted(identities.items()), dict(plan.facts), tables, *([reduced_by] if reduced_by else [])]
     return hashlib.sha256(canonical_json(form)).hexdigest()[:32]
-
-
-def _table_digest(groups: Sequence[pa.Table]) -> str:
-    digest = hashlib.sha256()
-    for group in groups:
-        for batch in group.combine_chunks().to_batches():
-            digest.update(batch.serialize())
-    return digest.hexdigest()
 
 
 def begin(stage: Stage[Any], job: Job[Any], prepared: Prepared) -> Names:
@@ -76,7 +80,7 @@ def begin(stage: Stage[Any], job: Job[Any], prepared: Prepared) -> Names:
     output, units = job.output, prepared.plan.units
     present = output.list()
     require_ours(job.name, output, present)
-    tables = [_table_path(name) for name in prepared.plan.tables]
+    tables = _table_paths(prepared.plan)
     implied = [path for unit in units for path in names_of_unit(unit.name, prepared.identities[unit.name])]
     ours = [path for path in present if not is_litter(path)]
     names = Names(output, [*ours, UNITS_FILE, CONFIG_FILE, STAGE_FILE, *tables, *implied])
@@ -86,9 +90,11 @@ def begin(stage: Stage[Any], job: Job[Any], prepared: Prepared) -> Names:
         is_seal = path.rsplit("/", 1)[-1] in (STAGE_FILE, INDEX)
         if is_seal and path not in of_units and path in names and not path.startswith(f"{SCRATCH}/"):
             output.remove(path)
-    listed = [{"name": u.name, "id": prepared.identities[u.name], "payload": u.payload} for u in units]
-    form = {"stage": stage.name, "version": stage.version, "facts": dict(prepared.plan.facts), "units": listed}
-    output.write_bytes(UNITS_FILE, pretty_json(redacted_values(form)))
+    listed = [{"name": u.name, "kind": u.kind, "id": prepared.identities[u.name], "payload": u.payload} for u in units]
+    form = {"stage": stage.name, "version": stage.version, "code": prepared.code, "facts": dict(prepared.plan.facts)}
+    output.write_bytes(UNITS_FILE, pretty_json(redacted_values({**form, "units": listed})))
+    if prepared.plan.rows:
+        write_rows(output, prepared.plan.rows)
     for name, groups in prepared.plan.tables.items():
         with output.replacing(_table_path(name)) as temporary:
             _write_table(str(temporary), groups)
@@ -102,6 +108,10 @@ def _unit_files(markers: Any) -> set[str]:
 
 def _table_path(name: str) -> str:
     return f"{PLAN_FOLDER}/{name}.parquet"
+
+
+def _table_paths(plan: Plan) -> list[str]:
+    return [*map(_table_path, plan.tables), *([ROWS_FILE] if plan.rows else [])]
 
 
 def _write_table(path: str, groups: Sequence[pa.Table]) -> None:
@@ -139,7 +149,7 @@ def finish(
     of_units = _unit_files(markers)
     assert len(of_units) == sum(len(marker.files) for marker in markers), "two units wrote one file"
     planned = of_units | {marker.path for marker in markers} | {CONFIG_FILE, UNITS_FILE, NAMES_FILE}
-    planned |= {_table_path(name) for name in prepared.plan.tables}
+    planned |= set(_table_paths(prepared.plan))
     _clear(job, names, planned, markers)
     job = replace(job, opened=lambda url: NamedStorage(url, names))
     try:
@@ -157,6 +167,8 @@ def finish(
             "units": len(markers),
             # Not the parameters: later stages name this one by the hash of this file, and some parameters decide no byte.
             "content": content_of(markers),
+            # Which code made how many units.
+            "code": dict(sorted(Counter(marker.code for marker in markers).items())),
             "facts": facts,
             "files": _entries(output, [path for path in present if path not in of_units | {CONFIG_FILE}]),
         }
@@ -216,6 +228,8 @@ def _entries(output: Storage, paths: Iterable[str]) -> list[dict[str, Any]]:
 def sealed(stage: Stage[Any], job: Job[Any], prepared: Prepared, verify: bool) -> dict[str, Any] | None:
     """The content of stage.json if the folder is finished for exactly this plan and these parameters, else None."""
     output = job.output
+    if prepared.others and planning_code(output) != prepared.code:
+        return None  # that they are kept is to be written down
     try:
         form = read_signed(output.read_bytes(STAGE_FILE))
         config = output.read_bytes(CONFIG_FILE)

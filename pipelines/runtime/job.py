@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import pyarrow as pa
 
-from pipelines.config import RunParams, Section
+from pipelines.config import RunParams, Section, deciding
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.seeds import seed_for
 from pipelines.storage import Storage
@@ -64,11 +64,15 @@ class Job(Generic[ParamsT]):
 
 @dataclass(frozen=True)
 class Plan:
-    """The units of a job in order, and tables the units read slices of (written beside the plan)."""
+    """The units of a job in order, the rows that each works on, by its name, and what `Stage.finish` needs to know.
+
+    `rows` and `tables` are written beside the plan. A unit's identity holds the content of its rows, so that its payload need not.
+    """
 
     units: Sequence[Unit]
     tables: Mapping[str, Sequence[pa.Table]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    rows: Mapping[str, pa.Table] = field(default_factory=dict)
 
 
 class Stage(ABC, Generic[ParamsT]):
@@ -82,8 +86,12 @@ class Stage(ABC, Generic[ParamsT]):
     workers: ClassVar[Literal["tasks", "actors"]] = "tasks"
     #: float arithmetic runs on a number of threads and that number decides the last bits
     computes: ClassVar[bool] = False
-    #: parameter keys that change speed but not bytes; they stay out of the unit's identity
-    speed_only: ClassVar[frozenset[str]] = frozenset()
+    #: units draw random numbers of their own; where only the plan does, another seed makes nothing anew that it leaves as it was
+    draws: ClassVar[bool] = True
+    #: packages and modules, with dots, that decide what units write beside the stage's own folder; see `code` for what counts
+    code: ClassVar[tuple[str, ...]] = ()
+    #: modules of these that only `finish` uses: where they are others the folder is sealed anew and no unit is made again
+    reduces: ClassVar[tuple[str, ...]] = ()
     #: folder of the units that decide last on samples which others of the stage made; a sample is counted there
     counted: ClassVar[str] = ""
     #: what its outputs add to a report; `{item}` stands for the item
@@ -102,6 +110,10 @@ class Stage(ABC, Generic[ParamsT]):
     def of_item(self, params: ParamsT, item: str) -> ParamsT:
         """The parameters as an item's job has them: those of others may be left out, so that they are none of its own."""
         return params
+
+    def code_of(self, item: str) -> tuple[str, ...]:
+        """`code` of one of the stage's items; all have the same unless they run different methods."""
+        return self.code
 
     def inputs(self, job: Job[ParamsT]) -> Sequence[str]:
         """The outputs of other stages that may be read, as STAGE or STAGE@ITEM."""
@@ -144,6 +156,6 @@ class Stage(ABC, Generic[ParamsT]):
         return {}
 
     def identity_params(self, job: Job[ParamsT]) -> dict[str, Any]:
-        """The parameters that decide bytes, as JSON."""
-        own = job.params.model_dump(mode="json", exclude=set(self.speed_only))
-        return {"own": own, "seed": job.run.seed} | ({"threads": job.run.threads} if self.computes else {})
+        """The parameters that every unit is made of, as JSON: see `config.SPEED_ONLY` and `config.PLAN_ONLY` for the others."""
+        seed = {"seed": job.run.seed} if self.draws else {}
+        return {"own": deciding(job.params)} | seed | ({"threads": job.run.threads} if self.computes else {})

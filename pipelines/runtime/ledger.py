@@ -1,7 +1,8 @@
 """The ledger: which units of a plan are done, judged from files alone.
 
 A unit is done if its marker is there, carries the unit's identity, and every file it names has the size it names (with
-`verify`, the SHA-256 too). Nothing else is remembered anywhere, so a run can be resumed by any process on any machine.
+`verify`, the SHA-256 too). What other code made of the same is told apart, since somebody may want to keep it. Nothing
+else is remembered anywhere, so a run can be resumed by any process on any machine.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
-from pipelines.runtime.units import LEDGER, Marker, Unit, marker_path
+from pipelines.runtime.rows import PLAN_FOLDER as PLAN_FOLDER
+from pipelines.runtime.units import LEDGER, Marker, Unit, identity_of, marker_path
 from pipelines.storage import Storage, canonical_json
 
 #: Written last by a finished stage; names the plan it finished.
 STAGE_FILE = "stage.json"
-PLAN_FOLDER = "plan"
 CONFIG_FILE = "config.resolved.json"
 
 _READERS = 16
@@ -29,14 +30,18 @@ class Ledger:
         self._storage = storage
         self._verify = verify
         self._sizes = storage.sizes()
+        #: markers met that do not say which code made their unit, as those of earlier releases
+        self.unsigned = 0
 
-    def marker(self, unit: Unit, identity: str) -> Marker | None:
-        """The unit's marker if the unit is done, else None."""
+    def marker(self, unit: Unit, recipe: str) -> Marker | None:
+        """The unit's marker if what it names was made of the same, by whichever code, and is there; else None."""
         path = marker_path(unit.name)
         if path not in self._sizes:
             return None
         marker = read_marker(self._storage, path)
-        if marker is None or marker.identity != identity:
+        if marker is not None and not marker.code:
+            self.unsigned += 1
+        if marker is None or marker.identity != identity_of(recipe, marker.code):
             return None
         return marker if self._files_check_out(marker) else None
 
@@ -47,11 +52,11 @@ class Ledger:
             return True
         return all(sha256_of(self._storage, entry.path) == entry.sha256 for entry in marker.files)
 
-    def done(self, identities: Mapping[str, str], units: Sequence[Unit]) -> dict[str, Marker]:
-        """Markers of the finished units of a plan by unit name."""
+    def found(self, recipes: Mapping[str, str], units: Sequence[Unit]) -> dict[str, Marker]:
+        """Markers of the units of a plan that were made of the same, by unit name; `marker.code` says by which code."""
 
         def look(unit: Unit) -> Marker | None:
-            return self.marker(unit, identities[unit.name])
+            return self.marker(unit, recipes[unit.name])
 
         # Threads hide the latency of object stores and let hashing use the cores; local markers are quicker without.
         if self._storage.is_local and not self._verify:

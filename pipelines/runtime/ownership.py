@@ -182,3 +182,12 @@ def read_units(output: Storage) -> list[dict[str, Any]] | None:
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return list(units) if sound and isinstance(units, list) else None
+
+
+def planning_code(output: Storage) -> str | None:
+    """The digest of the code that planned an output last; None where the plan is absent or damaged, or does not say."""
+    try:
+        code = json.loads(output.read_bytes(UNITS_FILE)).get("code")
+    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError, RecursionError):
+        return None
+    return code if isinstance(code, str) else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.errors import LimbeckError
 from pipelines.redaction import redacted
+from pipelines.runtime.code import code_digest
 from pipelines.runtime.execute import TickOf, UnitError
 from pipelines.runtime.guard import require_current, unit_at_work
 from pipelines.runtime.inputs import require_pinned
@@ -25,7 +26,7 @@ def run_unit(stage: Stage[Any], job: Job[Any], worker: Any, unit: Unit, identity
     """Do and commit one unit; what it built is removed if it raises. Every runner ends here."""
     about = f"{stage.subject(unit, job)} ({unit.name})"
     with machine_errors(job.name, unit.name, job.output.url), method_errors(about), unit_at_work(job):
-        output = UnitOutput(job.output, unit, identity, tick)
+        output = UnitOutput(job.output, unit, identity, tick, code_digest(stage, job.item))
         try:
             stage.run(unit, worker, output, job)
             require_current(job)

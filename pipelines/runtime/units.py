@@ -16,6 +16,7 @@ from typing import Any
 
 from pipelines.outcomes import Outcome
 from pipelines.redaction import redacted
+from pipelines.runtime.rows import read_rows
 from pipelines.shards.checksum import read_signed, signed_bytes
 from pipelines.shards.sample import Sample
 from pipelines.shards.sidecar import Sidecar
@@ -34,20 +35,31 @@ HEAD = "# The files that Limbeck wrote in this folder, one a line. It replaces a
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One piece of a stage's plan. `payload` is JSON and, with the stage's parameters, decides every byte written.
+    """One piece of a stage's plan. `payload` is JSON and, with the stage's parameters and the unit's rows, decides every byte written.
 
-    A unit may read what units of an earlier `wave` of the same stage committed: waves run one after another. Its payload names
-    whatever decides those files, so the wave is no part of its identity.
+    `kind` says which of a stage's sorts of work it is, where there are several; nothing is read out of a name. A unit may read what
+    units of an earlier `wave` of the same stage committed: waves run one after another. Its payload names whatever decides
+    those files, so the wave is no part of its identity.
     """
 
     name: str
     payload: dict[str, Any]
     wave: int = 0
+    kind: str = ""
 
-    def identity(self, stage: str, version: int, params: dict[str, Any]) -> str:
-        """The content address of the unit's output: 32 hex characters."""
+    def recipe(self, stage: str, version: int, params: dict[str, Any], rows: str = "") -> str:
+        """32 hex characters over all that decides the unit's output but the code; `rows` is the digest of its rows.
+
+        The name is in it: files are called by it, and a unit may write it into them.
+        """
         form = {"stage": stage, "version": version, "params": params, "name": self.name, "payload": self.payload}
+        form |= {name: value for name, value in (("kind", self.kind), ("rows", rows)) if value}
         return hashlib.sha256(canonical_json(form)).hexdigest()[:32]
+
+
+def identity_of(recipe: str, code: str) -> str:
+    """The content address of a unit's output, 32 hex characters: what it is made of, and by which code (see `code`)."""
+    return hashlib.sha256(canonical_json([recipe, code])).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +73,10 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What a finished unit left: its identity, its files and the counts of its outcomes."""
+    """What a finished unit left: its identity, its files and the counts of its outcomes.
+
+    `code` is the digest of the code that made it; empty in what earlier releases left, which did not record it.
+    """
 
     name: str
     identity: str
@@ -69,6 +84,8 @@ class Marker:
     counts: dict[str, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
+    kind: str = ""
+    code: str = ""
 
     @property
     def path(self) -> str:
@@ -77,7 +94,9 @@ class Marker:
     def to_json(self) -> bytes:
         form = {
             "unit": self.name,
+            "kind": self.kind,
             "id": self.identity,
+            "code": self.code,
             "files": [{"path": f.path, "bytes": f.bytes, "sha256": f.sha256} for f in self.files],
             "counts": self.counts,
             "reasons": self.reasons,
@@ -92,7 +111,8 @@ class Marker:
         files = tuple(FileEntry(f["path"], int(f["bytes"]), f["sha256"]) for f in form["files"])
         counts = {str(name): int(count) for name, count in form["counts"].items()}
         reasons = {str(name): int(count) for name, count in form["reasons"].items()}
-        return cls(str(form["unit"]), form["id"], files, counts, reasons, form["summary"])
+        said = {name: str(form.get(name, "")) for name in ("kind", "code")}
+        return cls(str(form["unit"]), form["id"], files, counts, reasons, form["summary"], **said)
 
 
 def marker_path(unit_name: str) -> str:
@@ -121,15 +141,20 @@ def no_tick(_done: float, _total: float, _note: str = "") -> None:
 class UnitOutput:
     """What a running unit writes to. Nothing is visible under a final name before `commit`."""
 
-    def __init__(self, storage: Storage, unit: Unit, identity: str, tick: Tick = no_tick) -> None:
+    def __init__(self, storage: Storage, unit: Unit, identity: str, tick: Tick = no_tick, code: str = "") -> None:
         self.storage = storage
         self.unit = unit
         self.identity = identity
         self.tick = tick
+        self.code = code
         self.summary: dict[str, Any] = {}
         self._pending: list[tuple[Path, str, str, int]] = []
         self._counts: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows that the plan gives this unit."""
+        return read_rows(self.storage, self.unit.name)
 
     def count(self, outcome: Outcome) -> None:
         """Add one attempted sample to the marker's histogram."""
@@ -200,6 +225,8 @@ class UnitOutput:
             dict(sorted(self._counts.items())),
             dict(sorted(self._reasons.items())),
             self.summary,
+            self.unit.kind,
+            self.code,
         )
         self.storage.write_bytes(marker.path, marker.to_json())
         if claim:

@@ -45,9 +45,10 @@ class Workplace:
         job: Job[ToyParams] | None = None,
         verify: bool = False,
         again: Collection[str] = (),
+        keep_code: bool = False,
     ) -> dict[str, Any]:
         """Bring the output up to date and return what `execute` returns."""
-        return execute(stage or Toy(), job or self.job(), runner, verify, again)
+        return execute(stage or Toy(), job or self.job(), runner, verify, again, keep_code=keep_code)
 
     def delay(self, seconds: float) -> None:
         """The longest pause before each sample."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from pipelines.config import RunParams
 from pipelines.errors import UserError
 from pipelines.runtime.finished import Finished
-from pipelines.runtime.job import Job
-from pipelines.runtime.units import Unit, UnitOutput
+from pipelines.runtime.job import Job, Plan
+from pipelines.runtime.publication import publish_datasets
+from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.storage import Storage
 from tests.contract.folders import Workplace, assert_same, no_runner
-from tests.contract.toy import Toy, ToyParams
+from tests.contract.toy import CLASSES, Toy, ToyParams
 
 
 def test_a_finished_stage_starts_no_runner(done: Workplace, clean: dict[str, bytes]) -> None:
@@ -115,6 +118,8 @@ def test_what_a_worker_left_that_died_during_the_run_does_not_survive_it(
     workplace: Workplace, clean: dict[str, bytes]
 ) -> None:
     class Dying(Toy):
+        __module__ = Toy.__module__  # what it writes is what the toy writes
+
         def run(self, unit: Unit, worker: dict[str, int], output: UnitOutput, job: Job[ToyParams]) -> None:
             output.storage.temp_file(f"shards/{unit.name}.tar").write_bytes(b"half a shard")
             super().run(unit, worker, output, job)
@@ -145,14 +150,17 @@ def test_a_parameter_that_decides_speed_runs_nothing_but_is_recorded(
 
 def test_a_parameter_that_only_the_reduce_reads_reaches_the_folder(workplaces: Callable[[], Workplace]) -> None:
     class Titled(Toy):
-        def identity_params(self, job: Job[ToyParams]) -> dict[str, object]:
-            return {}
+        def plan(self, job: Job[ToyParams]) -> Plan:
+            return replace(super().plan(job), facts={"classes": CLASSES, "label": job.params.label})
+
+        def finish(self, job: Job[ToyParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
+            return publish_datasets(job.output, markers, CLASSES, {"name": plan.facts["label"]})
 
     place, fresh = workplaces(), workplaces()
     place.run(stage=Titled())
-    place.run(no_runner, stage=Titled(), job=place.job(title="other"))
+    place.run(no_runner, stage=Titled(), job=place.job(label="other"))
     assert json.loads((place.output / "index.json").read_text())["extra"]["name"] == "other"
-    fresh.run(stage=Titled(), job=fresh.job(title="other"))
+    fresh.run(stage=Titled(), job=fresh.job(label="other"))
     index = "index.json"
     assert place.tree()[index] == fresh.tree()[index]
 
@@ -219,9 +227,7 @@ def test_a_marker_under_another_units_name_counts_for_nobody(done: Workplace, cl
     assert_same(done.tree(), clean)
 
 
-@pytest.mark.parametrize(
-    "name", ["index.json", "stats.json", "shards/sizes.json", "summary.json", "plan/lines.parquet"]
-)
+@pytest.mark.parametrize("name", ["index.json", "stats.json", "shards/sizes.json", "summary.json", "plan/rows.parquet"])
 @pytest.mark.parametrize("removed", [True, False])
 def test_a_lost_or_cut_description_is_made_again_without_running_units(
     done: Workplace, clean: dict[str, bytes], name: str, removed: bool
@@ -265,5 +271,5 @@ def test_an_unfinished_output_is_no_input(workplace: Workplace) -> None:
 
 def test_the_resolved_parameters_are_in_the_folder(done: Workplace) -> None:
     config = json.loads((done.output / "config.resolved.json").read_text())
-    assert config["toy"] == {"size": 300, "title": "toy", "batch": 1}
+    assert config["toy"] == {"size": 300, "title": "toy", "batch": 1, "label": ""}
     assert config["run"] == json.loads(RunParams().model_dump_json())

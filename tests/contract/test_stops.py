@@ -195,6 +195,8 @@ def test_retry_without_such_failures_runs_nothing(done: Workplace, monkeypatch: 
 
 def test_what_is_retried_stays_until_it_is_replaced(done: Workplace, clean: dict[str, bytes]) -> None:
     class Broken(toy.Toy):
+        __module__ = toy.__name__  # by the same code
+
         def run(self, *_: object) -> None:
             raise RuntimeError("not today")
 

@@ -8,7 +8,6 @@ their process in `at_work` while they run. Workers import this module, hence no 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -17,16 +16,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from augment.errors import MethodError
-from pipelines.config import Section
+from pipelines.config import PLAN_ONLY, SPEED_ONLY, Section
 from pipelines.outcomes import dropped, failed
 from pipelines.runtime.job import Job, Plan, Stage
-from pipelines.runtime.ledger import PLAN_FOLDER
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.shards.keys import key_of_bytes
@@ -38,11 +35,12 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
 class ToyParams(Section):
-    """`size` bytes per image and `title` decide what is written, `batch` does not."""
+    """`size` bytes per image and `title` decide what is written, `batch` does not, and `label` acts through a plan that names it."""
 
     size: int = 300
     title: str = "toy"
-    batch: int = 1
+    batch: Annotated[int, SPEED_ONLY] = 1
+    label: Annotated[str, PLAN_ONLY] = ""
 
 
 class Toy(Stage[ToyParams]):
@@ -52,25 +50,21 @@ class Toy(Stage[ToyParams]):
     version = 1
     summary = "lines -> samples"
     Params = ToyParams
-    speed_only = frozenset({"batch"})
 
     def plan(self, job: Job[ToyParams]) -> Plan:
         source = job.input("source")
-        units, groups = [], []
+        units, rows = [], {}
         for index, path in enumerate(source.list()):
-            raw = source.read_bytes(path)
-            payload = {"file": path, "group": index, "sha256": hashlib.sha256(raw).hexdigest()}
-            units.append(Unit(f"toy-{index:06d}", payload))
-            groups.append(pa.table({"line": raw.decode().split("\n")}))
-        return Plan(units, {"lines": groups} if groups else {}, {"classes": CLASSES})
+            units.append(Unit(f"toy-{index:06d}", {"file": path}))
+            rows[units[-1].name] = pa.table({"line": source.read_bytes(path).decode().split("\n")})
+        return Plan(units, rows=rows, facts={"classes": CLASSES})
 
     def open(self, job: Job[ToyParams]) -> dict[str, int]:
         return {"opened_by": os.getpid()}
 
     def run(self, unit: Unit, worker: dict[str, int], output: UnitOutput, job: Job[ToyParams]) -> None:
         assert worker["opened_by"] == os.getpid()
-        with job.output.open(f"{PLAN_FOLDER}/lines.parquet") as handle:
-            lines = pq.ParquetFile(handle).read_row_group(unit.payload["group"])["line"].to_pylist()
+        lines = [row["line"] for row in output.rows()]
         with spied(unit, job), output.shard() as shard:
             if not (scratch := output.scratch()).exists("index.json"):  # a checkpoint may have any name
                 scratch.write_bytes("index.json", b"{}")

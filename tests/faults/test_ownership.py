@@ -223,6 +223,8 @@ def test_a_tar_that_vanishes_before_the_seal_is_never_a_sealed_hole(
     workplace: Workplace, clean: dict[str, bytes]
 ) -> None:
     class Robbed(Toy):
+        __module__ = Toy.__module__  # what it writes is what the toy writes
+
         def finish(self, job: Job[ToyParams], plan: Plan, markers: Any) -> dict[str, Any]:
             facts = super().finish(job, plan, markers)
             (job.output.root / "shards" / "toy-000002.tar").unlink()
@@ -240,6 +242,8 @@ def test_a_tar_that_vanishes_before_the_seal_is_never_a_sealed_hole(
 
 def test_a_tar_that_vanishes_while_other_units_run_is_found(workplace: Workplace, clean: dict[str, bytes]) -> None:
     class Robbed(Toy):
+        __module__ = Toy.__module__  # what it writes is what the toy writes
+
         def run(self, unit: Any, worker: Any, output: Any, job: Job[ToyParams]) -> None:
             super().run(unit, worker, output, job)
             if unit.name == "toy-000007":

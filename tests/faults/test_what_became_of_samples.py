@@ -32,6 +32,8 @@ def unlucky(workplace: Workplace) -> Workplace:
 class Healed(toy.Toy):
     """The network is back: what failed for a time is kept."""
 
+    __module__ = toy.__name__  # by the same code
+
     def run(self, unit, worker, output, job):  # type: ignore[no-untyped-def]
         super().run(unit, worker, output, job)
         output._reasons = type(output._reasons)({r: n for r, n in output._reasons.items() if "transient" not in r})
@@ -54,6 +56,8 @@ def test_it_is_done_when_nothing_fails_for_a_time_any_more(unlucky: Workplace) -
 
 def test_what_is_tried_again_stays_until_it_is_replaced(unlucky: Workplace) -> None:
     class Broken(toy.Toy):
+        __module__ = toy.__name__  # by the same code
+
         def run(self, *_: object) -> None:
             raise RuntimeError("not today")
 
@@ -153,7 +157,7 @@ def test_under_dvc_a_flipped_byte_is_found_and_made_good(
     assert_same(done.tree(), clean)
 
 
-@pytest.mark.parametrize("name", ["stats.json", "plan/lines.parquet", "plan/names.txt", "summary.json"])
+@pytest.mark.parametrize("name", ["stats.json", "plan/rows.parquet", "plan/names.txt", "summary.json"])
 def test_under_dvc_damage_in_what_no_unit_wrote_is_found_too(
     done: Workplace, clean: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

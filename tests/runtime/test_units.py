@@ -13,7 +13,7 @@ from pipelines.runtime.execute import prepare
 from pipelines.runtime.job import Job
 from pipelines.runtime.ledger import all_markers, read_marker
 from pipelines.runtime.publication import shard_entries
-from pipelines.runtime.units import Marker, Unit, UnitOutput
+from pipelines.runtime.units import Marker, Unit, UnitOutput, identity_of
 from pipelines.shards.checksum import read_signed
 from pipelines.shards.keys import key_of_bytes
 from pipelines.shards.sample import Sample
@@ -26,24 +26,28 @@ UNIT = Unit("toy-000000", {"file": "a", "rows": [1, 2]})
 
 def test_a_unit_id_is_pinned_for_ever() -> None:
     """Changing it would make every finished folder in the world undone."""
-    assert UNIT.identity("toy", 1, {"own": {"size": 3}, "seed": 0}) == "a33c86eec38eecf3dcd945a476905d9d"
+    assert UNIT.recipe("toy", 1, {"own": {"size": 3}, "seed": 0}) == "a33c86eec38eecf3dcd945a476905d9d"
+    assert identity_of("a33c86eec38eecf3dcd945a476905d9d", "0" * 32) == "e177641addb12a7657b9e521a45545c9"
 
 
 def test_a_unit_id_changes_with_what_decides_its_bytes() -> None:
-    same = UNIT.identity("toy", 1, {"size": 3})
+    same = UNIT.recipe("toy", 1, {"size": 3})
     others = {
-        UNIT.identity("toy", 2, {"size": 3}),
-        UNIT.identity("toy", 1, {"size": 4}),
-        UNIT.identity("top", 1, {"size": 3}),
-        replace(UNIT, payload={"file": "a", "rows": [2, 1]}).identity("toy", 1, {"size": 3}),
-        replace(UNIT, name="toy-000001").identity("toy", 1, {"size": 3}),
+        UNIT.recipe("toy", 2, {"size": 3}),
+        UNIT.recipe("toy", 1, {"size": 4}),
+        UNIT.recipe("top", 1, {"size": 3}),
+        replace(UNIT, payload={"file": "a", "rows": [2, 1]}).recipe("toy", 1, {"size": 3}),
+        replace(UNIT, name="toy-000001").recipe("toy", 1, {"size": 3}),
+        replace(UNIT, kind="other").recipe("toy", 1, {"size": 3}),
+        UNIT.recipe("toy", 1, {"size": 3}, rows="0" * 64),
     }
-    assert len(others | {same}) == 6
+    assert len(others | {same}) == 8
+    assert len({identity_of(same, code) for code in ("a", "b")}) == 2
 
 
 def test_a_unit_id_does_not_depend_on_the_order_of_keys() -> None:
     turned = replace(UNIT, payload=dict(reversed(UNIT.payload.items())))
-    assert turned.identity("toy", 1, {"a": 1, "b": 2}) == UNIT.identity("toy", 1, {"b": 2, "a": 1})
+    assert turned.recipe("toy", 1, {"a": 1, "b": 2}) == UNIT.recipe("toy", 1, {"b": 2, "a": 1})
 
 
 def test_a_unit_id_does_not_change_with_place_speed_or_a_stage_that_does_not_compute(tmp_path: Path) -> None:
@@ -108,8 +112,9 @@ def test_unreadable_markers_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_marker_has_neither_time_nor_place(tmp_path: Path) -> None:
-    form = read_signed(UnitOutput(Storage(tmp_path), UNIT, "id").commit().to_json())
-    assert form == {"unit": "toy-000000", "id": "id", "files": [], "counts": {}, "reasons": {}, "summary": {}}
+    form = read_signed(UnitOutput(Storage(tmp_path), UNIT, "id", code="c").commit().to_json())
+    assert form.pop("unit") == "toy-000000"
+    assert form == {"kind": "", "id": "id", "code": "c", "files": [], "counts": {}, "reasons": {}, "summary": {}}
 
 
 def test_the_shards_of_a_part_are_those_of_the_units_that_wrote_there(tmp_path: Path) -> None:

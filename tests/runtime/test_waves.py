@@ -6,11 +6,11 @@ import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
-from pipelines.config import RunParams, Section
+from pipelines.config import PLAN_ONLY, SPEED_ONLY, RunParams, Section
 from pipelines.errors import StageStopped
 from pipelines.runtime.execute import execute
 from pipelines.runtime.job import Job, Plan, Stage
@@ -20,8 +20,8 @@ from pipelines.runtime.units import Unit, UnitOutput
 
 
 class Params(Section):
-    words: tuple[str, ...] = ("b", "a")
-    broken: bool = False
+    words: Annotated[tuple[str, ...], PLAN_ONLY] = ("b", "a")
+    broken: Annotated[bool, SPEED_ONLY] = False
 
 
 class Relay(Stage[Params]):
@@ -35,14 +35,12 @@ class Relay(Stage[Params]):
 
     def plan(self, job: Job[Params]) -> Plan:
         words = list(job.params.words)
-        return Plan([Unit("join", {"words": words}, wave=1), *(Unit(f"word-{word}", {"word": word}) for word in words)])
-
-    def identity_params(self, job: Job[Params]) -> dict[str, Any]:
-        return {}
+        joined = Unit("join", {"words": words}, wave=1, kind="join")
+        return Plan([joined, *(Unit(f"word-{word}", {"word": word}) for word in words)])
 
     def run(self, unit: Unit, worker: str, output: UnitOutput, job: Job[Params]) -> None:
         job.logs.write_bytes(f"done_by/{unit.name}", worker.encode())
-        if unit.name == "join":
+        if unit.kind == "join":
             texts = [job.output.read_bytes(f"words/{word}.txt") for word in unit.payload["words"]]
             output.write("sentence.txt", b" ".join(texts))
         elif job.params.broken and unit.payload["word"] == "a":
@@ -105,7 +103,7 @@ def test_a_wave_does_not_begin_when_a_unit_before_it_failed(tmp_path: Path) -> N
 
 def test_a_wave_is_no_part_of_a_unit_s_identity() -> None:
     unit = Unit("join", {})
-    assert unit.identity("relay", 1, {}) == replace(unit, wave=3).identity("relay", 1, {})
+    assert unit.recipe("relay", 1, {}) == replace(unit, wave=3).recipe("relay", 1, {})
 
 
 def test_items_have_folders_locks_and_logs_of_their_own(tmp_path: Path) -> None:

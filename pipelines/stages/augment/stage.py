@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from pipelines.artifacts.datasets import METRICS_FILE, open_part
 from pipelines.errors import UserError
+from pipelines.runtime.code import WRITERS
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import PLAN_FOLDER
@@ -43,6 +44,7 @@ class Augment(Stage[AugmentParams]):
     extras = ("augment",)
     Params = AugmentParams
     upstream = ("split",)
+    code = ("augment", "pipelines.artifacts", "pipelines.images", *WRITERS)
     workers = "actors"
     computes = True
 

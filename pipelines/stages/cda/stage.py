@@ -18,6 +18,7 @@ from pipelines.artifacts.teacher import TEACHER_FILE, Teacher, load_teacher, req
 from pipelines.errors import UserError
 from pipelines.images.made import synthetic_sample
 from pipelines.loaders.arrays import load_arrays
+from pipelines.runtime.code import WRITERS
 from pipelines.runtime.committed import Committed
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job, Plan, Stage
@@ -46,6 +47,7 @@ class Cda(Stage[CdaParams]):
     product = "distilled"
     Params = CdaParams
     upstream = ("split", "squeeze")
+    code = ("augment", "distill", "pipelines.artifacts", "pipelines.images", "pipelines.loaders", *WRITERS)
     workers = "actors"
     computes = True
 

@@ -17,6 +17,7 @@ from pipelines.artifacts.datasets import METRICS_FILE, dataset_digest, open_part
 from pipelines.artifacts.few_shot import load_few_shot
 from pipelines.artifacts.generators import folder_digest, generator_digest, generator_model
 from pipelines.errors import UserError
+from pipelines.runtime.code import WRITERS
 from pipelines.runtime.device import require_synth, torch_device
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.publication import publish_datasets
@@ -37,6 +38,7 @@ class Datadream(Stage[DatadreamParams]):
     extras = ("synth",)
     Params = DatadreamParams
     upstream = ("split", "generator")
+    code = ("augment", "distill", "synth", "pipelines.artifacts", "pipelines.images", "pipelines.loaders", *WRITERS)
     workers = "actors"
     computes = True
     counted = KEPT

@@ -39,12 +39,20 @@ class Evaluate(Stage[EvaluateParams]):
     adds = "the accuracies beside their controls, the one thing that shows whether the images pay"
     extras = ("distill",)
     Params = EvaluateParams
+    code = (
+        *("augment", "distill", "synth"),
+        *("pipelines.artifacts", "pipelines.evaluation", "pipelines.images", "pipelines.loaders"),
+    )
+    reduces = ("pipelines.evaluation.verdicts", "pipelines.evaluation.datadream.table")
     workers = "actors"
     computes = True
 
     def __init__(self) -> None:
         self.Params = evaluate_params()
         self.upstream = tuple(dict.fromkeys(name for one in EVALUATIONS for name in get_evaluation(one).upstream))
+
+    def code_of(self, item: str) -> tuple[str, ...]:
+        return (*self.code, f"{EVALUATIONS[item]}.evaluation") if item else self.code
 
     def items(self, params: EvaluateParams) -> tuple[str, ...]:
         return params.asked

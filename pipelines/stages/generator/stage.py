@@ -55,6 +55,7 @@ class GeneratorStage(Stage[GeneratorParams]):
     extras = ("synth",)
     Params = GeneratorParams
     upstream = ("split", "squeeze")
+    code = ("augment", "distill", "synth", "pipelines.artifacts", "pipelines.images", "pipelines.loaders")
     workers = "actors"
     computes = True
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pipelines.errors import UserError
 from pipelines.outcomes import Outcome
 from pipelines.redaction import redacted
+from pipelines.runtime.code import WRITERS
 from pipelines.runtime.in_hand import InHand
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import PLAN_FOLDER
@@ -41,6 +42,7 @@ class Ingest(Stage[IngestParams]):
     summary = "sources -> clean, keyed, byte-stable WebDataset shards"
     adds = "the data and what became of each image"
     Params = IngestParams
+    code = ("pipelines.images", *WRITERS)
     speed_only = frozenset({"threads"})
 
     def reads(self, params: IngestParams) -> dict[str, str]:

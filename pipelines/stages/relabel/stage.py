@@ -30,6 +30,7 @@ class Relabel(Stage[RelabelParams]):
     extras = ("distill",)
     Params = RelabelParams
     upstream = ("squeeze", "cda")
+    code = ("augment", "distill", "pipelines.artifacts", "pipelines.images", "pipelines.loaders")
     workers = "actors"
     computes = True
 

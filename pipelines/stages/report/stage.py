@@ -31,6 +31,7 @@ class Report(Stage[ReportParams]):
     version = 3
     summary = "everything -> report.html"
     Params = ReportParams
+    code = ("pipelines.report",)
 
     def inputs(self, job: Job[ReportParams]) -> Sequence[str]:
         """Every other stage."""

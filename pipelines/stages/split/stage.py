@@ -21,6 +21,7 @@ from pipelines.artifacts.datasets import PARTS, open_part
 from pipelines.artifacts.distinct import distinct_places
 from pipelines.artifacts.few_shot import FEW_SHOT
 from pipelines.errors import UserError
+from pipelines.runtime.code import WRITERS
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.ledger import PLAN_FOLDER
 from pipelines.runtime.publication import publish_datasets
@@ -49,6 +50,7 @@ class Split(Stage[SplitParams]):
     adds = "the training images and the class balance"
     Params = SplitParams
     upstream = ("ingest",)
+    code = ("synth", "pipelines.artifacts", *WRITERS)
 
     def plan(self, job: Job[SplitParams]) -> Plan:
         dataset = open_part(job, "ingest")

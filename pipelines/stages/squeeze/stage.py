@@ -39,6 +39,8 @@ class Squeeze(Stage[SqueezeParams]):
     extras = ("distill",)
     Params = SqueezeParams
     upstream = ("split",)
+    code = ("augment", "distill", "pipelines.artifacts", "pipelines.images", "pipelines.loaders")
+    reduces = ("pipelines.evaluation.verdicts",)
     workers = "actors"
     computes = True
 
