@@ -283,37 +283,27 @@ def dvc(
     check: Annotated[
         bool, typer.Option("--check", help="Only say whether it is up to date; exit code 3 if not.")
     ] = False,
+    params: Params = DEFAULT_PARAMS,
+    data: Data = "data",
 ) -> None:
-    """Make your own folders and files that parameters name dependencies in dvc.yaml, so that `dvc repro` sees them change.
+    """Write dvc.yaml: a stage for each that the parameters ask for, with what it depends on. What is your own in it stays.
 
     Example: limbeck dvc --check
     """
     from pipelines.commands import dvc_file
+    from pipelines.commands.dvc_wanted import Options
 
-    changes = dvc_file.update(check)
+    _remember(params, None, data)
+    changes = dvc_file.update(check, options=Options(str(params), (), data))
     for change in changes:
         _say(str(change))
     if not changes:
-        _say("dvc.yaml names every input of your own")
+        _say("dvc.yaml says what the parameters ask for")
     elif check:
         _say("dvc.yaml is not up to date; write it with: limbeck dvc")
         raise typer.Exit(3)
     else:
         _say("dvc.yaml is up to date now; dvc repro runs what has changed")
-
-
-@app.command(context_settings={"ignore_unknown_options": True})
-def ray(command: Annotated[list[str], typer.Argument(help="A command that runs stages, after --.")]) -> None:
-    """Run a command whose stages share one local Ray, started before it and stopped after it.
-
-    Where RAY_ADDRESS names a cluster that one serves; where Ray does not start the stages run without it.
-
-    Example: limbeck ray -- dvc repro
-    """
-    from pipelines.commands.local_ray import run_with_ray
-
-    if code := run_with_ray(command, _say):
-        raise typer.Exit(code if code > 0 else 128 - code)
 
 
 @app.command()

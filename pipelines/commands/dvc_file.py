@@ -1,169 +1,376 @@
-"""`limbeck dvc`: what parameters name of the user's own becomes a dependency of its stage in dvc.yaml.
+"""`limbeck dvc`: dvc.yaml from what the stages declare and the parameters ask for, put into the text of the file that is there.
 
-DVC runs a stage again when a dependency has changed; photos that no stage names may change unseen. Only the lists of
-dependencies are edited, in the text, so that comments and layout stay. Under `meta.limbeck` stands which dependencies came
-from here: when a parameter names another folder, the old one goes and a hand-written one stays.
+Of a stage that bears the name of one of ours and runs it, these are ours: `matrix`, dependencies on outputs, on our code and on
+what parameters name, the parameters, and the output. All else is the user's and stays: stages of other names, comments, options of
+commands and outputs, `desc`, `frozen`, dependencies of another kind. Under `meta.limbeck` stand the dependencies that parameters
+name, so that the old one goes when a parameter names another folder and a hand-written one stays. A stage that nobody asks for goes,
+unless the user froze it: what it made stays in the data folder and in dvc.lock, and counts when it is asked for again. It is not
+frozen, since DVC stops over a frozen stage whose output is not there.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pipelines.commands.jobs import section_models
-from pipelines.config import load_sections, read_params
+from pipelines.commands.dvc_wanted import (
+    PACKAGES,
+    Options,
+    Pipeline,
+    Wanted,
+    is_ours,
+    own_inputs,
+    place_of,
+    plots_of,
+    template_of,
+    wanted,
+)
+from pipelines.commands.yaml_text import Item, YamlText, flow
 from pipelines.errors import LimbeckError, UserError
 from pipelines.locations import is_url, local_path
+from pipelines.runtime.job import Plot
 from pipelines.stages import STAGES, get_stage
+from pipelines.storage import pretty_json
 
 DVC_FILE = Path("dvc.yaml")
 _MARK = "limbeck"
+_HEAD = """# Written by `limbeck dvc` from what the stages declare and params.yaml asks for; `limbeck dvc --check` says whether it fits.
+# Stages of your own, comments, options of commands and of outputs stay as you write them. persist: true keeps a stage's
+# output while it runs: the ledger inside decides what is still to do.
+stages:
+"""
+#: Where DVC looks for templates of plots.
+_TEMPLATES = Path(".dvc/plots")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Change:
-    """What a stage of dvc.yaml lacks or names in vain."""
+    """What dvc.yaml lacks of a stage, or names in vain."""
 
     stage: str
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
+    said: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        parts = [f"adds {', '.join(self.added)}"] if self.added else []
-        parts += [f"drops {', '.join(self.removed)}"] if self.removed else []
-        return f"{self.stage}: {' and '.join(parts)}"
+        return f"{self.stage}: {' and '.join(self.said)}"
 
 
-def update(check: bool, file: Path = DVC_FILE) -> list[Change]:
-    """Bring the dependencies in a dvc.yaml up to date with the parameters, or only look; returns what changed or would."""
+def update(check: bool, file: Path = DVC_FILE, options: Options | None = None) -> list[Change]:
+    """Bring a dvc.yaml up to date with the parameters, or only look; returns what changed or would.
+
+    A file that is not there is written. Templates of plots are written where DVC looks for them, if `dvc init` was called.
+    """
+    pipeline = Pipeline(options or Options(), file.parent)
     text = _text(file)
-    changes = []
-    for name, body in reversed(_bodies(text, file)):  # from the end, so that places before it stay true
-        wanted = own_inputs(body, file.parent)
-        edited = _with_inputs(text, body, wanted)
-        if edited != text:
-            had, ours = set(_scalars(_child(body, "deps"))), set(_ours(body))
-            gone = sorted(ours - set(wanted))
-            changes.append(Change(name, tuple(path for path in wanted if path not in had), tuple(gone)))
-            text = edited
-    if changes and not check:
-        temporary = file.with_name(f".{file.name}.limbeck-{os.getpid()}")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
-    return changes[::-1]
+    edited = YamlText(_HEAD + "  {}\n" if text is None else text, str(file))
+    changes = _Edit(edited, pipeline).all()
+    templates = {path: body for path, body in _templates(pipeline).items() if not _is(path, body)}
+    changes += [Change(str(path.relative_to(file.parent)), ["a template of plots is written"]) for path in templates]
+    if not check:
+        if edited.text != text:
+            _replace(file, edited.text)
+        for path, body in templates.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, body)
+    return changes
+
+
+def fresh(options: Options, root: Path) -> str:
+    """The dvc.yaml of a folder that has none."""
+    edited = YamlText(_HEAD + "  {}\n", "dvc.yaml")
+    _Edit(edited, Pipeline(options, root)).all()
+    return edited.text
+
+
+def _replace(file: Path, text: str) -> None:
+    temporary = file.with_name(f".{file.name}.limbeck-{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)
+
+
+class _Edit:
+    """One pass over a file."""
+
+    def __init__(self, text: YamlText, pipeline: Pipeline) -> None:
+        self._text, self._pipeline = text, pipeline
+        self._root = pipeline.root
+        if not isinstance(text.value("stages"), dict):
+            raise UserError(f"{text.name} has no stages; write it anew with: limbeck dvc, in a folder without it")
+
+    def all(self) -> list[Change]:
+        text, asked = self._text, self._pipeline.asked
+        changes: list[Change] = []
+        for stage in STAGES:
+            body = ("stages", stage)
+            if text.node(*body) is None:
+                if stage in asked and stage not in self._run_by_others():
+                    changes.append(self._added(stage))
+            elif (own := _own_command(text, stage)) is not None:
+                changes.append(self._edited(stage, own))
+        theirs = [name for name in text.keys("stages") if name not in STAGES or _own_command(text, name) is None]
+        changes += [self._followed(name) for name in theirs]
+        changes += [self._listed("metrics", self._metrics()), self._listed("plots", self._plots())]
+        return [change for change in changes if change.said]
+
+    def _run_by_others(self) -> set[str]:
+        """The stages that stages of the user's run into this data folder: two of DVC's stages may not have one output."""
+        here = place_of(self._pipeline.options.data, self._root)
+        bodies = [(name, _body(self._text, name)) for name in self._text.keys("stages")]
+        ran = [one for name, body in bodies for one in commands(self._text, body) if one[0] != name]
+        return {stage for stage, options in ran if place_of(options.data, self._root) == here}
+
+    def _added(self, stage: str) -> Change:
+        pipeline = self._pipeline
+        block = wanted(stage, pipeline, pipeline.asked).block(pipeline.options)
+        self._text.add_block(block, list(STAGES), stage, "stages")
+        return Change(stage, ["is added"])
+
+    def _edited(self, stage: str, options: Options) -> Change:
+        change, text, body = Change(stage), self._text, ("stages", stage)
+        if stage not in self._pipeline.asked:
+            if text.value(*body, "frozen") is not True:
+                text.remove(*body)
+                change.said.append("goes, nobody asks for it")
+            return change
+        pipeline = self._pipeline if options == self._pipeline.options else Pipeline(options, self._root)
+        dimensions = text.keys(*body, "matrix")
+        want = wanted(stage, pipeline, self._pipeline.asked, *dimensions[:1])
+        self._set_matrix(body, want, change)
+        self._set_params(body, want, change)
+        outs = [name for name in text.names(*body, "outs") if not _is_output(name, stage, pipeline)]
+        self._set_list((*body, "outs"), [*outs, want.output], change, [*outs, {want.output: {"persist": True}}])
+        self._set_deps(body, want.deps, want.inputs, change)
+        return change
+
+    def _set_matrix(self, body: tuple[str, ...], want: Wanted, change: Change) -> None:
+        text, path = self._text, (*body, "matrix")
+        dimension = want.item.removeprefix("${item.").removesuffix("}")
+        if want.item and text.value(*path, dimension) != YamlText(f"m: {want.matrix}\n", "").value("m"):
+            if text.node(*path) is None:
+                text.set_value(flow_matrix(dimension, want.matrix), *path)
+            else:
+                text.set_value(want.matrix, *path, dimension)
+            change.said.append(f"runs {want.matrix}")
+        elif not want.item and text.node(*path) is not None:
+            text.remove(*path)
+            change.said.append("has no items")
+        command = str(text.value(*body, "cmd"))
+        name = f"{want.stage}@{want.item}" if want.item else want.stage
+        now = _named(command)
+        if now is not None and now != name:
+            text.set_value(command.replace(f"run {now}", f"run {name}", 1), *body, "cmd")
+            change.said.append(f"runs limbeck run {name}")
+
+    def _set_params(self, body: tuple[str, ...], want: Wanted, change: Change) -> None:
+        now = self._text.value(*body, "params") or []
+        mine = {"run", *STAGES}
+        plain = [one for one in now if isinstance(one, str) and one.partition(".")[0] not in mine]
+        files = {name: keys for one in now if isinstance(one, dict) for name, keys in one.items()}
+        wanted_files = {name: keys for one in want.params if not isinstance(one, str) for name, keys in one.items()}
+        strings = [one for one in want.params if isinstance(one, str)]
+        items: list[Any] = [*strings, *plain]
+        items += [{name: keys} for name, keys in (files | wanted_files).items()]
+        if sorted(map(flow, items)) != sorted(map(flow, now)):
+            if items:
+                self._text.set_value(flow(items), *body, "params")
+            else:
+                self._text.remove(*body, "params")
+            change.said.append(f"depends on the parameters {', '.join(map(flow, want.params)) or 'of no section'}")
+
+    def _set_deps(
+        self, body: tuple[str, ...], deps: Sequence[str], inputs: Sequence[str], change: Change, code: bool = True
+    ) -> None:
+        text, path = self._text, (*body, "deps")
+        now, marked = text.names(*path), text.names(*body, "meta", _MARK)
+        kept = [one for one in now if one in deps or not (one in marked or (code and self._is_ours(one)))]
+        self._set_list(path, [*kept, *(one for one in deps if one not in kept)], change)
+        mark = [one for one in inputs if one in marked or one not in now]  # hand-written ones stay the hand's
+        if mark != marked:
+            if mark:
+                self._mark(body, _MARK, flow(mark))
+            else:
+                text.remove(*body, "meta", _MARK)
+
+    def _is_ours(self, dependency: str) -> bool:
+        """Whether a dependency is an output of ours, or code."""
+        data = self._pipeline.options.data
+        package = dependency.split("/")[0]
+        output = any(f"{dependency}/".startswith(f"{data}/{stage}/") for stage in STAGES)
+        return output or (package in PACKAGES and is_ours(package, self._root))
+
+    def _set_list(
+        self, path: tuple[str, ...], names: list[str], change: Change, items: Sequence[Item] | None = None
+    ) -> None:
+        now = self._text.names(*path)
+        if sorted(now) == sorted(names):
+            return
+        self._text.set_list(names if items is None else items, *path)
+        parts = [f"adds {', '.join(new)}"] if (new := [one for one in names if one not in now]) else []
+        parts += [f"drops {', '.join(old)}"] if (old := [one for one in now if one not in names]) else []
+        change.said += parts
+
+    def _mark(self, body: tuple[str, ...], name: str, value: str) -> None:
+        if self._text.keys(*body, "meta"):
+            self._text.set_value(value, *body, "meta", name)
+        else:
+            self._text.set_value(f"{{{name}: {value}}}", *body, "meta")
+
+    def _followed(self, name: str) -> Change:
+        """A stage of the user's that runs ours: what its parameters name becomes a dependency, and no more."""
+        change = Change(name)
+        body = _body(self._text, name)
+        written: list[Path] = []
+        inputs: dict[str, None] = {}
+        for stage, options in commands(self._text, body):
+            pipeline = Pipeline(options, self._root)
+            written.append(place_of(f"{options.data}/{stage}", self._root))
+            for job in pipeline.jobs(stage):
+                inputs |= dict.fromkeys(own_inputs(job, self._root, written))
+        now, marked = self._text.names(*body, "deps"), self._text.names(*body, "meta", _MARK)
+        if isinstance(self._text.value(*body), dict) and (inputs or marked):
+            theirs = [one for one in now if one not in marked]
+            self._set_deps(body, [*theirs, *inputs], list(inputs), change, code=False)
+        return change
+
+    def _metrics(self) -> dict[str, Item]:
+        return {path: path for path, _ in self._declared()[0]}
+
+    def _plots(self) -> dict[str, Item]:
+        return {path: plots_of(plot, path, _template(stage, plot)) for path, (stage, plot) in self._declared()[1]}
+
+    def _declared(self) -> tuple[list[tuple[str, None]], list[tuple[str, tuple[str, Plot]]]]:
+        pipeline = self._pipeline
+        metrics: list[tuple[str, None]] = []
+        plots: list[tuple[str, tuple[str, Plot]]] = []
+        for stage in pipeline.asked:
+            for job in pipeline.jobs(stage):
+                output, known = pipeline.output(job.name), get_stage(stage)
+                metrics += [(f"{output}/{file}", None) for file in known.metrics]
+                plots += [(f"{output}/{plot.file}", (stage, plot)) for plot in known.plots_of(job.item)]
+        return metrics, plots
+
+    def _listed(self, key: str, items: dict[str, Item]) -> Change:
+        """A list of the whole file; an entry of ours that the user wrote differently stays as it is."""
+        change, text = Change(key), self._text
+        now = text.names(key)
+        theirs = [one for one in now if one not in items and not self._is_listed_by_us(key, one)]
+        names = [one for one in now if one in items or one in theirs]
+        names += [one for one in items if one not in names]
+        if text.node(key) is None and names:
+            lines = "".join(f"  - {_listed_item(items[name])}\n" for name in names)
+            text.append(f"\n{key}:\n{lines}")
+            change.said.append(f"adds {', '.join(names)}")
+        else:
+            self._set_list((key,), names, change, [items.get(name, name) for name in names])
+        return change
+
+    def _is_listed_by_us(self, key: str, path: str) -> bool:
+        """Whether an entry is of a stage's own file, of an item that may be none any more."""
+        for stage in STAGES:
+            folder, _, file = path.removeprefix(f"{self._pipeline.output(stage)}/").rpartition("/")
+            if path.startswith(f"{self._pipeline.output(stage)}/") and "/" not in folder:
+                known = get_stage(stage)
+                jobs = self._pipeline.jobs(stage)
+                plots = [*known.plots, *(plot for job in jobs for plot in known.plots_of(job.item))]
+                return file in (known.metrics if key == "metrics" else [plot.file for plot in plots])
+        return False
+
+
+def _listed_item(item: Item) -> str:
+    if isinstance(item, str):
+        return flow(item)
+    ((name, options),) = item.items()
+    return f"{flow(name)}: {flow(options)}"
+
+
+def flow_matrix(dimension: str, matrix: str) -> str:
+    """A matrix of one dimension in one line; DVC's ${} needs quotes there."""
+    return f'{{{dimension}: "{matrix}"}}' if matrix.startswith("${") else f"{{{dimension}: {matrix}}}"
+
+
+def _is_output(name: str, stage: str, pipeline: Pipeline) -> bool:
+    return f"{name}/".startswith(f"{pipeline.output(stage)}/")
+
+
+def _template(stage: str, plot: Plot) -> str:
+    return f"{stage}_{plot.file.rpartition('/')[2].partition('.')[0]}" if plot.lines else "linear"
+
+
+def _templates(pipeline: Pipeline) -> dict[Path, str]:
+    """The templates of plots that draw several lines, where DVC looks for them; none without its folder."""
+    if not (pipeline.root / ".dvc").is_dir():
+        return {}
+    jobs = [job for stage in pipeline.asked for job in pipeline.jobs(stage)]
+    plots = [(job.stage, plot) for job in jobs for plot in get_stage(job.stage).plots_of(job.item) if plot.lines]
+    folder = pipeline.root / _TEMPLATES
+    return {folder / f"{_template(*one)}.json": pretty_json(template_of(one[1])).decode() for one in plots}
+
+
+def _is(path: Path, body: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == body
 
 
 def unseen(stage: str, data: str, paths: Iterable[str], file: Path = DVC_FILE) -> list[str]:
     """Which inputs of a stage dvc.yaml does not name; none where no dvc.yaml runs this stage into this data folder."""
-    here = (stage, _place(data, file.parent))
+    root = file.parent
+    here = (stage, place_of(data, root))
     try:
-        found = _bodies(_text(file), file)
-        bodies = [
-            body for _, body in found if here in {(ran, _data(given, file.parent)) for ran, given in _commands(body)}
-        ]
+        if (written := _text(file)) is None:
+            return []
+        text = YamlText(written, str(file))
+        bodies = []
+        for name in text.keys("stages"):
+            body = _body(text, name)
+            if here in {(ran, place_of(options.data, root)) for ran, options in commands(text, body)}:
+                bodies.append(body)
     except LimbeckError:
         return []
-    seen = [_place(path, file.parent) for body in bodies for path in _scalars(_child(body, "deps"))]
+    seen = [place_of(path, root) for body in bodies for path in text.names(*body, "deps")]
     local = [path for path in paths if not is_url(path) and local_path(path).exists()]
-    return [path for path in local if bodies and not _covered(_place(path, file.parent), seen)]
+    return [path for path in local if bodies and not any(place_of(path, root).is_relative_to(other) for other in seen)]
 
 
-def own_inputs(body: yaml.MappingNode, root: Path) -> list[str]:
-    """The local files and folders that the parameters of a stage's commands name, as dvc.yaml writes them."""
-    found: dict[str, None] = {}
-    written = []
-    for stage, options in _commands(body):
-        raw = read_params(root / options.get("--params", ["params.yaml"])[-1], options.get("--set", []))
-        sections: dict[str, Any] = load_sections(raw, section_models(), options.get("--params", ["params.yaml"])[-1])
-        written.append(_data(options, root) / stage)
-        for path in get_stage(stage).reads(sections[stage]).values():
-            place = _place(path, root)
-            if is_url(path) or not place.exists() or _covered(place, written):
-                continue
-            found[_as_written(path, place, root)] = None
-    return list(found)
-
-
-def _as_written(path: str, place: Path, root: Path) -> str:
-    """Relative to dvc.yaml where the parameter is; absolute where it leads out by itself."""
-    if Path(path).is_absolute() or path.startswith(("~", "file:", "local:")):
-        return str(place)
-    return Path(os.path.relpath(place, root.absolute())).as_posix()
-
-
-def _place(path: str, root: Path) -> Path:
-    written = local_path(path) if path.startswith(("~", "file:", "local:")) else root.absolute() / path
-    return Path(os.path.normpath(written))
-
-
-def _data(options: dict[str, list[str]], root: Path) -> Path:
-    """The data folder of a command."""
-    return _place(options.get("--data", ["data"])[-1], root)
-
-
-def _covered(place: Path, by: Sequence[Path]) -> bool:
-    return any(place.is_relative_to(other) for other in by)
-
-
-def _text(file: Path) -> str:
+def _text(file: Path) -> str | None:
+    """The text of a file; None where there is none."""
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(
-            f"no {file} here; run it where your {file.name} is, or copy the one of the repository"
-        ) from None
+        return None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file}: {error}") from None
 
 
-def _bodies(text: str, file: Path) -> list[tuple[str, yaml.MappingNode]]:
-    """Name and body of every stage, in order; of one with `foreach` what it does."""
-    try:
-        top = yaml.compose(text, yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
-    stages = _child(top, "stages")
-    if not isinstance(stages, yaml.MappingNode):
-        raise UserError(f"{file} has no stages; see `dvc stage add --help`, or copy the one of the repository")
-    found = []
-    for key, node in stages.value:
-        body = _child(node, "do") or node
-        if isinstance(body, yaml.MappingNode):
-            found.append((str(key.value), body))
-    return found
+def _body(text: YamlText, stage: str) -> tuple[str, ...]:
+    """Where a stage says what it does: with `foreach` under `do`."""
+    return ("stages", stage, "do") if text.node("stages", stage, "do") is not None else ("stages", stage)
 
 
-def _child(node: yaml.Node | None, name: str) -> yaml.Node | None:
-    pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    return next((value for key, value in pairs if key.value == name), None)
+def _own_command(text: YamlText, stage: str) -> Options | None:
+    """The options of the one command of a stage that runs the stage of its own name; None for what is the user's work."""
+    body = ("stages", stage)
+    if text.node(*body, "do") is not None or len(text.keys(*body, "matrix")) > 1:
+        return None
+    if not isinstance(text.value(*body, "cmd"), str):
+        return None
+    ran = list(commands(text, body))
+    return ran[0][1] if len(ran) == 1 and ran[0][0] == stage else None
 
 
-def _scalars(node: yaml.Node | None) -> list[str]:
-    """Texts of a sequence; of an item that is a mapping (a path with options) its key."""
-    items = node.value if isinstance(node, yaml.SequenceNode) else []
-    plain = (item.value[0][0] if isinstance(item, yaml.MappingNode) and item.value else item for item in items)
-    return [str(item.value) for item in plain if isinstance(item, yaml.ScalarNode)]
+def _named(command: str) -> str | None:
+    """STAGE or STAGE@ITEM as a command has it."""
+    words = command.split()
+    return next((words[place + 1] for place, word in enumerate(words[:-1]) if word == "run"), None)
 
 
-def _ours(body: yaml.MappingNode) -> list[str]:
-    return _scalars(_child(_child(body, "meta"), _MARK))
-
-
-def _commands(body: yaml.MappingNode) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    """(stage, values of its options) of every `limbeck run` in a stage's commands."""
-    node = _child(body, "cmd")
-    lines = _scalars(node) if isinstance(node, yaml.SequenceNode) else [str(node.value)] if node is not None else []
-    for line in lines:
+def commands(text: YamlText, body: Sequence[str]) -> Iterator[tuple[str, Options]]:
+    """(stage, options) of every `limbeck run` in a stage's commands."""
+    value = text.value(*body, "cmd")
+    for line in value if isinstance(value, list) else [value]:
         try:
-            words = shlex.split(line)
+            words = shlex.split(str(line))
         except ValueError:
             continue
         for place, word in enumerate(words[:-2]):
@@ -172,101 +379,15 @@ def _commands(body: yaml.MappingNode) -> Iterator[tuple[str, dict[str, list[str]
                 yield stage, _options(words[place + 3 :])
 
 
-def _options(words: Sequence[str]) -> dict[str, list[str]]:
-    options: dict[str, list[str]] = {}
+def _options(words: Sequence[str]) -> Options:
+    given: dict[str, list[str]] = {}
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
         if equals and name.startswith("--"):
-            options.setdefault(name, []).append(value)
+            given.setdefault(name, []).append(value)
         elif word.startswith("--") and place + 1 < len(words):
-            options.setdefault(word, []).append(words[place + 1])
+            given.setdefault(word, []).append(words[place + 1])
         elif word in ("&&", ";", "||", "|"):
             break
-    return options
-
-
-def _with_inputs(text: str, body: yaml.MappingNode, wanted: Sequence[str]) -> str:
-    """The text with a stage's dependencies brought up to date; as it was where they are."""
-    before, ours = _scalars(_child(body, "deps")), _ours(body)
-    kept = [path for path in before if path not in ours or path in wanted]
-    marked = [path for path in wanted if path in ours or path not in before]  # hand-written ones stay the hand's
-    lists = {"deps": [*kept, *(path for path in wanted if path not in before)], "meta": marked}
-    if lists["deps"] == before and marked == ours:
-        return text
-    edits = [_edit_deps(text, body, lists["deps"]), _edit_mark(text, body, marked)]
-    for start, end, new in sorted((edit for edit in edits if edit is not None), reverse=True):
-        text = text[:start] + new + text[end:]
-    return text
-
-
-def _edit_deps(text: str, body: yaml.MappingNode, paths: Sequence[str]) -> tuple[int, int, str] | None:
-    """(start, end, new text) for the list of dependencies, in the style that it has."""
-    node = _child(body, "deps")
-    if not isinstance(node, yaml.SequenceNode) or not node.value:
-        return _replace_key(text, body, "deps", f"[{', '.join(map(_quoted, paths))}]") if paths else None
-    written = dict(zip(_scalars(node), (text[i.start_mark.index : i.end_mark.index] for i in node.value), strict=True))
-    items = [written.get(path, _quoted(path)) for path in paths]
-    if node.flow_style:
-        return node.start_mark.index, node.end_mark.index, f"[{', '.join(items)}]"
-    return _edit_block(text, node, paths)
-
-
-def _edit_block(text: str, node: yaml.SequenceNode, paths: Sequence[str]) -> tuple[int, int, str]:
-    """A block list: lines of items that go are taken out, new ones follow the last, and comments stay where they are."""
-    lines = text.splitlines(keepends=True)
-    first, last = node.value[0].start_mark.line, _last_line(node.value[-1])
-    indent = lines[first][: lines[first].index("-")]
-    before = _scalars(node)
-    gone = {item.start_mark.line for item, path in zip(node.value, before, strict=True) if path not in paths}
-    body = [lines[place] for place in range(first, last + 1) if place not in gone]
-    if body and not body[-1].endswith("\n"):
-        body[-1] += "\n"
-    body += [f"{indent}- {_quoted(path)}\n" for path in paths if path not in before]
-    start = sum(map(len, lines[:first]))
-    return start, start + sum(map(len, lines[first : last + 1])), "".join(body)
-
-
-def _last_line(node: yaml.Node) -> int:
-    """Where an item ends by its own text: the parser counts what follows up to the next token."""
-    if isinstance(node, yaml.ScalarNode) or not node.value:
-        return node.start_mark.line
-    inner = node.value[-1]
-    return max(map(_last_line, inner)) if isinstance(inner, tuple) else _last_line(inner)
-
-
-def _edit_mark(text: str, body: yaml.MappingNode, marked: Sequence[str]) -> tuple[int, int, str] | None:
-    """The edit of `meta.limbeck`, which stands in the flow style that it is written in here."""
-    meta = _child(body, "meta")
-    mine = _child(meta, _MARK)
-    if mine is not None:
-        return mine.start_mark.index, mine.end_mark.index, f"[{', '.join(map(_quoted, marked))}]"
-    if not marked:
-        return None
-    new = f"{_MARK}: [{', '.join(map(_quoted, marked))}]"
-    if not isinstance(meta, yaml.MappingNode) or not meta.value:
-        return _replace_key(text, body, "meta", f"{{{new}}}")
-    place = meta.value[0][0].start_mark
-    ending = ", " if meta.flow_style else "\n" + " " * place.column
-    return place.index, place.index, new + ending
-
-
-def _replace_key(text: str, body: yaml.MappingNode, name: str, value: str) -> tuple[int, int, str]:
-    """Give a key of a stage's body a value in one line; a key that is not there comes behind the command."""
-    node = _child(body, name)
-    if node is not None:
-        return (
-            node.start_mark.index,
-            node.end_mark.index,
-            value if node.start_mark.index < node.end_mark.index else f" {value}",
-        )
-    keys = [key for key, _ in body.value]
-    behind = [key for before, key in itertools.pairwise(keys) if before.value == "cmd"]
-    place = (behind or keys)[0].start_mark
-    ending = ", " if body.flow_style else "\n" + " " * place.column
-    return place.index, place.index, f"{name}: {value}{ending}"
-
-
-def _quoted(path: str) -> str:
-    """A path as a YAML scalar that stands in a flow list too, safe from DVC's ${} as well as YAML's own signs."""
-    plain = bool(path) and all(char.isalnum() or char in "/._-+@" for char in path) and path[0] not in "-@"
-    return path if plain and not path.replace(".", "").isdigit() else json.dumps(path, ensure_ascii=False)
+    params, data = given.get("--params", [Options.params])[-1], given.get("--data", [Options.data])[-1]
+    return Options(params, tuple(given.get("--set", [])), data)

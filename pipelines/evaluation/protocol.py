@@ -45,6 +45,8 @@ class Evaluation(ABC, Generic[ParamsT]):
     summary: ClassVar[str]
     #: what may be read, as STAGE or STAGE@ITEM; see `inputs`
     upstream: ClassVar[tuple[str, ...]]
+    #: title of its curves in `dvc plots`; empty where it leaves none
+    curves: ClassVar[str] = ""
 
     def inputs(self, params: ParamsT) -> Sequence[str]:
         """The outputs of stages that are read with these parameters, as STAGE or STAGE@ITEM."""

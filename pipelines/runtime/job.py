@@ -75,6 +75,17 @@ class Plan:
     rows: Mapping[str, pa.Table] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Plot:
+    """A table that a stage leaves for `dvc plots`: one line for each value of the columns `lines`, where they are given."""
+
+    file: str
+    x: str
+    y: str
+    title: str
+    lines: tuple[str, ...] = ()
+
+
 class Stage(ABC, Generic[ParamsT]):
     """One stage. `version` is raised by hand when the bytes it writes change; a golden test makes one notice."""
 
@@ -92,6 +103,11 @@ class Stage(ABC, Generic[ParamsT]):
     code: ClassVar[tuple[str, ...]] = ()
     #: modules of these that only `finish` uses: where they are others the folder is sealed anew and no unit is made again
     reduces: ClassVar[tuple[str, ...]] = ()
+    #: packages and modules beside its folder that decide what it plans, and show in no other code: `dvc repro` watches them too
+    plan_code: ClassVar[tuple[str, ...]] = ()
+    #: files of numbers, and of curves, that its output (or each of its items') leaves for `dvc metrics` and `dvc plots`
+    metrics: ClassVar[tuple[str, ...]] = ()
+    plots: ClassVar[tuple[Plot, ...]] = ()
     #: folder of the units that decide last on samples which others of the stage made; a sample is counted there
     counted: ClassVar[str] = ""
     #: what its outputs add to a report; `{item}` stands for the item
@@ -115,6 +131,10 @@ class Stage(ABC, Generic[ParamsT]):
         """`code` of one of the stage's items; all have the same unless they run different methods."""
         return self.code
 
+    def plots_of(self, item: str) -> tuple[Plot, ...]:
+        """`plots` of one of the stage's items."""
+        return self.plots
+
     def inputs(self, job: Job[ParamsT]) -> Sequence[str]:
         """The outputs of other stages that may be read, as STAGE or STAGE@ITEM."""
         return self.upstream
@@ -126,6 +146,10 @@ class Stage(ABC, Generic[ParamsT]):
     def reads(self, params: ParamsT) -> dict[str, str]:
         """The user's own files and folders that the stage reads, by the parameter that names them: paths or URLs."""
         return {}
+
+    def embedded(self, params: ParamsT) -> tuple[str, ...]:
+        """The folders of `pipelines/sample` that these parameters read."""
+        return ()
 
     @abstractmethod
     def plan(self, job: Job[ParamsT]) -> Plan:

@@ -57,6 +57,7 @@ class DistilledEvaluation(Evaluation[DistilledParams]):
     name = "distilled"
     summary = "students on distilled sets, on as many random real images, and on all"
     upstream = ("split", "squeeze", "cda", "relabel")
+    curves = "Test accuracy of the students"
 
     def plan(self, job: Job[DistilledParams]) -> Plan:
         """The teacher, and a student for each arm, IPC and seed."""

@@ -16,7 +16,7 @@ from pipelines.evaluation import EVALUATIONS, get_evaluation
 from pipelines.evaluation.protocol import CURVE_COLUMNS, CURVES_FILE, RESULTS_FILE, Evaluation
 from pipelines.evaluation.verdicts import note_of
 from pipelines.runtime.device import torch_device
-from pipelines.runtime.job import Job, Plan, Stage
+from pipelines.runtime.job import Job, Plan, Plot, Stage
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.stages.evaluate.params import EvaluateParams, evaluate_params
 from pipelines.storage import csv_bytes, pretty_json
@@ -46,6 +46,7 @@ class Evaluate(Stage[EvaluateParams]):
     reduces = ("pipelines.evaluation.verdicts", "pipelines.evaluation.datadream.table")
     workers = "actors"
     computes = True
+    metrics = (METRICS_FILE,)
 
     def __init__(self) -> None:
         self.Params = evaluate_params()
@@ -56,6 +57,10 @@ class Evaluate(Stage[EvaluateParams]):
 
     def items(self, params: EvaluateParams) -> tuple[str, ...]:
         return params.asked
+
+    def plots_of(self, item: str) -> tuple[Plot, ...]:
+        title = get_evaluation(item).curves if item else ""
+        return (Plot(CURVES_FILE, "epoch", "test_top1", title, ("line",)),) if title else ()
 
     def of_item(self, params: EvaluateParams, item: str) -> EvaluateParams:
         return params.only(item)

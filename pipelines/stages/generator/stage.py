@@ -58,6 +58,7 @@ class GeneratorStage(Stage[GeneratorParams]):
     code = ("augment", "distill", "synth", "pipelines.artifacts", "pipelines.images", "pipelines.loaders")
     workers = "actors"
     computes = True
+    metrics = (METRICS_FILE,)
 
     def inputs(self, job: Job[GeneratorParams]) -> Sequence[str]:
         stage = scenes_stage(job.params.train.scenes or "")
@@ -68,6 +69,9 @@ class GeneratorStage(Stage[GeneratorParams]):
         scenes = params.train.scenes
         named |= {"folder": params.folder, "train.scenes": None if scenes_stage(scenes or "") else scenes}
         return {f"generator.{parameter}": path for parameter, path in named.items() if path is not None}
+
+    def embedded(self, params: GeneratorParams) -> tuple[str, ...]:
+        return ("generator",) if params.source == "embedded" and params.folder is None else ()
 
     def plan(self, job: Job[GeneratorParams]) -> Plan:
         units = {"embedded": _embedded, "train": _trained, "model": _named}[job.params.source](job)

@@ -43,11 +43,16 @@ class Ingest(Stage[IngestParams]):
     adds = "the data and what became of each image"
     Params = IngestParams
     code = ("pipelines.images", *WRITERS)
+    plan_code = ("pipelines.sources",)
     speed_only = frozenset({"threads"})
 
     def reads(self, params: IngestParams) -> dict[str, str]:
         named = {f"ingest.sources.{place}.path": source.path for place, source in enumerate(params.sources)}
         return {parameter: path for parameter, path in named.items() if not path.startswith(SAMPLE_PREFIX)}
+
+    def embedded(self, params: IngestParams) -> tuple[str, ...]:
+        named = (source.path for source in params.sources if source.path.startswith(SAMPLE_PREFIX))
+        return tuple(path.removeprefix(SAMPLE_PREFIX) for path in named)
 
     def plan(self, job: Job[IngestParams]) -> Plan:
         params = job.params

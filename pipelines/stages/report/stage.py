@@ -32,6 +32,7 @@ class Report(Stage[ReportParams]):
     summary = "everything -> report.html"
     Params = ReportParams
     code = ("pipelines.report",)
+    plan_code = ("pipelines.stages", "pipelines.evaluation")  # their sections
 
     def inputs(self, job: Job[ReportParams]) -> Sequence[str]:
         """Every other stage."""

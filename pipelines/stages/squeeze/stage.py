@@ -19,7 +19,7 @@ from pipelines.evaluation.verdicts import beats_chance
 from pipelines.loaders.arrays import ImageArrays, load_arrays
 from pipelines.runtime.checkpoints import train_resumably
 from pipelines.runtime.device import torch_device
-from pipelines.runtime.job import Job, Plan, Stage
+from pipelines.runtime.job import Job, Plan, Plot, Stage
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.stages.squeeze.params import SqueezeParams
 from pipelines.stages.squeeze.weights import load_weights, weights_digest
@@ -43,6 +43,8 @@ class Squeeze(Stage[SqueezeParams]):
     reduces = ("pipelines.evaluation.verdicts",)
     workers = "actors"
     computes = True
+    metrics = (METRICS_FILE,)
+    plots = (Plot(HISTORY, "epoch", "val_top1", "Accuracy of the teacher"),)
 
     def reads(self, params: SqueezeParams) -> dict[str, str]:
         return {} if params.weights is None else {"squeeze.weights": params.weights}
