@@ -9,33 +9,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pipelines.commands.extras import BESIDE, is_installed, packages_by_extra, purposes
 from pipelines.commands.tables import View, add_row, new_table, styled
 from pipelines.images.params import ImageParams
 from pipelines.images.process import process
 from pipelines.outcomes import Outcome
+from pipelines.stages import STAGES
 from pipelines.storage import Storage
-
-#: Optional packages: what they are for and the extra that brings them.
-OPTIONAL = {
-    "torch": ("augment, squeeze, cda, relabel, evaluate", "limbeck[distill]"),
-    "kornia": ("augment with backend: kornia", "limbeck[augment]"),
-    "timm": ("networks by name", "limbeck[distill]"),
-    "diffusers": ("generator, datadream", "limbeck[synth]"),
-    "transformers": ("generator, datadream", "limbeck[synth]"),
-    "peft": ("datadream, evaluate", "limbeck[synth]"),
-    "ray": ("--runner ray", "limbeck[ray]"),
-    "dvc": ("dvc repro", "limbeck[dvc]"),
-}
 
 
 def doctor_view(data: str) -> tuple[View, bool]:
     """One row per check; False if something that every stage needs is broken."""
     checks = [_checked("image path", *_images()), _checked("disk", *_disk(data))]
     sound = all(one["ok"] for one in checks)
-    for package, (purpose, extra) in OPTIONAL.items():
-        found = importlib.util.find_spec(package) is not None
-        advice = "" if found else f"pip install '{extra}'"
-        checks.append(_checked(f"{package} ({purpose})", found, "installed" if found else "not installed", advice))
+    checks += _optional()
     advice = "run.threads and --workers together should not exceed this"
     checks += [_checked("cores", None, str(os.cpu_count()), advice), _checked("accelerator", *_accelerator())]
     table = new_table("limbeck doctor")
@@ -46,6 +33,23 @@ def doctor_view(data: str) -> tuple[View, bool]:
         colour = "" if one["ok"] is None else "green" if one["ok"] else bad
         add_row(table, one["check"], styled(one["result"], colour), one["advice"])
     return View({"ok": sound, "checks": checks}, [table]), sound
+
+
+def _optional() -> list[dict[str, Any]]:
+    """A check for every package of every extra: which stages, or what else, asks for it."""
+    packages, asked = packages_by_extra(), purposes()
+    bringing: dict[str, list[str]] = {}
+    for extra in asked:
+        for package in packages.get(extra, []):
+            bringing.setdefault(package, []).append(extra)
+    checks = []
+    for package, extras in bringing.items():
+        users = [name for name in [*STAGES, *BESIDE.values()] if any(name in asked[extra] for extra in extras)]
+        found = is_installed(package)
+        advice = "" if found else f"pip install 'limbeck[{extras[0]}]'"
+        result = "installed" if found else "not installed"
+        checks.append(_checked(f"{package} ({', '.join(users)})", found, result, advice))
+    return checks
 
 
 def _checked(check: str, ok: bool | None, result: str, advice: str) -> dict[str, Any]:

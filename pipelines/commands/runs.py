@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, get_args
 
+from pipelines.commands.extras import require_extras
 from pipelines.errors import LimbeckError, UserError
 from pipelines.outcomes import ErrorClass
 from pipelines.runtime.execute import Runner, execute, prepare
 from pipelines.runtime.folder import Prepared
 from pipelines.runtime.job import Job
-from pipelines.runtime.ledger import all_markers
+from pipelines.runtime.ledger import STAGE_FILE, all_markers
 from pipelines.runtime.serial import SerialRunner
 from pipelines.runtime.tally import Tally
 from pipelines.stages import get_stage
@@ -113,6 +114,8 @@ def run_stages(
     """
     names = list(stages)
     hints = []
+    # What a later stage cannot do without is said before the first one runs, for hours perhaps.
+    require_extras(name for name in names if any(not job.output.exists(STAGE_FILE) for job in stages[name]))
     for place, stage in enumerate(names):
         try:
             plan_all(stages[stage])
