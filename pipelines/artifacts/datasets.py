@@ -35,7 +35,8 @@ def open_part(job: Job[Any], stage: str, part: str = "") -> Dataset:
     dataset = made.dataset(part)
     if dataset is None:
         have = ", ".join(filter(None, made.parts())) or "none"
-        raise UserError(f"{stage} made no {part} dataset (it made: {have}); see {stage} in params.yaml")
+        wanted = f"{part} dataset" if part else "dataset of its own"
+        raise UserError(f"{stage} made no {wanted} (it made: {have}); see {stage} in params.yaml")
     return dataset
 
 
@@ -50,6 +51,6 @@ def dataset_digest(dataset: Dataset) -> str:
     return file_digest(dataset.storage, INDEX)
 
 
-def stage_digest(job: Job[Any], stage: str) -> str:
-    """The identity of an earlier stage's whole output."""
-    return file_digest(finished(job, stage).storage, STAGE_FILE)
+def stage_digest(job: Job[Any], stage: str, item: str = "") -> str:
+    """The identity of the whole output of an earlier stage, or of one of its items."""
+    return file_digest(finished(job, stage, item).storage, STAGE_FILE)

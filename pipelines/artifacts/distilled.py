@@ -1,50 +1,100 @@
-"""The sets that students are compared on: the first n slots of a distilled set, and as many random real images."""
+"""The sets that students are compared on: condensed sets, what they started from, and as many random real images.
+
+A condensed set stands for a training set: distilled images, or a chosen few. Whichever stage makes one (its `product` is
+`distilled`) says so in the sidecar, a row an image: `label`; in `params` the image's `slot`, and its `set` where the stage makes several
+from seeds of their own; in `parents` the real image that it started from, if it started from one. Keys are `set_name` and slot.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import AfterValidator, Field
 
-from pipelines.artifacts.datasets import finished, open_part
+from pipelines.artifacts.datasets import open_part
 from pipelines.artifacts.distinct import distinct_places
 from pipelines.errors import UserError
 from pipelines.loaders.arrays import ImageArrays, load_arrays
 from pipelines.runtime.job import Job
 from pipelines.seeds import seed_for
 from pipelines.shards.dataset import Dataset
-from pipelines.shards.keys import slot_key
+
+#: The stages whose sets are labelled and measured where parameters name none.
+DEFAULT_SOURCES = ("cda",)
 
 
-def set_name(number: int) -> str:
-    """What the distilled set of a seed is called in keys: `cda`, `cda_s1`, `cda_s2`, ..."""
-    return "cda" if number == 0 else f"cda_s{number}"
+def _each_once(sources: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(sources)) < len(sources):
+        raise ValueError("sources names something twice")
+    return sources
 
 
-def distilled_sets(job: Job[Any]) -> int:
-    """How many sets were distilled, each from a seed of its own."""
-    return int(finished(job, "cda").config()["cda"].get("seeds", 1))
+#: Stages whose condensed sets are read.
+Sources = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_each_once)]
 
 
-def images_per_class(job: Job[Any], dataset: Dataset) -> int:
-    """Those of one distilled set."""
-    return len(dataset) // max(len(dataset.classes), 1) // distilled_sets(job)
+def set_name(source: str, number: int) -> str:
+    """What the set of a seed is called in keys: `cda`, `cda_s1`, `cda_s2`, ..."""
+    return source if number == 0 else f"{source}_s{number}"
 
 
-def load_distilled(job: Job[Any], ipc: int, number: int = 0) -> ImageArrays:
-    """The images of slots 0..ipc-1 of every class of a set, class by class: nested, IPC 1 is the head of IPC 10."""
-    dataset, name = open_part(job, "cda"), set_name(number)
-    keys = [slot_key(name, label, slot) for label in range(len(dataset.classes)) for slot in range(ipc)]
-    try:
-        return load_arrays(dataset, keys)
-    except UserError as error:
-        have = images_per_class(job, dataset)
-        if ipc <= have:
-            raise
-        raise UserError(
-            f"{job.name} asks for {ipc} images per class, {dataset.storage.url} has {have}; raise cda.ipc or lower "
-            f"what {job.name} asks for"
-        ) from error
+class CondensedSets:
+    """The condensed sets that a source left: `count` of them, each of `ipc` images of every class. Reads no pixels.
+
+    Sets are nested in their slots: IPC 1 is the head of IPC 10. `UserError` for an output that holds none.
+    """
+
+    def __init__(self, job: Job[Any], source: str) -> None:
+        self.source, self.dataset, self._job = source, open_part(job, source), job
+        rows = self.dataset.rows(["key", "label", "params", "parents"]).to_pylist()
+        self._images: dict[tuple[int, int, int], dict[str, Any]] = {}
+        for row in rows:
+            params = json.loads(row["params"] or "{}")
+            if row["label"] is None or "slot" not in params:
+                raise UserError(
+                    f"{self.dataset.storage.url} holds no condensed set: its sample {row['key']} has no slot; name another of "
+                    f"the sources of {job.name}"
+                )
+            self._images[params.get("set", 0), row["label"], params["slot"]] = row
+        self.count = len({number for number, _, _ in self._images})
+        self.ipc = len(rows) // max(len(self.dataset.classes), 1) // max(self.count, 1)
+
+    @property
+    def started_from_real(self) -> bool:
+        """Whether every image says which real image it started from."""
+        return all(len(row["parents"] or ()) == 1 for row in self._images.values())
+
+    def keys(self, ipc: int, number: int = 0) -> list[str]:
+        """Keys of slots 0..ipc-1 of every class of a set, class by class."""
+        return [row["key"] for row in self._rows(ipc, number)]
+
+    def parents(self, ipc: int, number: int = 0) -> list[str]:
+        """Keys of the real images that those of `keys` started from."""
+        return [row["parents"][0] for row in self._rows(ipc, number)]
+
+    def _rows(self, ipc: int, number: int) -> list[dict[str, Any]]:
+        places = [(number, label, slot) for label in range(len(self.dataset.classes)) for slot in range(ipc)]
+        if not all(place in self._images for place in places):
+            raise UserError(
+                f"{self._job.name} asks for {ipc} images per class, {self.dataset.storage.url} has {self.ipc}; raise {self.source}.ipc or "
+                f"lower what {self._job.name} asks for"
+            )
+        return [self._images[place] for place in places]
+
+
+def load_distilled(job: Job[Any], source: str, ipc: int, number: int = 0) -> ImageArrays:
+    """The images of `CondensedSets.keys`."""
+    sets = CondensedSets(job, source)
+    return load_arrays(sets.dataset, sets.keys(ipc, number))
+
+
+def load_start(job: Job[Any], source: str, ipc: int, number: int = 0) -> ImageArrays:
+    """The real images that a condensed set started from, each under the key of what became of it: one may have started several."""
+    sets = CondensedSets(job, source)
+    real = load_arrays(open_part(job, "split", "train"), sets.parents(ipc, number))
+    return ImageArrays(real.images, real.labels, sets.keys(ipc, number))
 
 
 def keys_by_class(dataset: Dataset) -> list[list[str]]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from distill.config import ViewConfig
+from pipelines.artifacts.distilled import DEFAULT_SOURCES, Sources
 from pipelines.artifacts.teacher import Teacher
 from pipelines.config import Section
 from pipelines.loaders.arrays import ImageArrays
@@ -22,6 +23,7 @@ from pipelines.seeds import seed_for
 class RelabelParams(Section):
     """Parameters of `relabel`."""
 
+    sources: Sources = Field(DEFAULT_SOURCES, description="stages whose distilled sets are labelled, an item each")
     ipc: tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...] = Field(
         (1, "all"), min_length=1, description="subsets to label: the first n slots of every class, or all of them"
     )

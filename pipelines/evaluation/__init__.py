@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from pipelines.config import Section
     from pipelines.evaluation.protocol import Evaluation
 
+
+def folders() -> dict[str, str]:
+    """The evaluations that are folders here: name -> package."""
+    return {module.name: f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__) if module.ispkg}
+
+
 #: Name, which is the item of `evaluate` and its section -> the package that measures it.
-EVALUATIONS: dict[str, str] = {
-    module.name: f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__) if module.ispkg
-}
+EVALUATIONS: dict[str, str] = folders()
 
 
 def get_evaluation(name: str) -> Evaluation[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -15,6 +15,9 @@ from pipelines.fields import Channels, Spreads
 from pipelines.loaders.arrays import ImageArrays
 from pipelines.networks import NetworkName
 from synth.datadream.config import FitConfig
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Config = TypeVar("Config", FitConfig, TrainConfig)
 
@@ -89,3 +92,20 @@ def oversample_real(real: ImageArrays | None, synthetic: ImageArrays | None) -> 
     parts = ([] if synthetic is None else [synthetic]) + ([] if real is None else [real] * times)
     images, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels"))
     return ImageArrays(images, labels, [key for part in parts for key in part.keys])
+
+
+def norm_of(model: nn.Module) -> str:
+    """The norm that a network's layers share: `batch`, `instance`, `group`, `layer`; several with a plus sign, `none` without one."""
+    from torch import nn
+
+    norms = set()
+    for layer in model.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            norms.add("batch")
+        elif isinstance(layer, nn.GroupNorm):
+            norms.add("instance" if layer.num_groups == layer.num_channels else "group")
+        elif isinstance(layer, nn.modules.instancenorm._InstanceNorm):
+            norms.add("instance")
+        elif isinstance(layer, nn.LayerNorm):
+            norms.add("layer")
+    return "+".join(sorted(norms)) or "none"

@@ -87,8 +87,8 @@ def test_a_teacher_that_diverges_is_no_teacher(split: Path, tmp_path: Path, chan
 @pytest.mark.parametrize(
     ("section", "student"),
     [
-        ("hard", "distilled_hard-ipc001-seed0"),
-        ("soft", "distilled_soft-ipc001-seed0"),
+        ("hard", "cda_hard-ipc001-seed0"),
+        ("soft", "cda_soft-ipc001-seed0"),
         ("full", "real_hard-full-seed0"),
     ],
 )

@@ -452,7 +452,7 @@ def test_a_second_run_does_nothing_and_the_same_job_elsewhere_gives_the_same_byt
         ("variants=[dset]", "run first: limbeck run datadream@dset"),
         ("names={left: Right side, right: right  SIDE}", "classes 'left' and 'right' are the same text to the model"),
         ("variants=[cls, cls]", "variants names something twice"),
-        ("student={network: resnt18}", "evaluate.datadream.student.network: no network 'resnt18'"),
+        ("student={network: resnt18}", "evaluate.datadream.student.network: no network is called so"),
         ("classifier={real_weight: 2}", "real_weight takes 0 to 1"),
         ("shots=[1]", r"no kept images for 1 shots of few-shot seed 0; it has 2 shots of seed 0, 2 shots of seed 1"),
     ],

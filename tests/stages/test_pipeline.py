@@ -13,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.artifacts.distilled import CondensedSets, load_distilled, load_start
 from pipelines.artifacts.few_shot import load_few_shot
 from pipelines.commands.jobs import make_job
 from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
+from pipelines.loaders.arrays import load_arrays
 from pipelines.runtime import checkpoints
 from pipelines.runtime.execute import execute, prepare
 from pipelines.runtime.folder import begin
@@ -106,10 +108,10 @@ def results(data: Path) -> Any:
 
 def test_every_accuracy_stands_next_to_its_controls(data: Path) -> None:
     found = results(data)
-    arms = {"distilled_soft", "random_soft", "distilled_hard", "random_hard"}
+    arms = {f"{images}_{labels}" for images in ("cda", "cda_start", "random") for labels in ("soft", "hard")}
     assert set(found["ipc_1"]) == set(found["ipc_2"]) == arms
     assert found["full"]["real_hard"]["images"] == 24
-    assert found["ipc_2"]["distilled_soft"]["images"] == found["ipc_2"]["random_soft"]["images"] == 4
+    assert found["ipc_2"]["cda_soft"]["images"] == found["ipc_2"]["random_soft"]["images"] == 4
     assert found["protocol"]["seeds"] == 1
     assert "Only 1 seed" in found["protocol"]["note"]
 
@@ -120,9 +122,9 @@ def test_the_teacher_is_checked_by_the_students_loader(data: Path) -> None:
 
 def test_soft_labels_of_both_arms_are_counted_alike(data: Path) -> None:
     soft = results(data)["ipc_2"]
-    stored = metrics(data, "relabel")["ipc_2"]
-    files = sum(path.stat().st_size for path in (data / "relabel/labels/ipc_002").iterdir())
-    assert soft["distilled_soft"]["label_bytes"] == stored["bytes"] == files
+    stored = metrics(data, "relabel/cda")["ipc_2"]
+    files = sum(path.stat().st_size for path in (data / "relabel/cda/labels/ipc_002").iterdir())
+    assert soft["cda_soft"]["label_bytes"] == stored["bytes"] == files
     assert soft["random_soft"]["label_bytes"] == pytest.approx(files, rel=0.5)
     assert stored["epochs"] == 3
 
@@ -215,8 +217,8 @@ def test_more_images_per_class_keep_those_that_are_done(data: Path) -> None:
 
 def test_another_student_recipe_leaves_the_other_arms_alone(data: Path) -> None:
     job = make_job("evaluate", data.parent / "params.yaml", ["evaluate.distilled.hard.epochs=3"], str(data))
-    pending = {unit.payload["arm"] for unit, _ in prepare(get_stage("evaluate"), job).pending}
-    assert pending == {"distilled_hard", "random_hard"}
+    pending = {unit.name.partition("-")[0] for unit, _ in prepare(get_stage("evaluate"), job).pending}
+    assert pending == {"cda_hard", "cda_start_hard", "random_hard"}
 
 
 def test_products_are_measured_apart(data: Path, tmp_path: Path) -> None:
@@ -244,17 +246,54 @@ def test_products_are_measured_apart(data: Path, tmp_path: Path) -> None:
     assert tree(tmp_path / "data/evaluate/distilled") == tree(data / "evaluate/distilled")
 
 
+def test_what_a_set_started_from_is_trained_on_as_it_was(data: Path) -> None:
+    job = make_job("evaluate", data.parent / "params.yaml", data=str(data))
+    sets = CondensedSets(job, "cda")
+    start = load_start(job, "cda", 2)
+    assert start.keys == sets.keys(2)
+    real = load_arrays(Dataset.open(str(data / "split/train")), sets.parents(2))
+    assert (start.images == real.images).all()
+    assert (start.images != load_distilled(job, "cda", 2).images).any()
+    arms = results(data)["ipc_2"]
+    assert arms["cda_start_soft"]["label_bytes"] == pytest.approx(arms["cda_soft"]["label_bytes"], rel=0.5)
+    row = arms["cda_start_hard"]
+    assert [row[name] for name in ("source", "images_from", "label_kind", "network", "norm", "images")] == [
+        *("cda", "start", "hard", "convnet2_w8", "batch", 4)
+    ]
+
+
+def test_a_set_that_says_no_start_has_no_such_arm_and_hard_labels_need_no_relabel(
+    source: Path, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    for stage in ("relabel", "evaluate"):
+        shutil.rmtree(tmp_path / "data" / stage)
+    params = params_of(source, tmp_path)
+    changes = ["cda.init=noise", "evaluate.distilled.arms=[distilled_hard, start_hard, random_hard]"]
+    for stage in ("cda", "evaluate"):
+        run_stage(make_job(stage, params, changes, str(tmp_path / "data")), "serial", debug=True)
+    found = results(tmp_path / "data")
+    assert set(found["ipc_2"]) == {"cda_hard", "random_hard"}
+    assert found["protocol"]["without_start"] == ["cda"]
+    # The control of before, made again byte for byte: its images know nothing of the set.
+    name = "evaluate/distilled/curves/random_hard-ipc002-seed0.csv"
+    assert (tmp_path / "data" / name).read_bytes() == (data / name).read_bytes()
+
+
 def test_metrics_are_few_numbers_and_a_line_is_drawn_for_each_arm(data: Path) -> None:
     few, whole = metrics(data, "evaluate/distilled"), results(data)
     assert few["accuracy"]["ipc_2"] == {name: arm["last_mean"] for name, arm in whole["ipc_2"].items()}
-    assert few["difference"]["ipc_1"] == {one["labels"]: one["gap"] for one in whole["comparisons"] if one["ipc"] == 1}
+    judged = [*whole["comparisons"], *whole["against_start"]]
+    gaps = {f"{one['arm']}-{one['against']}": one["gap"] for one in judged if one["ipc"] == 1}
+    assert few["difference"]["ipc_1"] == gaps
+    assert set(gaps) == {f"cda_{kind}-{one}_{kind}" for one in ("random", "cda_start") for kind in ("soft", "hard")}
     assert "note" not in json.dumps(few)
     curves = list(csv.DictReader((data / "evaluate/distilled/curves.csv").read_text().splitlines()))
     assert {row["line"] for row in curves} == {
         "real_hard, full set",
         *(
             f"{arm}_{labels}, IPC {ipc}"
-            for arm in ("distilled", "random")
+            for arm in ("cda", "cda_start", "random")
             for labels in ("soft", "hard")
             for ipc in (1, 2)
         ),
@@ -297,8 +336,8 @@ def test_training_that_was_interrupted_ends_with_the_same_bytes(
     ("stage", "override", "sentence"),
     [
         ("relabel", "relabel.ipc=[5]", "relabel.ipc asks for 5 images per class"),
-        ("evaluate", "evaluate.distilled.ipc=[7]", r"no labels for \[7\] images per class, only for \[1, 2\]"),
-        ("squeeze", "squeeze.network=resnt18", "squeeze.network: no network 'resnt18'; near it: resnet18"),
+        ("evaluate", "evaluate.distilled.ipc=[7]", r"no labels for \[7\] images per class of cda, only for \[1, 2\]"),
+        ("squeeze", "squeeze.network=resnt18", "squeeze.network: no network is called so; near it: resnet18"),
         ("squeeze", "squeeze.weights=/nowhere.pt", "squeeze.weights: no file"),
         ("evaluate", "run.device=cuda", "torch sees no CUDA device"),
     ],

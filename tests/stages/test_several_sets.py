@@ -58,9 +58,9 @@ def test_more_seeds_add_sets_and_students_take_them_in_turn(folder: Path) -> Non
     form = json.loads((folder / "data/evaluate/distilled/results.json").read_text())
     arms = form["ipc_1"]
     assert {name: (arm["seeds"], arm["sets"]) for name, arm in arms.items()} == {
-        "distilled_soft": (4, 2),
+        "cda_soft": (4, 2),
         "random_soft": (4, 4),
-        "distilled_hard": (4, 2),
+        "cda_hard": (4, 2),
         "random_hard": (4, 4),
     }
     assert [(one["labels"], one["seeds"], one["products"]) for one in form["comparisons"]] == [
@@ -69,5 +69,5 @@ def test_more_seeds_add_sets_and_students_take_them_in_turn(folder: Path) -> Non
     ]
     assert form["protocol"]["distillation_seeds"] == 2
     assert "one distillation seed" not in headline(read_results(form))
-    labels = sorted(path.parent.name for path in (folder / "data/relabel/labels").rglob("*.arrow"))
+    labels = sorted(path.parent.name for path in (folder / "data/relabel/cda/labels").rglob("*.arrow"))
     assert set(labels) == {"ipc_001", "ipc_001-s1"}

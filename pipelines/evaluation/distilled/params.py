@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from distill.config import TrainConfig
+from pipelines.artifacts.distilled import DEFAULT_SOURCES, Sources
 from pipelines.config import Section
 from pipelines.evaluation.students import require_epochs
 from pipelines.fields import SOFT_ONLY, refuse_ignored
 from pipelines.networks import NetworkName
 
-Arm = Literal["distilled_soft", "random_soft", "distilled_hard", "random_hard", "real_hard"]
+#: `distilled`: the sets of each source. `start`: the real images that those began from, untouched: what optimisation is to beat.
+#: `random`: as many random real images. `real`: all.
+ArmName = Literal[
+    "distilled_soft", "start_soft", "random_soft", "distilled_hard", "start_hard", "random_hard", "real_hard"
+]
 
 #: Options of a training that soft arms take from elsewhere, or not at all, and why.
 _NOT_OF_SOFT = {
@@ -26,18 +31,25 @@ _NOT_OF_SOFT = {
 class DistilledParams(Section):
     """The students that show what distilled sets are worth, beside those of as many random real images and of all."""
 
+    sources: Sources = Field(DEFAULT_SOURCES, description="stages whose distilled sets are measured")
     network: NetworkName = Field(
         "convnet3_w128", description="the student; convnet{D}_w{W}, resnet20, resnet56 or any timm name"
     )
     ipc: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
-        None, min_length=1, description="subsets to compare; all that relabel labelled if not given"
+        None,
+        min_length=1,
+        description="subsets to compare; all that relabel labelled if not given, or without soft arms the whole set",
     )
     seeds: int = Field(3, ge=1, description="students per arm; fewer than 3 is said in the report")
-    arms: tuple[Arm, ...] = Field(
-        ("distilled_soft", "random_soft", "distilled_hard", "random_hard", "real_hard"), min_length=1
+    arms: tuple[ArmName, ...] = Field(
+        get_args(ArmName),
+        min_length=1,
+        description="distilled sets, the real images that they started from, as many random real ones, all real ones",
     )
-    soft: TrainConfig = Field(TrainConfig(), description="soft arms; views and batch size are those of relabel")
-    hard: TrainConfig = Field(TrainConfig(), description="distilled and random arms with hard labels")
+    soft: TrainConfig = Field(
+        TrainConfig(), description="arms with soft labels; views and batch size are those of relabel"
+    )
+    hard: TrainConfig = Field(TrainConfig(), description="all other arms with hard labels")
     full: TrainConfig = Field(TrainConfig(), description="the full training set with hard labels")
 
     @model_validator(mode="before")
@@ -56,6 +68,11 @@ class DistilledParams(Section):
         for section in ("soft", "hard", "full"):
             require_epochs(section, getattr(self, section))
         return self
+
+    @property
+    def soft_arms(self) -> bool:
+        """Whether an arm has soft labels; without one nothing is read of `relabel`."""
+        return any(name.endswith("_soft") for name in self.arms)
 
 
 PARAMS = DistilledParams

@@ -64,7 +64,7 @@ class Cda(Stage[CdaParams]):
                 for start in range(0, len(classes), params.class_chunk):
                     chunk = list(range(start, min(start + params.class_chunk, len(classes))))
                     payload = {"set": number, "slots": slots, "classes": chunk, "inputs": inputs}
-                    units.append(Unit(f"{set_name(number)}-{len(units) - before:06d}", payload))
+                    units.append(Unit(f"{set_name('cda', number)}-{len(units) - before:06d}", payload))
         return Plan(units, facts={"classes": classes, "ipc": params.ipc, "seeds": params.seeds})
 
     def _slots_per_unit(self, job: Job[CdaParams], group: int) -> int:
@@ -179,6 +179,6 @@ def _sample(
         "params": canonical_json(at).decode(),
         "model_id": teacher.network,
     }
-    key = slot_key(set_name(number), label, slot)
+    key = slot_key(set_name(job.stage, number), label, slot)
     described = at | ({"parent": parent} if parent else {})
     return synthetic_sample(key, pixels, job.params.image, (label, teacher.classes[label]), row, described)

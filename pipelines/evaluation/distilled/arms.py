@@ -1,0 +1,133 @@
+"""The arms of `evaluate@distilled`: which images students are trained on, with which labels, and what decides them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from distill.config import TrainConfig
+from pipelines.artifacts.datasets import METRICS_FILE, finished
+from pipelines.artifacts.distilled import CondensedSets
+from pipelines.artifacts.labels import RelabelParams
+from pipelines.errors import UserError
+from pipelines.evaluation.distilled.params import DistilledParams
+from pipelines.runtime.job import Job
+
+#: `source`: a condensed set. `start`: the real images that it started from, untouched. `random`: as many random real ones, other
+#: ones for every seed. `real`: all of them.
+ImagesFrom = Literal["source", "start", "random", "real"]
+Labels = Literal["soft", "hard"]
+#: What is stored as an image's label: its class, or the teacher's answer to each view of every epoch.
+LABEL_KINDS: dict[Labels, str] = {"hard": "hard", "soft": "stored epochs"}
+FULL = 0  # the IPC of the arm that sees everything
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Images of one kind with labels of one kind; `source` where they are of a condensed set."""
+
+    images: ImagesFrom
+    labels: Labels
+    source: str = ""
+
+    @property
+    def name(self) -> str:
+        """SOURCE_soft, SOURCE_start_soft, random_soft, real_hard, ..."""
+        parts = {"source": [self.source], "start": [self.source, "start"]}.get(self.images, [self.images])
+        return "_".join([*parts, self.labels])
+
+    @property
+    def section(self) -> Literal["full", "hard", "soft"]:
+        """Which of the parameters say how the arm is trained."""
+        return "full" if self.images == "real" else self.labels
+
+
+#: What parameters call arms; those of a set are one for every source.
+ARMS: dict[str, Arm] = {
+    "distilled_soft": Arm("source", "soft"),
+    "start_soft": Arm("start", "soft"),
+    "random_soft": Arm("random", "soft"),
+    "distilled_hard": Arm("source", "hard"),
+    "start_hard": Arm("start", "hard"),
+    "random_hard": Arm("random", "hard"),
+    "real_hard": Arm("real", "hard"),
+}
+
+
+class Compared:
+    """What is compared in a job: its arms, their subsets and their labels, as the sources and `relabel` left them."""
+
+    def __init__(self, job: Job[DistilledParams]) -> None:
+        self._job, self.params = job, job.params
+        self.sets = {source: CondensedSets(job, source) for source in job.params.sources}
+
+    @property
+    def without_start(self) -> list[str]:
+        """The sources that do not say which real images they started from; they have no such arm."""
+        return [source for source, sets in self.sets.items() if not sets.started_from_real]
+
+    def arms(self) -> Iterator[Arm]:
+        """In the order of the parameters."""
+        for arm in (ARMS[name] for name in self.params.arms):
+            if arm.images not in ("source", "start"):
+                yield arm
+                continue
+            for source in self.params.sources:
+                if arm.images == "source" or source not in self.without_start:
+                    yield replace(arm, source=source)
+
+    def subsets(self, arm: Arm) -> list[int]:
+        """Images per class to compare; `FULL` for all images."""
+        if arm.images == "real":
+            return [FULL]
+        return sorted({ipc for source in ([arm.source] if arm.source else self.sets) for ipc in self._subsets[source]})
+
+    @cached_property
+    def _subsets(self) -> dict[str, list[int]]:
+        return {source: self._of_source(source) for source in self.sets}
+
+    def _of_source(self, source: str) -> list[int]:
+        """Of a source: those that are asked for, or all that have labels, or without soft labels the whole set."""
+        if self.labelling is None:
+            return list(self.params.ipc or [self.sets[source].ipc])
+        metrics = finished(self._job, "relabel", source).json(METRICS_FILE)
+        labelled = sorted(int(name.removeprefix("ipc_")) for name in metrics)
+        wanted = list(self.params.ipc or labelled)
+        if missing := [ipc for ipc in wanted if ipc not in labelled]:
+            raise UserError(
+                f"evaluate.distilled.ipc: there are no labels for {missing} images per class of {source}, only for {labelled}; see "
+                "relabel.ipc"
+            )
+        return wanted
+
+    @cached_property
+    def labelling(self) -> RelabelParams | None:
+        """How soft labels are made, the same of every source so that images are all that differs; None where no arm has any."""
+        if not self.params.soft_arms:
+            return None
+        by_source: dict[str, RelabelParams] = {}
+        for source in self.sets:
+            own = RelabelParams.model_validate(finished(self._job, "relabel", source).config()["relabel"])
+            by_source[source] = own
+            first, *_ = by_source
+            if facts_of(own) != facts_of(by_source[first]):
+                raise UserError(
+                    f"relabel@{first} and relabel@{source} were made with other parameters, so their students cannot be compared; make "
+                    "them alike: limbeck run relabel"
+                )
+        return by_source[next(iter(by_source))]
+
+    def config(self, arm: Arm) -> TrainConfig:
+        """How students of an arm are trained; with soft labels they see the views and batches that were labelled."""
+        config: TrainConfig = getattr(self.params, arm.section)
+        if arm.labels == "hard":
+            return config
+        assert self.labelling is not None
+        return replace(config, views=self.labelling.views, batch_size=self.labelling.batch_size)
+
+
+def facts_of(labelling: RelabelParams) -> dict[str, Any]:
+    """The parameters of `relabel` that decide the labels of a set."""
+    return labelling.model_dump(mode="json", include={"epochs", "batch_size", "views", "format", "top_k"})

@@ -1,0 +1,1 @@
+"""How products are measured, and that a method joins as a folder."""
