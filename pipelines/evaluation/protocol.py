@@ -47,6 +47,10 @@ class Evaluation(ABC, Generic[ParamsT]):
     upstream: ClassVar[tuple[str, ...]]
     #: title of its curves in `dvc plots`; empty where it leaves none
     curves: ClassVar[str] = ""
+    #: modules that decide what units write, with what they import; without any the folder's `evaluation`
+    code: ClassVar[tuple[str, ...]] = ()
+    #: modules that only `metrics` uses: where they are others the results are put together anew and no network is trained again
+    reduces: ClassVar[tuple[str, ...]] = ()
 
     def inputs(self, params: ParamsT) -> Sequence[str]:
         """The outputs of stages that are read with these parameters, as STAGE or STAGE@ITEM."""

@@ -102,7 +102,7 @@ class Stage(ABC, Generic[ParamsT]):
     #: packages and modules, with dots, that decide what units write beside the stage's own folder; see `code` for what counts
     code: ClassVar[tuple[str, ...]] = ()
     #: modules of these that only `finish` uses: where they are others the folder is sealed anew and no unit is made again
-    reduces: ClassVar[tuple[str, ...]] = ()
+    reduces: tuple[str, ...] = ()
     #: packages and modules beside its folder that decide what it plans, and show in no other code: `dvc repro` watches them too
     plan_code: ClassVar[tuple[str, ...]] = ()
     #: files of numbers, and of curves, that its output (or each of its items') leaves for `dvc metrics` and `dvc plots`

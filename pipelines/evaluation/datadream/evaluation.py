@@ -32,6 +32,8 @@ class DataDreamEvaluation(Evaluation[DataDreamParams]):
     name = "datadream"
     summary = "classifiers on few-shot reals, on generated images, and on both"
     upstream = ("split", "generator", "datadream")
+    code = ("pipelines.evaluation.datadream.worker",)
+    reduces = ("pipelines.evaluation.datadream.table",)
 
     def inputs(self, params: DataDreamParams) -> Sequence[str]:
         return ("split", "generator", *(f"datadream@{variant}" for variant in params.variants))

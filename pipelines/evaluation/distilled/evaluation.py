@@ -38,6 +38,8 @@ class DistilledEvaluation(Evaluation[DistilledParams]):
     summary = "students on distilled sets, on as many real images, and on all"
     upstream = ("split", "squeeze", *DEFAULT_SOURCES, "relabel")
     curves = "Test accuracy of the students"
+    code = ("pipelines.evaluation.distilled.worker",)
+    reduces = ("pipelines.evaluation.distilled.accuracies",)
 
     def inputs(self, params: DistilledParams) -> Sequence[str]:
         labels = [f"relabel@{source}" for source in params.sources] if params.soft_arms else []

@@ -43,17 +43,19 @@ class Evaluate(Stage[EvaluateParams]):
         *("augment", "distill", "synth"),
         *("pipelines.artifacts", "pipelines.evaluation", "pipelines.images", "pipelines.loaders"),
     )
-    reduces = ("pipelines.evaluation.verdicts", "pipelines.evaluation.datadream.table")
     workers = "actors"
     computes = True
     metrics = (METRICS_FILE,)
 
     def __init__(self) -> None:
         self.Params = evaluate_params()
-        self.upstream = tuple(dict.fromkeys(name for one in EVALUATIONS for name in get_evaluation(one).upstream))
+        evaluations = [get_evaluation(name) for name in EVALUATIONS]
+        self.upstream = tuple(dict.fromkeys(name for one in evaluations for name in one.upstream))
+        self.reduces = ("pipelines.evaluation.verdicts", *(module for one in evaluations for module in one.reduces))
 
     def code_of(self, item: str) -> tuple[str, ...]:
-        return (*self.code, f"{EVALUATIONS[item]}.evaluation") if item else self.code
+        own = (get_evaluation(item).code or (f"{EVALUATIONS[item]}.evaluation",)) if item else ()
+        return (*self.code, *own)
 
     def items(self, params: EvaluateParams) -> tuple[str, ...]:
         return params.asked
