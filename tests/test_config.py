@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipelines.commands.jobs import make_job, make_jobs, section_models
 from pipelines.config import read_params
@@ -71,3 +74,21 @@ def test_every_recipe_is_valid(repository: Path) -> None:
     for recipe in recipes:
         for stage in [name for name in section_models() if name != "run"]:
             make_jobs(stage, recipe)
+
+
+def test_the_fuller_demo_is_the_demo_with_larger_budgets(repository: Path) -> None:
+    quick, full = (
+        yaml.safe_load((repository / name).read_text())
+        for name in ("params.yaml", "recipes/fashion_mnist_demo_full.yaml")
+    )
+    assert quick.keys() == full.keys()
+    for stage in ("run", "ingest", "split", "augment"):
+        assert quick[stage] == full[stage]
+    for path in (
+        ("squeeze", "training", "epochs"),
+        ("datadream", "adapt", "steps"),
+        ("cda", "recover", "iterations"),
+        ("relabel", "epochs"),
+        ("evaluate", "distilled", "full", "epochs"),
+    ):
+        assert reduce(getitem, path, quick) < reduce(getitem, path, full), path
