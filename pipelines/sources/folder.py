@@ -37,11 +37,12 @@ class FolderSource:
     def scan(self, max_bytes: int | None = None) -> Iterator[Record]:
         """Images sorted by their relative path, then what could not be looked at."""
         contents = self._found = Look(self._storage, self._params, self._stated).contents()
+        params = self._params.model_copy(update={"layout": contents.layout})
         label_of = {name: label for label, name in enumerate(contents.classes)}
         for file, length, sha256, unread in hash_in_order(
             contents.images, lambda file: hash_file(self._storage, file, max_bytes)
         ):
-            split, name = place(self._params, file)
+            split, name = place(params, file)
             label = Label() if name is None else Label(label_of.get(name), name)
             label, caption, document, problem = self._described(file, label, contents)
             where = (readable(file), stored_name(file), 0, length, -1)

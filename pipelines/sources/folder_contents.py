@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 from pipelines.errors import UserError
 from pipelines.outcomes import Outcome
+from pipelines.sources.folder_splits import SPLITS, layout_of
 from pipelines.sources.folder_tables import TABLES, Tables, read_tables
 from pipelines.sources.folder_walk import Listing, readable, walk
 from pipelines.sources.labels import StatedNames
-from pipelines.sources.params import FolderParams
+from pipelines.sources.params import FolderParams, Layout
 from pipelines.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,6 @@ _PACKED = {
 }
 #: Endings of files that stand beside images and are none; any other file is tried.
 NO_IMAGE = frozenset(_TEXTS | _CODE | _ARRAYS | _PACKED)
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
-SPLITS |= {"test": "test", "testing": "test"}
 _TOLD = 5  # names in a message
 
 
@@ -95,6 +94,7 @@ class Contents:
     problems: dict[str, Outcome]
     classes: list[str]
     passed: Counter[str]
+    layout: Layout
 
 
 class Look:
@@ -102,6 +102,7 @@ class Look:
 
     def __init__(self, storage: Storage, params: FolderParams, stated: StatedNames) -> None:
         self._storage, self._params, self._stated = storage, params, stated
+        self._guessed = params.layout == "auto"
 
     def contents(self) -> Contents:
         listing = self._listing()
@@ -110,8 +111,11 @@ class Look:
         named = read_tables(self._storage, tables, listing.files, self._params)
         if tables and not named.entries:
             raise UserError(self._useless(tables, named))
-        depth = _LABELLED_DEPTH[self._params.layout]
         looked_at = [file for file in listing.files if ending_of(file) not in NO_IMAGE]
+        unnamed = [file for file in looked_at if not _labelled(named, file, self._params.label_column)]
+        layout = layout_of(self._params, map(readable, unnamed), path)
+        self._params = self._params.model_copy(update={"layout": layout})
+        depth = _LABELLED_DEPTH[layout]
         deep = [file for file in looked_at if file.count("/") + 1 >= depth]
         passed["above_layout"] += len(looked_at) - len(deep)
         if looked_at and not deep:
@@ -120,6 +124,15 @@ class Look:
                 f"them into one folder per class{self._hint(passed)}"
             )
         images = self._chosen(deep)
+        if self._guessed and layout == "split_class":
+            there = ", ".join(dict.fromkeys(place(self._params, file)[0] or "" for file in sorted(deep)))
+            only = f", of which {self._params.split} is taken" if self._params.split else ""
+            log.warning(
+                "%s: read as splits %s%s (layout: split_class; layout: class says that they are classes)",
+                path,
+                there,
+                only,
+            )
         passed["other_split"] += len(deep) - len(images)
         stems = {stem_of(file) for file in images} | set(images)
         captions = {
@@ -134,7 +147,7 @@ class Look:
         problems = {name: why for name, why in listing.problems.items() if ending_of(name) not in NO_IMAGE}
         passed["no_image_ending"] += len(listing.problems) - len(problems)
         classes = self._class_names(deep, named)
-        contents = Contents(images, captions, documents, named, problems | named.problems, classes, +passed)
+        contents = Contents(images, captions, documents, named, problems | named.problems, classes, +passed, layout)
         if not images and not contents.problems:
             raise UserError(f"no images in {path}: {_told(contents.passed)}{self._hint(contents.passed)}")
         self._tell(contents, rest, tables)
@@ -193,8 +206,7 @@ class Look:
 
     def _class_names(self, files: Sequence[str], tables: Tables) -> list[str]:
         """Class names by label: of the folders, and where a table labels files those it can mean."""
-        column = self._params.label_column
-        by_table = {file for file, entry in tables.entries.items() if column in entry.values}
+        by_table = {file for file in tables.entries if _labelled(tables, file, self._params.label_column)}
         found = sorted(
             {name for file in files if file not in by_table and (name := place(self._params, file)[1]) is not None}
         )
@@ -213,7 +225,8 @@ class Look:
 
     def _refuse_splits(self, found: Sequence[str], files: Sequence[str]) -> None:
         """Folders that are all called like splits are no classes."""
-        if not found or any(name.lower() not in SPLITS for name in found):
+        explicit = self._params.layout == "class" and not self._guessed
+        if explicit or not found or any(name.lower() not in SPLITS for name in found):
             return
         deeper = any(file.count("/") + 1 > _LABELLED_DEPTH[self._params.layout] for file in files)
         cure = "layout: split_class" if deeper else f"layout: flat and one source per split, such as {found[0]}"
@@ -254,7 +267,7 @@ class Look:
                     "%s: folders without an image are no classes: %s", path, ", ".join(map(repr, empty[:_TOLD]))
                 )
             splits = [name for name in contents.classes if name.lower() in SPLITS]
-            if len(splits) > 1 and self._params.classes is None:
+            if splits and self._params.classes is None:
                 log.warning("%s: classes called like splits: %s; see layout: split_class", path, ", ".join(splits))
             alike = _alike(contents.classes)
             if alike:
@@ -279,6 +292,12 @@ def place(params: FolderParams, file: str) -> tuple[str | None, str | None]:
         return params.split, readable(parts[0])
     split = readable(parts[0])
     return SPLITS.get(split.lower(), split), readable(parts[1])
+
+
+def _labelled(tables: Tables, file: str, column: str) -> bool:
+    """Whether a table says the label of a file."""
+    entry = tables.entries.get(file)
+    return entry is not None and column in entry.values
 
 
 def ending_of(file: str) -> str:

@@ -16,6 +16,9 @@ from pipelines.config import Section
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+Layout = Literal["auto", "class", "split_class", "flat"]
+
+
 class PathParams(Section):
     """What every source that reads one place says of it."""
 
@@ -36,7 +39,9 @@ class FolderParams(PathParams):
     """A folder of image files.
 
     `layout`: `class` is CLASS/.../FILE, `split_class` is SPLIT/CLASS/.../FILE (`split` then picks one of the splits;
-    training, validation, valid, dev and testing are read as train, val and test), `flat` is any depth without labels.
+    training is read as train, validation, valid, dev, eval and evaluation as val, testing as test), `flat` is any depth without
+    labels. `auto` is `class`, and where all folders are called like splits and hold class folders `split_class`, which is
+    said; folders called like splits beside others are refused, unless it is one that holds none of the others' names.
     Classes are the folders' names, always text, sorted, unless `classes` gives their order; a folder without a single
     image is no class.
 
@@ -51,7 +56,7 @@ class FolderParams(PathParams):
     """
 
     type: Literal["folder"] = "folder"
-    layout: Literal["class", "split_class", "flat"] = "class"
+    layout: Layout = "auto"
     follow_links: bool = Field(False, description="follow links that lead out of the folder, and links to folders")
     table: str | None = Field(
         None, description="a .jsonl, .csv or .tsv in the folder; else metadata.jsonl, metadata.csv"

@@ -18,6 +18,7 @@ from pipelines.shards.dataset import Dataset
 from pipelines.shards.lint import lint
 from pipelines.sources import FolderParams, open_source
 from pipelines.sources.base import Record
+from pipelines.sources.folder_splits import SPLITS
 from tests.faults.making import fates, lay, png, rows, run_ingest
 
 
@@ -171,21 +172,74 @@ def test_a_picture_that_goes_away_between_scan_and_read_is_a_row(tmp_path: Path)
 # Splits, classes, litter ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("names", [("train", "val", "test"), ("training", "validation", "testing"), ("Train", "dev")])
-def test_folders_called_like_splits_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("train", "val", "test"), ["test", "train", "val"]),
+        (("training", "validation", "testing"), ["test", "train", "val"]),
+        (("Train", "dev"), ["train", "val"]),
+        (("TRAIN", "eval"), ["train", "val"]),
+        (("train",), ["train"]),
+    ],
+)
+def test_folders_called_like_splits_are_read_as_splits_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, names: tuple[str, ...], splits: list[str]
+) -> None:
     lay(tmp_path, {f"{name}/{kind}/{name}.png": png(0) for name in names for kind in ("cat", "dog")})
+    with caplog.at_level(logging.WARNING):
+        records = scan(tmp_path)
+    assert sorted({record.split or "" for record in records}) == splits
+    assert {record.label_name for record in records} == {"cat", "dog"}
+    assert f"read as splits {', '.join(dict.fromkeys(SPLITS[name.lower()] for name in sorted(names)))}" in caplog.text
+    assert "layout: class says that they are classes" in caplog.text
+    assert records == scan(tmp_path, layout="split_class")
+
+
+def test_a_split_can_be_picked_of_a_folder_of_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lay(tmp_path, {f"{name}/{kind}/{name}.png": png(0) for name in ("train", "test") for kind in ("cat", "dog")})
+    with caplog.at_level(logging.WARNING):
+        assert {record.split for record in scan(tmp_path, split="test")} == {"test"}
+    assert "of which test is taken" in caplog.text
+
+
+def test_whoever_says_so_has_classes_called_like_splits(tmp_path: Path) -> None:
+    lay(tmp_path, {f"{name}/{kind}/{name}.png": png(0) for name in ("train", "test") for kind in ("cat", "dog")})
+    for said in ({"layout": "class"}, {"classes": ["test", "train"]}):
+        assert {record.label_name for record in scan(tmp_path, **said)} == {"test", "train"}
+
+
+@pytest.mark.parametrize("names", [("train", "test", "extra"), ("cat", "dog", "test")])
+def test_splits_beside_other_folders_are_refused_until_they_are_said(tmp_path: Path, names: tuple[str, ...]) -> None:
+    lay(tmp_path, {f"{name}/{kind}/x.png": png(0) for name in names for kind in ("cat", "dog")})
+    with pytest.raises(UserError, match=r"called like splits .* beside others .*layout: class if each is a class"):
+        scan(tmp_path)
+    assert {record.label_name for record in scan(tmp_path, layout="class")} == set(names)
+
+
+def test_a_class_that_is_called_like_a_split_stays_one_and_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lay(
+        tmp_path, {f"{name}/{kind}/{name}.png": png(0) for name in ("bus", "car", "train") for kind in ("day", "night")}
+    )
+    with caplog.at_level(logging.WARNING):
+        assert {record.label_name for record in scan(tmp_path)} == {"bus", "car", "train"}
+    assert "classes called like splits: train; see layout: split_class" in caplog.text
+
+
+def test_splits_that_hold_one_folder_of_images_are_no_classes(tmp_path: Path) -> None:
+    lay(tmp_path, {f"{name}/images/{name}.png": png(0) for name in ("train", "valid")})
+    with pytest.raises(
+        UserError, match="each has one folder, images, which makes one class: set layout: split_class if"
+    ):
+        scan(tmp_path)
+    assert {record.label_name for record in scan(tmp_path, layout="split_class")} == {"images"}
+
+
+def test_a_split_without_class_folders_beside_one_that_has_them_is_refused(tmp_path: Path) -> None:
+    lay(tmp_path, {"train/cat/1.png": png(0), "train/dog/2.png": png(1), "test/3.png": png(2)})
     with pytest.raises(UserError, match="which are splits and not classes; set layout: split_class"):
         scan(tmp_path)
-    split = {record.split for record in scan(tmp_path, layout="split_class")}
-    assert split <= {"train", "val", "test"}
-    assert len(scan(tmp_path, classes=sorted(names))) == 2 * len(names)
-
-
-def test_splits_among_other_folders_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    lay(tmp_path, {f"{name}/a/x.png": png(0) for name in ("train", "test", "extra")})
-    with caplog.at_level(logging.WARNING):
-        scan(tmp_path)
-    assert "classes called like splits: test, train; see layout: split_class" in caplog.text
 
 
 def test_a_lone_folder_of_pictures_called_train_asks_for_a_flat_layout(tmp_path: Path) -> None:

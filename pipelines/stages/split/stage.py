@@ -128,7 +128,7 @@ def decide(rows: pa.Table, params: SplitParams, seed: int) -> np.ndarray[Any, np
     for label in np.unique(labels):
         pool = np.flatnonzero((labels == label) & (source == "train"))
         pool = pool[np.argsort(rank[pool], kind="stable")]
-        test = round(params.test * len(pool))
+        test = 0 if params.strategy == "auto" and "test" in source else round(params.test * len(pool))
         held = 0 if "val" in source else round(params.validation * len(pool))
         decisions[pool[:test]] = "test"
         decisions[pool[test : test + held]] = "val"
