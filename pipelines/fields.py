@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -45,6 +46,32 @@ def _not_blank(names: dict[str, str]) -> dict[str, str]:
 
 #: Class name -> what prompts call it.
 Names = Annotated[dict[str, str], BeforeValidator(_text_keys), AfterValidator(_not_blank)]
+
+
+#: The one thing that a caption can say of its image.
+LABEL_NAME = "label_name"
+
+
+def _captions_label(template: str) -> str:
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"{error}; a brace itself is written twice") from None
+    for _, name, form, conversion in parts:
+        if name is not None and (name, form, conversion) != (LABEL_NAME, "", None):
+            raise ValueError(f"a caption knows {{{LABEL_NAME}}} and no {{{name}}}; a brace itself is written twice")
+    if not template.strip():
+        raise ValueError("a caption of no words; leave it out for none")
+    return template
+
+
+#: What images of a class are captioned: plain text in which `{label_name}` stands for the class.
+CaptionTemplate = Annotated[str, AfterValidator(_captions_label)]
+
+
+def caption_of(template: str, label_name: str) -> str:
+    """The caption of an image of this class."""
+    return template.format_map({LABEL_NAME: label_name})
 
 
 #: Options of a training that mean nothing with hard labels.

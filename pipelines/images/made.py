@@ -49,16 +49,21 @@ def synthetic_sample(
     row: Mapping[str, Any],
     described: Mapping[str, Any] | None = None,
     arrays: bytes | None = None,
+    caption: str | None = None,
 ) -> Sample:
     """Make the sample of a synthetic training image.
 
     `label` is (class number, class name), `row` the sidecar's columns about how the image was made, `described` what its `json`
-    says besides key, label and size, `arrays` the bytes of an `npy` member.
+    says besides key, label and size, `arrays` the bytes of an `npy` member, `caption` a text about it (`json` and `txt`).
     """
     image, (number, name) = encode_pixels(pixels, params), label
     named = {"label": number, "label_name": name}
-    about = {"key": key} | named | image.size | dict(described or {})
+    about = (
+        {"key": key} | named | image.size | dict(described or {}) | ({} if caption is None else {"caption": caption})
+    )
     members = [image.member, ("json", canonical_json(about)), ("cls", str(number).encode())]
+    if caption is not None:
+        members.append(("txt", caption.encode()))
     if arrays is not None:
         members.append(("npy", arrays))
     return Sample(key, tuple(members), {"split": "train"} | named | image.row | dict(row))

@@ -184,6 +184,22 @@ def test_a_changed_threshold_judges_again_and_makes_nothing_again(base: Path, ma
     assert run(base, "cls")["ran"] == 3
 
 
+def test_prompts_are_captions_where_that_is_asked_for(base: Path, made: Path, tmp_path: Path) -> None:
+    run(base, "zero_shot", tmp_path / "data", captions=True)
+    for part in ("generated", "kept"):
+        ours = Dataset.open(str(tmp_path / "data/datadream/zero_shot" / part))
+        for row in ours.rows().to_pylist():
+            members = ours.read(row["shard"], row["key"], row["members"])
+            assert members["txt"].decode() == json.loads(row["params"])["prompt"] == f"a photo of a {row['label_name']}"
+    plain = Dataset.open(str(made / "zero_shot/generated"))
+    assert {tuple(span["ext"] for span in row["members"]) for row in plain.rows().to_pylist()} == {
+        ("png", "json", "cls", "npy")
+    }
+    assert [row["pixel_sha256"] for row in rows_of(tmp_path / "data/datadream/zero_shot/generated")] == [
+        row["pixel_sha256"] for row in rows_of(made / "zero_shot/generated")
+    ]
+
+
 def test_more_images_leave_those_that_are_made(base: Path, made: Path) -> None:
     first = rows_of(made / "dset/generated")
     prepared = prepare(get_stage("datadream"), job_of(base, "dset", images=5))

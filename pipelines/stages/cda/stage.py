@@ -16,6 +16,7 @@ from pipelines.artifacts.datasets import dataset_digest, finished, open_part, st
 from pipelines.artifacts.distilled import set_name, shuffled_keys
 from pipelines.artifacts.teacher import TEACHER_FILE, Teacher, load_teacher, require_classes
 from pipelines.errors import UserError
+from pipelines.fields import caption_of
 from pipelines.images.made import synthetic_sample
 from pipelines.loaders.arrays import load_arrays
 from pipelines.runtime.code import WRITERS
@@ -181,4 +182,6 @@ def _sample(
     }
     key = slot_key(set_name(job.stage, number), label, slot)
     described = at | ({"parent": parent} if parent else {})
-    return synthetic_sample(key, pixels, job.params.image, (label, teacher.classes[label]), row, described)
+    name, template = teacher.classes[label], job.params.caption
+    caption = None if template is None else caption_of(template, name)
+    return synthetic_sample(key, pixels, job.params.image, (label, name), row, described, caption=caption)

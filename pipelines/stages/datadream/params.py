@@ -58,6 +58,9 @@ class DatadreamParams(Section):
         None, description="torchvision's inception_v3 weights, a local file: figures by its features instead of CLIP's"
     )
     image: ImageParams = ImageParams(format="png")
+    captions: bool = Field(
+        False, description="store each image's prompt as its caption too (.txt), as open_clip reads it"
+    )
 
     @model_validator(mode="after")
     def _one_source_of_contexts(self) -> Self:

@@ -116,6 +116,7 @@ class Datadream(Stage[DatadreamParams]):
         made |= {"settings": asdict(params.generate), "batch_size": params.batch_size, "dtype": params.dtype}
         made |= {"domain": params.domain, "image": params.image.model_dump(mode="json")}
         made["teacher"] = stage_digest(job, "squeeze") if params.teacher else None
+        made |= {"captions": True} if params.captions else {}
         return made
 
     def _contexts(

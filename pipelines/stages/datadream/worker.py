@@ -245,7 +245,8 @@ class Dreamer:
         features = io.BytesIO()
         np.save(features, made.features.numpy().astype(np.float16))
         label = (payload["label"], payload["class"])
-        return synthetic_sample(key, made.pixels, image, label, row, facts, features.getvalue())
+        caption = str(request.prompt) if self.params.captions else None
+        return synthetic_sample(key, made.pixels, image, label, row, facts, features.getvalue(), caption)
 
     def _adapter_digest(self, tag: str, name: str) -> str:
         path = f"{adapter_folder(tag, name)}/{WEIGHTS}"

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import UserError
+from pipelines.fields import caption_of
 from pipelines.images.documents import annotations_problem
 from pipelines.outcomes import failed
 from pipelines.redaction import redacted
@@ -195,6 +196,14 @@ def _with_documents(table: pa.Table, classes: Sequence[str]) -> pa.Table:
 def with_column(table: pa.Table, name: str, column: Any) -> pa.Table:
     place = table.schema.get_field_index(name)
     return table.set_column(place, table.schema.field(place), column)
+
+
+def captioned(records: pa.Table, template: str) -> pa.Table:
+    """The records with a caption by `template` for all that have a class and none of their own."""
+    names = pc.unique(records["label_name"].drop_null())
+    told = pa.array([caption_of(template, name) for name in names.to_pylist()], pa.string())
+    captions = told.take(pc.index_in(records["label_name"], names).combine_chunks())
+    return with_column(records, "caption", pc.coalesce(records["caption"], captions))
 
 
 def _with_categories(document: str, label_of: dict[str, int]) -> tuple[str, str | None]:

@@ -29,7 +29,7 @@ from pipelines.shards.account import Met
 from pipelines.sources import Source, open_source
 from pipelines.sources.base import SAMPLE_PREFIX
 from pipelines.stages.ingest.params import IngestParams
-from pipelines.stages.ingest.records import content, deal, scan, without_unused
+from pipelines.stages.ingest.records import captioned, content, deal, scan, without_unused
 from pipelines.stages.ingest.twins import mark_twins
 from pipelines.stages.ingest.worker import describe, process_rows, sidecar_row
 
@@ -62,6 +62,8 @@ class Ingest(Stage[IngestParams]):
             places = ", ".join(redacted(source.path) for source in params.sources)
             raise UserError(f"no images in {places}{f' (passed over: {there})' if there else ''}; check ingest.sources")
         _hand_back()  # the batches of the scan
+        if params.caption is not None:
+            records = captioned(records, params.caption)
         records, anchors = mark_twins(records, params.duplicates, params.conflicts)
         records = without_unused(records)
         order, bounds = deal(records, anchors, params, job.run.seed)
