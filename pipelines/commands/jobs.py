@@ -44,20 +44,24 @@ def read_sections(params: Path | str, overrides: Sequence[str] = ()) -> dict[str
 
 
 def checked_sections(raw: Mapping[str, Any], origin: Path | str) -> dict[str, BaseModel]:
-    """Every section of a parameter mapping, validated, and every stage that one names as its input a stage."""
+    """Every section of a parameter mapping, validated; and what one names as its input is a stage, with such an item.
+
+    Items are those of the mapping's own section: without one, other parameters may have made what is read.
+    """
     sections = load_sections(raw, section_models(), str(origin))
-    for stage in STAGES:
-        for job in jobs_of(stage, sections, "data"):
-            for name in get_stage(stage).inputs(job):
-                _require_stage(name, f"{origin}: {stage} reads {name!r}, ")
+    read = {(job.name, name) for stage in STAGES for job in jobs_of(stage, sections, "data") for name in _inputs(job)}
+    for reader, name in sorted(read):
+        try:
+            if "@" in name and name.partition("@")[0] in raw:
+                jobs_of(name, sections, "data")
+            get_stage(name.partition("@")[0])
+        except UserError as error:
+            raise UserError(f"{origin}: {reader} reads {name}: {error}") from None
     return sections
 
 
-def _require_stage(name: str, before: str) -> None:
-    try:
-        get_stage(name.partition("@")[0])
-    except UserError as error:
-        raise UserError(f"{before}{error}") from None
+def _inputs(job: Job[Any]) -> Sequence[str]:
+    return get_stage(job.stage).inputs(job)
 
 
 def jobs_of(name: str, sections: Mapping[str, BaseModel], data: str) -> list[Job[Any]]:

@@ -126,6 +126,10 @@ def test_a_wrong_name_anywhere_stops_every_verb(limbeck: Limbeck, verb: tuple[st
     for override, hint in (
         ("augment.source=splitt/train", "did you mean split?"),
         ("evaluate.datadream.variants=[clss]", "'cls'"),
+        (
+            "datadream.variants=[dset]",
+            "evaluate@datadream reads datadream@cls: datadream has no 'cls'; there is datadream@dset",
+        ),
         ("augment.sets={a: {policy: imagenett}}", "imagenet"),
         ("sqeeze.epochs=1", "did you mean squeeze?"),
         (
@@ -134,7 +138,7 @@ def test_a_wrong_name_anywhere_stops_every_verb(limbeck: Limbeck, verb: tuple[st
         ),
         ("squeeze.network=resnet21", "squeeze.network: no network is called so"),
     ):
-        said = limbeck(*verb, "--set", override)
+        said = limbeck(*verb, "--set", override, "--set", "evaluate.datadream.seeds=1")
         assert said.code == 2, override
         assert hint in said.err, said.err
     assert not Path("data").exists()

@@ -65,7 +65,7 @@ def test_all_is_what_has_a_section_what_that_needs_and_the_report(limbeck: Limbe
     ("sections", "asked"),
     [
         ({"cda": None}, ["ingest", "split", "squeeze", "cda", "report"]),
-        ({"evaluate": {"datadream": {}}}, ["ingest", "split", "squeeze", "generator", "datadream", "evaluate", "report"]),
+        ({"evaluate": {"datadream": {}}}, ["ingest", "split", "generator", "datadream", "evaluate", "report"]),
         ({"augment": {"source": "ingest", "sets": {}}}, ["ingest", "augment", "report"]),
     ],
 )  # fmt: skip

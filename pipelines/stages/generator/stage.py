@@ -64,6 +64,10 @@ class GeneratorStage(Stage[GeneratorParams]):
         stage = scenes_stage(job.params.train.scenes or "")
         return (*self.upstream, stage) if stage else self.upstream
 
+    def needs(self, job: Job[GeneratorParams]) -> Sequence[str]:
+        """Without a teacher nothing is checked, and only a family that is trained needs images."""
+        return [name for name in self.inputs(job) if name != "squeeze"] if job.params.source == "train" else ()
+
     def reads(self, params: GeneratorParams) -> dict[str, str]:
         named = {f"model.{role}": getattr(params.model, role) for role in ROLES}
         scenes = params.train.scenes
