@@ -27,7 +27,7 @@ State = Mapping[str, Tensor]
 
 
 def packed(model: nn.Module, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
-    """The model's weights in `dtype`, on the CPU, ready for safetensors. SynthError when one is beyond the type's range."""
+    """Copy the model's weights to the CPU in `dtype`, ready for safetensors; SynthError when one is beyond the type's range."""
     state = {name: value.detach().cpu().to(dtype).contiguous() for name, value in model.state_dict().items()}
     for name, value in state.items():
         if not bool(torch.isfinite(value).all()):
@@ -36,21 +36,25 @@ def packed(model: nn.Module, dtype: torch.dtype = torch.float16) -> dict[str, Te
 
 
 def built(part: str, family: Family, state: State | None = None) -> Any:
-    """The model of a part in float32, ready to be used; with random weights, from the global generator, without `state`."""
-    made: Any
+    """Build the model of a part in float32 with the weights of `state`, in eval mode and frozen.
+
+    Without `state` its weights are random, drawn from torch's global generator, and it is left to be trained. SynthError where the
+    weights do not fit.
+    """
+    model: Any
     if state is None:
         return _new(part, family)
     with quiet_generators(torch.device("cpu")):
-        made = _new(part, family)
+        model = _new(part, family)
     try:
-        made.load_state_dict({name: value.float() for name, value in state.items()})
+        model.load_state_dict({name: value.float() for name, value in state.items()})
     except RuntimeError as error:
         raise SynthError(f"the weights of {part} do not fit its shape: {' '.join(str(error).split())[:300]}") from error
-    return made.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
 def training_schedule(family: Family, role: str) -> Any:
-    """The noise that the denoiser of `text` or `classes` is trained under."""
+    """Build the noise schedule that the denoiser of `role`, `text` or `classes`, is trained under."""
     return DDPMScheduler(**family.schedules[role])
 
 
@@ -89,16 +93,16 @@ def assemble(
 def _new(part: str, family: Family) -> Any:
     shape = family.shape
     if part == "vae":
-        made: Any = shapes.autoencoder(shape)
-        made.register_to_config(scaling_factor=family.scaling)
-        return made
+        model: Any = shapes.autoencoder(shape)
+        model.register_to_config(scaling_factor=family.scaling)
+        return model
     if part == "clip":
         return shapes.clip(shape, family.vocabulary)
     return shapes.text_unet(shape) if part == "unet" else shapes.class_dit(shape, len(family.classes))
 
 
 def _text_tower(clip: Any) -> Any:
-    """The text tower as a model of its own."""
+    """Copy CLIP's text tower to a model of its own; SynthError where this release calls its weights by other names."""
     tower = CLIPTextModel(clip.config.text_config)
     wanted = set(tower.state_dict())
     for prefix in ("text_model.", ""):  # transformers 5 dropped the tower's own prefix
@@ -110,12 +114,12 @@ def _text_tower(clip: Any) -> Any:
 
 
 def _sampling_schedule(family: Family, role: str) -> Any:
-    """DDIM over the noise of training, as Stable Diffusion's folders have it: latents have no bounds to clip to."""
+    """Build DDIM over the noise of training, as Stable Diffusion's folders have it: latents have no bounds to clip to."""
     return DDIMScheduler(**family.schedules[role], clip_sample=False, set_alpha_to_one=False, steps_offset=1)
 
 
 def _add_class_names(path: Path, family: Family) -> None:
-    """The names by label, as the published DiT folder has them; diffusers reads them and does not write them."""
+    """Add the class names by label to a written model_index.json, as the published DiT folder has them; diffusers only reads them."""
     index = json.loads(path.read_text())
     index["id2label"] = {str(label): name for label, name in enumerate(family.classes)}
     path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")

@@ -1,4 +1,4 @@
-"""What can be chosen about the reference family, and what a finished one says of itself. No torch: parameter files need it."""
+"""The parameters of the reference family, and the description of a finished one. No torch: parameter files need it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOISE: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """Widths and depths. The default is the committed family: 64 px images, latents (8, 8, 8), 32 tokens of text.
+    """Widths and depths of the four models. The default is the committed family: 64 px images, latents (8, 8, 8), 32 tokens of text.
 
     `size` pixels; the autoencoder halves its input `len(vae) - 1` times, to `latents` channels. `unet`: width at each scale.
     `text`, `image`: (width, layers) of the CLIP towers, heads of 32; `patch` pixels of an image token; `joint` width of the
@@ -54,7 +54,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long and how fast. `batch` samples a step; `rate` at its highest, after `warmup` steps; `decay` is AdamW's."""
+    """How long a part trains, and how fast. `batch` samples a step; `rate` at its highest, after `warmup` steps; `decay` is AdamW's."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -79,7 +79,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class AutoencoderBudget(Budget):
-    """The autoencoder's. `kl` weighs the divergence of its latents; after `encoder_steps` only the decoder goes on."""
+    """The autoencoder's budget. `kl` weighs the divergence of its latents; after `encoder_steps` only the decoder goes on."""
 
     steps: int = 6500
     batch: int = 16
@@ -90,7 +90,7 @@ class AutoencoderBudget(Budget):
 
 @dataclass(frozen=True)
 class ClipBudget(Budget):
-    """That of CLIP. After `text_steps` only the image tower goes on."""
+    """CLIP's budget. After `text_steps` only the image tower goes on."""
 
     steps: int = 3500
     batch: int = 128
@@ -102,7 +102,7 @@ class ClipBudget(Budget):
 
 @dataclass(frozen=True)
 class DenoiserBudget(Budget):
-    """That of the UNet and of the DiT."""
+    """The budget of the UNet and of the DiT."""
 
     steps: int = 7500
     batch: int = 64
@@ -111,10 +111,10 @@ class DenoiserBudget(Budget):
 
 @dataclass(frozen=True)
 class Family:
-    """A family as its `family.json` has it: all that its weights and its tokenizer do not say.
+    """The content of a `family.json`: all that its weights and its tokenizer do not say.
 
-    `classes` by label, `nouns` what prompts call them; `scaling` what a latent is multiplied with; `vocabulary` tokens; `schedules` the
-    noise and what is predicted, for `text` (the UNet) and `classes` (the DiT); `facts` what it was trained on, for people.
+    `classes` by label, `nouns` what prompts call them; `scaling` what a latent is multiplied with; `vocabulary` tokens; `schedules`
+    the noise and what is predicted, for `text` (the UNet) and `classes` (the DiT); `facts` what it was trained on, for people.
     """
 
     shape: Shape
@@ -126,12 +126,12 @@ class Family:
     facts: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; `from_json` reads them back."""
+        """Return plain values, which `from_json` reads back."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, form: Any) -> Family:
-        """SynthError, one sentence, when `form` is something else."""
+        """Read what `to_json` gave; SynthError, one sentence, when `form` is something else."""
         try:
             shape = Shape(**{name: _frozen(value) for name, value in form["shape"].items()})
             return cls(
@@ -153,13 +153,13 @@ class Family:
 
 
 def schedules() -> dict[str, dict[str, Any]]:
-    """As the family is trained: the UNet on velocities (Salimans & Ho, 2022), the DiT on noise."""
+    """Return the schedules a family is trained under: the UNet's on velocities (Salimans & Ho, 2022), the DiT's on noise."""
     kinds = {"text": "v_prediction", "classes": "epsilon"}
     return {role: {**NOISE, "prediction_type": kind} for role, kind in kinds.items()}
 
 
 def class_prompt(noun: str) -> str:
-    """What a scene with one thing is called, as its source says it of a target scene."""
+    """Return the prompt of a class from its noun, the caption that `composed` gives a scene with one thing."""
     return f"a photo of {'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
 
 

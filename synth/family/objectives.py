@@ -12,7 +12,7 @@ from synth.schedules import min_snr_weights
 
 
 def reconstruction(model: Any, images: Tensor, generator: torch.Generator, kl: float) -> tuple[Tensor, Tensor]:
-    """Loss of an autoencoder, and its mean squared error (images in [-1, 1]).
+    """Reconstruct images (n, 3, h, w) in [-1, 1]; returns the loss, with a graph, and the mean squared error.
 
     Mean absolute error, half that of the differences between neighbours (edges stay sharp without a discriminator), and `kl` times
     the mean divergence of a latent from N(0, 1) (Kingma & Welling, 2014).
@@ -20,15 +20,15 @@ def reconstruction(model: Any, images: Tensor, generator: torch.Generator, kl: f
     posterior = model.encode(images).latent_dist
     mean, spread = posterior.mean.float(), posterior.logvar.float()
     noise = torch.randn(mean.shape, generator=generator).to(mean.device)
-    made = model.decode(mean + torch.exp(0.5 * spread) * noise).sample.float()
-    error = made - images
+    decoded = model.decode(mean + torch.exp(0.5 * spread) * noise).sample.float()
+    error = decoded - images
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     divergence = 0.5 * (mean.square() + spread.exp() - 1.0 - spread).mean()
     return error.abs().mean() + 0.5 * edges + kl * divergence, error.detach().square().mean()
 
 
 def contrast(images: Tensor, texts: Tensor, log_scale: Tensor, same: Tensor) -> Tensor:
-    """CLIP's symmetric cross-entropy (Radford et al., 2021) of embeddings (n, d), where `same` (n, n) marks texts that are alike.
+    """Compute CLIP's symmetric cross-entropy (Radford et al., 2021) of embeddings (n, d); `same` (n, n) bool marks equal texts.
 
     A small vocabulary repeats its captions: pairs with the same text share the target's mass instead of being told apart.
     """
@@ -40,9 +40,9 @@ def contrast(images: Tensor, texts: Tensor, log_scale: Tensor, same: Tensor) -> 
 def denoising(
     predicted: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, schedule: Any, gamma: float
 ) -> Tensor:
-    """Squared error of the noise or the velocity, weighted by min-SNR (Hang et al., 2023): min(snr, gamma)/snr, or /(snr + 1)."""
+    """Compute the squared error (scalar) of a predicted noise or velocity (n, ...), weighted by min-SNR with `gamma`."""
     velocity = schedule.config.prediction_type == "v_prediction"
     target = schedule.get_velocity(latents, noise, timesteps) if velocity else noise
-    kept = schedule.alphas_cumprod.to(latents.device)[timesteps]
-    weight = min_snr_weights(kept, gamma, schedule.config.prediction_type).to(target)
+    signal = schedule.alphas_cumprod.to(latents.device)[timesteps]
+    weight = min_snr_weights(signal, gamma, schedule.config.prediction_type).to(target)
     return ((predicted.float() - target).square().flatten(1).mean(1) * weight).mean()

@@ -1,6 +1,6 @@
-"""What each model of the reference family is trained on, and one step of it.
+"""The training data of each model of the reference family, and the loss of one step.
 
-Images are uint8 (n, 3, size, size) in memory; latents are made once and kept.
+Images are uint8 (n, 3, size, size) in memory; latents are encoded once, before.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from synth.family.shapes import EOS
 
 
 def as_floats(images: Tensor) -> Tensor:
-    """uint8 to float32 in [-1, 1]."""
+    """Convert uint8 images to float32 in [-1, 1]."""
     return images.float() / 127.5 - 1.0
 
 
 class AutoencoderPart:
-    """Any images (n, 3, size, size). After `encoder_steps` the encoder rests: latents are settled, the decoder goes on learning."""
+    """Trains the autoencoder on images (n, 3, size, size) uint8; from `encoder_steps` on its encoder is frozen, so that latents stay."""
 
     name = "vae"
 
@@ -34,7 +34,7 @@ class AutoencoderPart:
     def model(self) -> nn.Module:
         return self._model
 
-    def rests(self, step: int) -> tuple[str, ...]:
+    def frozen(self, step: int) -> tuple[str, ...]:
         return ("encoder.", "quant_conv.") if step >= self._encoder_steps else ()
 
     def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -44,12 +44,17 @@ class AutoencoderPart:
 
 
 class ClipPart:
-    """Images with captions (token ids (n, tokens)) and with the classes that show on them (n, classes), 0 or 1.
+    """Trains CLIP on images with captions, and to name the classes on them: the sum of two cross-entropies.
 
-    Beside the contrast of captions, an image is told from the classes' prompts `class_tokens` (classes, tokens), its target shared
-    out among what shows on it. It takes the place of the hundreds of millions of pairs that tell CLIP what a thing is: colours
-    and grounds alone would satisfy the captions of a batch for a long time. After `text_steps` the text tower rests, as in LiT (Zhai
-    et al. 2022) the other one does, and the UNet that reads it can be trained meanwhile.
+    Captions are token ids `tokens` (n, tokens); `classes` (n, classes) float is 1 for each class on an image, else 0; `class_tokens`
+    (classes, tokens) are the classes' prompts.
+
+    The first loss is CLIP's: match each image of the batch with its caption. The second, of weight 2, classifies each image among
+    the class prompts; with two classes on an image the target is one half each. It is needed because a few thousand captions can be
+    matched by colours and grounds alone, so that the first loss falls for a long time while no class is learnt.
+
+    From `text_steps` on the text tower is frozen, so that the UNet that reads it can be trained meanwhile. (LiT, Zhai et al. 2022,
+    freezes the image tower instead.)
     """
 
     name = "clip"
@@ -69,37 +74,43 @@ class ClipPart:
     def model(self) -> nn.Module:
         return self._clip
 
-    def rests(self, step: int) -> tuple[str, ...]:
+    def frozen(self, step: int) -> tuple[str, ...]:
         return ("text_model.", "text_projection.") if step >= self._text_steps else ()
 
     def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(0, len(self._images), (batch,), generator=generator)
         ids, shown = self._tokens[rows], self._classes[rows]
         mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
-        seen = features(self._clip.get_image_features(pixel_values=(self._images[rows].float() / 255.0 - mean) / std))
+        embedded = features(
+            self._clip.get_image_features(pixel_values=(self._images[rows].float() / 255.0 - mean) / std)
+        )
         texts = torch.cat([ids, self._class_tokens])
         # The tower is causal and reads the place of the end token: what stands behind the longest text changes nothing.
         longest = int((texts != EOS).sum(1).max()) + 1
-        read = features(self._clip.get_text_features(input_ids=texts[:, :longest]))
-        captions, prompts = read.float().split([batch, len(self._class_tokens)])
-        pairs = contrast(seen.float(), captions, self._clip.logit_scale, (ids[:, None] == ids[None]).all(-1))
+        embedded_texts = features(self._clip.get_text_features(input_ids=texts[:, :longest]))
+        captions, prompts = embedded_texts.float().split([batch, len(self._class_tokens)])
+        pairs = contrast(embedded.float(), captions, self._clip.logit_scale, (ids[:, None] == ids[None]).all(-1))
         logits = (
             self._clip.logit_scale.exp()
-            * functional.normalize(seen.float(), dim=-1)
+            * functional.normalize(embedded.float(), dim=-1)
             @ functional.normalize(prompts, dim=-1).T
         )
-        named = functional.cross_entropy(logits, shown / shown.sum(1, keepdim=True))
+        naming = functional.cross_entropy(logits, shown / shown.sum(1, keepdim=True))
         right = shown.gather(1, logits.argmax(1, keepdim=True)).mean()
-        return pairs + 2.0 * named, {"pairs": float(pairs.detach()), "named": float(right)}
+        return pairs + 2.0 * naming, {"pairs": float(pairs.detach()), "named": float(right)}
 
 
 def features(output: Any) -> Tensor:
-    """transformers 5 gives an object where 4 gave the tensor."""
+    """Take the tensor out of what CLIP's towers return: transformers 5 gives an object where 4 gave the tensor."""
     return output if isinstance(output, Tensor) else output.pooler_output
 
 
 class TextUNetPart:
-    """Latents (n, c, h, w), scaled, of images with captions. One text in ten is left empty, for classifier-free guidance."""
+    """Trains the text UNet on scaled latents (n, c, h, w) with captions, token ids (n, tokens).
+
+    A quarter of the texts are `short` (n, tokens) instead, one in ten is `empty` (tokens,), for classifier-free guidance. Freezes
+    CLIP's text tower.
+    """
 
     name = "unet"
 
@@ -119,7 +130,7 @@ class TextUNetPart:
     def model(self) -> nn.Module:
         return self._model
 
-    def rests(self, step: int) -> tuple[str, ...]:
+    def frozen(self, step: int) -> tuple[str, ...]:
         return ()
 
     def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -133,7 +144,7 @@ class TextUNetPart:
 
 
 class ClassDiTPart:
-    """Latents (n, c, h, w), scaled, with labels (n,). The model itself drops one label in ten."""
+    """Trains the class DiT on scaled latents (n, c, h, w) with labels (n,) int64. The model itself drops one label in ten."""
 
     name = "dit"
 
@@ -143,7 +154,7 @@ class ClassDiTPart:
     def model(self) -> nn.Module:
         return self._model
 
-    def rests(self, step: int) -> tuple[str, ...]:
+    def frozen(self, step: int) -> tuple[str, ...]:
         return ()
 
     def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -160,7 +171,7 @@ class ClassDiTPart:
 def noised_loss(
     latents: Tensor, schedule: Any, generator: torch.Generator, predict: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Tensor, dict[str, float]]:
-    """Noise `latents` at uniform timesteps, have `predict` undo it, and weigh the error (min-SNR, gamma 5)."""
+    """Noise `latents` at uniform timesteps, have `predict` undo it, and return the min-SNR loss (gamma 5), with nothing to report."""
     noise = torch.randn(latents.shape, generator=generator)
     timesteps = torch.randint(0, schedule.config.num_train_timesteps, (len(latents),), generator=generator)
     predicted = predict(schedule.add_noise(latents, noise, timesteps), timesteps)
@@ -169,11 +180,11 @@ def noised_loss(
 
 @torch.no_grad()
 def latents_of(model: Any, images: Tensor, batch: int = 64) -> Tensor:
-    """Posterior means (n, c, h, w) float32 of uint8 images, not yet scaled."""
+    """Encode uint8 images to posterior means (n, c, h, w) float32, not yet scaled."""
     parts = [model.encode(as_floats(images[at : at + batch])).latent_dist.mean for at in range(0, len(images), batch)]
     return torch.cat(parts)
 
 
 def padded(ids: Sequence[Sequence[int]], length: int, end: int) -> Tensor:
-    """Token ids cut and padded to `length` with `end`, (n, length) int64."""
+    """Cut and pad token ids to `length` with `end`; returns (n, length) int64."""
     return torch.tensor([[*row[:length], *[end] * (length - len(row))] for row in ids])

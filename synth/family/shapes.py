@@ -12,7 +12,7 @@ BOS, EOS = 0, 1
 
 
 def autoencoder(shape: Shape) -> AutoencoderKL:
-    """Images (n, 3, size, size) in [-1, 1] to latents (n, latents, side, side)."""
+    """Build the autoencoder of images (n, 3, size, size) in [-1, 1] to latents (n, latents, side, side), with random weights."""
     stages = len(shape.vae)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * stages,
@@ -27,7 +27,7 @@ def autoencoder(shape: Shape) -> AutoencoderKL:
 
 
 def clip(shape: Shape, vocabulary: int) -> CLIPModel:
-    """Both towers. The text tower alone conditions the UNet, as in Stable Diffusion."""
+    """Build CLIP with both towers and random weights. The text tower alone conditions the UNet, as in Stable Diffusion."""
     text = {
         "vocab_size": vocabulary,
         "max_position_embeddings": shape.tokens,
@@ -43,7 +43,7 @@ def clip(shape: Shape, vocabulary: int) -> CLIPModel:
 
 
 def text_unet(shape: Shape) -> UNet2DConditionModel:
-    """Noise or velocity of latents, told a text of `tokens` vectors."""
+    """Build the UNet that predicts noise or velocity of latents from a text of `tokens` vectors, with random weights."""
     scales = len(shape.unet)
     return UNet2DConditionModel(
         sample_size=shape.side,
@@ -61,7 +61,7 @@ def text_unet(shape: Shape) -> UNet2DConditionModel:
 
 
 def class_dit(shape: Shape, classes: int) -> DiTTransformer2DModel:
-    """Noise of latents, told a class; label `classes` is no class (Peebles & Xie, 2023)."""
+    """Build the DiT (Peebles & Xie, 2023) that predicts noise of latents from a label; label `classes` stands for no class."""
     width, layers = shape.dit
     return DiTTransformer2DModel(
         sample_size=shape.side,

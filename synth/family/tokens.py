@@ -21,7 +21,10 @@ _SPECIAL = {"<|startoftext|>": BOS, "<|endoftext|>": EOS}
 
 
 def tokenizer(captions: Iterable[str], length: int, vocabulary: int = 1024) -> CLIPTokenizer:
-    """Texts to `length` ids, padded with the end token. The same captions in any order give the same ids, on any machine."""
+    """Learn a tokenizer from `captions`: texts to `length` ids, padded with the end token, from `vocabulary` tokens at most.
+
+    The same captions in any order give the same ids, on any machine.
+    """
     backend: Any = CLIPTokenizer(vocab=_SPECIAL, merges=[]).backend_tokenizer
     words: Counter[str] = Counter()
     for caption, count in Counter(captions).items():
@@ -33,10 +36,11 @@ def tokenizer(captions: Iterable[str], length: int, vocabulary: int = 1024) -> C
 
 
 def byte_pairs(words: Counter[str], vocabulary: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Ids and merges (Sennrich et al., 2016): the commonest pair of neighbours becomes a token, again and again.
+    """Learn byte-pair ids and merges from `words` with counts (Sennrich et al., 2016): the commonest pair of neighbours becomes a
+    token, again and again.
 
-    Of equally common pairs the one of lower ids is first. Ids: the two special tokens, all bytes, the bytes that end a word, then the
-    merges as they were made.
+    Of equally common pairs the one of lower ids is first. Ids: the two special tokens, all bytes, the bytes that end a word, then
+    the merges in their order.
     """
     split = {word: [*word[:-1], word[-1] + _END] for word in sorted(words)}
     ends = sorted({letters[-1] for letters in split.values()})
@@ -59,10 +63,10 @@ def byte_pairs(words: Counter[str], vocabulary: int) -> tuple[dict[str, int], li
 
 
 def _joined(letters: Sequence[str], pair: tuple[str, str]) -> list[str]:
-    made: list[str] = []
+    tokens: list[str] = []
     place = 0
     while place < len(letters):
         both = tuple(letters[place : place + 2]) == pair
-        made.append("".join(pair) if both else letters[place])
+        tokens.append("".join(pair) if both else letters[place])
         place += 2 if both else 1
-    return made
+    return tokens

@@ -22,21 +22,21 @@ HOPELESS = 100.0
 
 
 class Part(Protocol):
-    """A model with its data: the loss of one step's batch, and what to tell about it."""
+    """A model with its data: `loss` draws a batch and gives its loss and numbers to report."""
 
     name: str
 
     def model(self) -> nn.Module: ...
 
-    def rests(self, step: int) -> tuple[str, ...]:
-        """Beginnings of the names of parameters that are left as they are from some step up to this one."""
+    def frozen(self, step: int) -> tuple[str, ...]:
+        """Prefixes of the names of parameters that are not trained at `step`; once frozen, they stay so."""
         ...
 
     def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]: ...
 
 
 class Fit:
-    """One part on its way. `state` and `restore` carry everything that the next step depends on."""
+    """Trains one part. `state` and `restore` carry everything that the next step depends on."""
 
     def __init__(self, part: Part, budget: Budget, seed: int) -> None:
         self.part, self.budget, self.seed, self.step = part, budget, seed, 0
@@ -61,19 +61,22 @@ class Fit:
         self._mean, self.step, self._first = dict(state["mean"]), int(state["step"]), float(state["first"])
 
     def rate(self, step: int) -> float:
-        """Learning rate of step 0, 1, ...: linear warm-up, then half a cosine to a fiftieth."""
+        """Return the learning rate of `step`, from 0: linear warm-up, then half a cosine to a fiftieth."""
         warm = min(1.0, (step + 1) / max(1, self.budget.warmup))
         return self.budget.rate * warm * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * step / self.budget.steps)))
 
     def run(self, until: int | None = None, tell: Callable[[int, dict[str, float]], None] | None = None) -> None:
-        """Train to step `until` (else to the end); `tell` gets the number of steps done and the figures of the last."""
-        self_end = self.budget.steps
+        """Train to step `until`, else to the end; `tell` gets the number of steps done and the last one's loss and numbers.
+
+        SynthError for a training that diverged.
+        """
+        end = self.budget.steps
         self._model.train()
-        for step in range(self.step, min(self_end, until if until is not None else self_end)):
-            self._let_rest(self.part.rests(step))
+        for step in range(self.step, min(end, until if until is not None else end)):
+            self._freeze(self.part.frozen(step))
             for group in self._optimizer.param_groups:
                 group["lr"] = self.rate(step)
-            loss, figures = self._loss(step)
+            loss, numbers = self._loss(step)
             self._optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(self._learnt, 1.0)
@@ -82,10 +85,10 @@ class Fit:
             self._require_sound(float(loss.detach()))
             self._average()
             if tell is not None:
-                tell(self.step, {"loss": float(loss.detach()), **figures})
+                tell(self.step, {"loss": float(loss.detach()), **numbers})
 
     def _loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a step's batch; all that is random in it follows from the step."""
+        """Draw a step's batch and compute its loss; all that is random in it follows from the step."""
         generator = torch.Generator().manual_seed(operation_seed(self.seed, step, f"family/{self.part.name}"))
         device = next(self._model.parameters()).device.type
         # Dropout inside a model draws from the global generator: seeded for the step, and put back after it.
@@ -114,24 +117,24 @@ class Fit:
         )
 
     def finish(self) -> nn.Module:
-        """The model with its averaged weights, ready to be used."""
+        """Load the averaged weights into the model and return it in eval mode."""
         self._model.load_state_dict(self._mean)
         return self._model.eval()
 
     @torch.no_grad()
-    def _let_rest(self, beginnings: tuple[str, ...]) -> None:
-        """Parameters that rest keep their running mean, which then is what they are: others may rely on it already."""
+    def _freeze(self, prefixes: tuple[str, ...]) -> None:
+        """Freeze parameters at their running mean, which is what is handed out: another part may be trained on it meanwhile."""
         for name, weight in self._model.named_parameters():
-            if beginnings and name.startswith(beginnings) and weight.requires_grad:
+            if prefixes and name.startswith(prefixes) and weight.requires_grad:
                 weight.requires_grad_(False).copy_(self._mean[name])
                 weight.grad = None
 
     @torch.no_grad()
     def _average(self) -> None:
         # A short run would otherwise remember where it began.
-        kept = min(self.budget.averaged, (1 + self.step) / (10 + self.step))
+        decay = min(self.budget.averaged, (1 + self.step) / (10 + self.step))
         for name, value in self._model.state_dict().items():
             if value.is_floating_point():
-                self._mean[name].lerp_(value, 1.0 - kept)
+                self._mean[name].lerp_(value, 1.0 - decay)
             else:
                 self._mean[name].copy_(value)

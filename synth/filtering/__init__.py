@@ -1,4 +1,4 @@
-"""Which generated images to keep: `scoring.py` measures, `columns.py` is what is stored, `deciding.py` judges from that alone.
+"""Selection of generated images: `scoring.py` measures, `columns.py` is what is stored, `deciding.py` judges from that alone.
 
 So a threshold can change without generating or measuring again.
 """

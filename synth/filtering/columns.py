@@ -13,15 +13,15 @@ Column = list[float]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """A row for each generated image, in the order of generation; None where a column was not measured.
+    """Scores of generated images, a row each in the order of generation; None where a column was not measured.
 
     * `label`: the class that the image was made for.
     * `non_finite`, share of values that are NaN or infinite; `spread`, the largest channel's standard deviation in [0, 0.5];
       `saturated`, share of pixels whose every channel is 0 or 255.
     * `clip_cosine` of the image to its class's prompt in [-1, 1]; `clip_margin`, that less the best other class's.
     * `teacher_confidence`, the teacher's probability of `label`; `teacher_entropy` in nats; `teacher_label`, its first choice.
-    * `train_cosine` to the nearest training image, in [-1, 1], and `train_index`, which that is; `train_rmse`, their pixels' root mean
-      square difference in [0, 1].
+    * `train_cosine` to the nearest training image, in [-1, 1], and `train_index`, which that is; `train_rmse`, their pixels' root
+    mean square difference in [0, 1].
     * `earlier_cosine` to the nearest earlier image of the class (-1 for the first). `twin_index` and `twin_cosine` list all earlier
       images of the class at `twin_floor` or nearer (one number for all rows), for which of them is kept depends on thresholds.
 
@@ -51,18 +51,18 @@ class Scores:
                 raise SynthError(f"column {name} has {len(column)} rows for {len(self.label)} images")
 
     def columns(self) -> dict[str, list[Any]]:
-        """What was measured, by name."""
+        """Return the columns that were measured, by name."""
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 
     @classmethod
     def of(cls, columns: Mapping[str, Iterable[Any]]) -> Scores:
-        """From what `columns` gave, or the columns of a table that has others too."""
+        """Read scores from what `columns` gave, or from a table that has other columns too; SynthError without `label`."""
         if "label" not in columns:
             raise SynthError("scores need the column label, the class that each image was made for")
         return cls(**{field.name: list(columns[field.name]) for field in fields(cls) if field.name in columns})
 
     def measured(self, name: str, threshold: str) -> Sequence[Any]:
-        """The column `name`; SynthError where `threshold` asks for it and it was not measured."""
+        """Return the column `name`; SynthError, naming `threshold`, where it was not measured."""
         column = getattr(self, name)
         if column is None:
             raise SynthError(

@@ -1,4 +1,4 @@
-"""From scores and thresholds to what is kept: pure, in the order of generation, equal values to the earlier image."""
+"""Decides from scores and thresholds which images stay: in the order of generation, equal values to the earlier image."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Reason = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """What an image must meet; None is a filter that is off. A value at its threshold is kept; NaN never is.
+    """Bounds that an image must meet; None is a filter that is off. A value at its bound passes; NaN never does.
 
     Judged in this order, an image's first failure is its reason: `max_non_finite` (`not_finite`), `min_spread` (`blank`),
     `max_saturated` (`saturated`), `min_clip_cosine` and `min_clip_margin` (`off_prompt`), `min_teacher_confidence`,
     `max_teacher_entropy` and `teacher_agrees` (`teacher_disagrees`), `max_train_cosine` and `min_train_rmse` (`memorised`),
-    `max_twin_cosine` to any earlier *kept* image of its class (`near_duplicate`). Last, `keep_share` in (0, 1] of the images that were
-    generated of each class, one at least, by falling `clip_margin`: the others are `outranked`.
+    `max_twin_cosine` to any earlier *kept* image of its class (`near_duplicate`). Last, `keep_share` in (0, 1] of the images that
+    were generated of each class, one at least, by falling `clip_margin`: the others are `outranked`.
     """
 
     max_non_finite: float | None = 0.0
@@ -69,7 +69,7 @@ _FILTERS: tuple[tuple[str, str, Reason], ...] = (
 
 
 def decide(scores: Scores, thresholds: Thresholds) -> list[Reason | None]:
-    """For each image None where it is kept, or why it is not. Raises SynthError where a threshold's column was not measured."""
+    """Judge every image: None where it stays, else the reason; SynthError where a threshold's column was not measured."""
     reasons: list[Reason | None] = [None] * len(scores.label)
     for name, column, reason in _FILTERS:
         bound = getattr(thresholds, name)
@@ -86,14 +86,14 @@ def decide(scores: Scores, thresholds: Thresholds) -> list[Reason | None]:
 
 
 def _passes(name: str, bound: float, value: float, label: int) -> bool:
-    """False for NaN, whichever end is bounded."""
+    """Say whether a value meets its bound; NaN meets none, whichever end is bounded."""
     if name == "teacher_agrees":
         return value == label
     return value >= bound if name.startswith("min_") else bound >= value
 
 
 def _drop_twins(scores: Scores, bound: float, reasons: list[Reason | None]) -> None:
-    """Greedy in order: an image whose twin was dropped, for whatever reason, may stay."""
+    """Write `near_duplicate` into `reasons`, greedily in order: an image whose twin was dropped, for whatever reason, may stay."""
     floors, nearest, indices, cosines = (
         scores.measured(name, "max_twin_cosine")
         for name in ("twin_floor", "earlier_cosine", "twin_index", "twin_cosine")
@@ -109,6 +109,7 @@ def _drop_twins(scores: Scores, bound: float, reasons: list[Reason | None]) -> N
 
 
 def _drop_outranked(scores: Scores, share: float, reasons: list[Reason | None]) -> None:
+    """Write `outranked` into `reasons` for all but the best `share` of each class by `clip_margin`."""
     margins = scores.measured("clip_margin", "keep_share")
     classes: dict[int, list[int]] = defaultdict(list)
     for row, label in enumerate(scores.label):
@@ -119,7 +120,7 @@ def _drop_outranked(scores: Scores, share: float, reasons: list[Reason | None]) 
             (row for row in rows if reasons[row] is None and margins[row] == margins[row]),
             key=lambda row: (-margins[row], row),
         )
-        kept = set(ranked[:places])
+        best = set(ranked[:places])
         for row in rows:
-            if reasons[row] is None and row not in kept:
+            if reasons[row] is None and row not in best:
                 reasons[row] = "outranked"

@@ -1,4 +1,4 @@
-"""What is measured of a generated image. Each function gives columns of `Scores`, by name; none depends on the batch.
+"""Measurements of generated images. Each function returns columns of `Scores`, by name; none depends on the batch.
 
 scores = Scores.of({"label": labels, **artefacts(images), **prompt_fit(clip(images), clip.texts(tokenizer, prompts), labels)})
 """
@@ -19,7 +19,7 @@ AT_ONCE = 64  # images in float64
 
 
 def artefacts(images: torch.Tensor) -> Columns:
-    """`non_finite`, `spread` and `saturated` of images (n, 3, h, w), float in [0, 1].
+    """Measure `non_finite`, `spread` and `saturated` of images (n, 3, h, w), float in [0, 1].
 
     Values that are not finite count as 0 in the other two. Saturated is what is 0 or 255 in 8 bits, outside [0, 1] too.
     """
@@ -27,19 +27,19 @@ def artefacts(images: torch.Tensor) -> Columns:
         raise SynthError(
             f"artefacts are of images (n, 3, h, w), float in [0, 1], got {tuple(images.shape)} {images.dtype}"
         )
-    found: Columns = {"non_finite": [], "spread": [], "saturated": []}
+    columns: Columns = {"non_finite": [], "spread": [], "saturated": []}
     for part in images.split(AT_ONCE):
         finite = part.isfinite()
         values = torch.where(finite, part, 0).double().clamp(0, 1)
         levels = (values * 255).round()
-        found["non_finite"] += (~finite).double().mean((1, 2, 3)).tolist()
-        found["spread"] += values.std((2, 3), correction=0).amax(1).tolist()
-        found["saturated"] += ((levels == 0) | (levels == 255)).all(1).double().mean((1, 2)).tolist()
-    return found
+        columns["non_finite"] += (~finite).double().mean((1, 2, 3)).tolist()
+        columns["spread"] += values.std((2, 3), correction=0).amax(1).tolist()
+        columns["saturated"] += ((levels == 0) | (levels == 255)).all(1).double().mean((1, 2)).tolist()
+    return columns
 
 
 def prompt_fit(features: torch.Tensor, texts: torch.Tensor, labels: Sequence[int]) -> Columns:
-    """`clip_cosine` and `clip_margin` of CLIP features (n, d) to those of each class's prompt (classes, d), of any length.
+    """Measure `clip_cosine` and `clip_margin` of CLIP features (n, d) to those of each class's prompt (classes, d), of any length.
 
     With one class the best other is taken to be at -1.
     """
@@ -52,7 +52,7 @@ def prompt_fit(features: torch.Tensor, texts: torch.Tensor, labels: Sequence[int
 
 
 def teacher_fit(logits: torch.Tensor, labels: Sequence[int]) -> Columns:
-    """`teacher_confidence`, `teacher_entropy` and `teacher_label` (the lowest of equals, -1 for NaN) of logits (n, classes)."""
+    """Measure `teacher_confidence`, `teacher_entropy` and `teacher_label` (the lowest of equals, -1 for NaN) of logits (n, classes)."""
     _check(logits, labels, "logits")
     logs = logits.double().log_softmax(1)
     first = (logits == logits.amax(1, keepdim=True)).to(torch.uint8).argmax(1)
@@ -70,42 +70,42 @@ def memorised(
     images: torch.Tensor | None = None,
     training_images: Sequence[torch.Tensor] | torch.Tensor | None = None,
 ) -> Columns:
-    """`train_cosine` and `train_index` of features (n, d) against those of the training images (m, d).
+    """Measure `train_cosine` and `train_index` of features (n, d) against those of the training images (m, d).
 
-    With images (n, 3, h, w) and the training images, each (3, any, any), both float in [0, 1], `train_rmse` too: to the one nearest by
-    features, resized (bilinear, antialiased) to the generated one's size. Of equal cosines the first image is taken.
+    With images (n, 3, h, w) and the training images, each (3, any, any), both float in [0, 1], `train_rmse` too: to the one nearest
+    by features, resized (bilinear, antialiased) to the generated one's size. Of equal cosines the first image is taken.
     """
     if not len(training) or training.shape[1:] != features.shape[1:]:
         raise SynthError(
             f"training features take rows of {features.shape[1]} numbers, one row or more, got {tuple(training.shape)}"
         )
-    found: Columns = {"train_cosine": [], "train_index": []}
+    columns: Columns = {"train_cosine": [], "train_index": []}
     for _, block in products(unit_rows(features.double()), unit_rows(training.double())):
         best = block.amax(1)
-        found["train_index"] += (block >= best[:, None] - EQUAL).to(torch.uint8).argmax(1).tolist()
-        found["train_cosine"] += best.clamp(-1, 1).tolist()
+        columns["train_index"] += (block >= best[:, None] - EQUAL).to(torch.uint8).argmax(1).tolist()
+        columns["train_cosine"] += best.clamp(-1, 1).tolist()
     if images is not None and training_images is not None:
         if (len(images), len(training_images)) != (len(features), len(training)):
             raise SynthError(
                 f"features are of {len(features)} and {len(training)} images, got {len(images)} and {len(training_images)} images"
             )
-        found["train_rmse"] = []
-        for image, index in zip(images, found["train_index"], strict=True):
+        columns["train_rmse"] = []
+        for image, index in zip(images, columns["train_index"], strict=True):
             other = resized(training_images[index][None].to(image), image.shape[1:])[0]
-            found["train_rmse"].append(float((image.double() - other.double()).square().mean().sqrt()))
-    return found
+            columns["train_rmse"].append(float((image.double() - other.double()).square().mean().sqrt()))
+    return columns
 
 
 def twins(features: torch.Tensor, labels: Sequence[int], floor: float = 0.9) -> Columns:
-    """`earlier_cosine`, `twin_index`, `twin_cosine` and `twin_floor` of features (n, d), in the order of generation.
+    """Measure `earlier_cosine`, `twin_index`, `twin_cosine` and `twin_floor` of features (n, d), in the order of generation.
 
     Pairs below `floor` are not stored, so no threshold below it can be judged; a class of n has at most n (n - 1) / 2 of them.
     """
     _check(features, labels, "features")
     rows = unit_rows(features.double())
     count = len(rows)
-    found: Columns = {"earlier_cosine": [-1.0] * count, "twin_index": [[] for _ in range(count)]}
-    found |= {"twin_cosine": [[] for _ in range(count)], "twin_floor": [floor] * count}
+    columns: Columns = {"earlier_cosine": [-1.0] * count, "twin_index": [[] for _ in range(count)]}
+    columns |= {"twin_cosine": [[] for _ in range(count)], "twin_floor": [floor] * count}
     broken = ~rows.isfinite().all(1)
     own = torch.as_tensor(labels)
     for label in sorted(set(own.tolist())):
@@ -117,14 +117,14 @@ def twins(features: torch.Tensor, labels: Sequence[int], floor: float = 0.9) -> 
             cosines = torch.where(early & ~broken[here], block.clamp(-1, 1), -1).cpu()
             for place, line in zip(members[part].tolist(), cosines, strict=True):
                 near = (line >= floor).nonzero()[:, 0]
-                found["earlier_cosine"][place] = float(line.max())
-                found["twin_index"][place] = members[near].tolist()
-                found["twin_cosine"][place] = line[near].tolist()
-    return found
+                columns["earlier_cosine"][place] = float(line.max())
+                columns["twin_index"][place] = members[near].tolist()
+                columns["twin_cosine"][place] = line[near].tolist()
+    return columns
 
 
 def _own(labels: Sequence[int], classes: int, device: torch.device) -> torch.Tensor:
-    """(n, 1) int64."""
+    """Check class numbers and return them as (n, 1) int64 on `device`."""
     own = torch.as_tensor(labels, dtype=torch.int64)
     if len(own) and not 0 <= int(own.min()) <= int(own.max()) < classes:
         raise SynthError(f"labels take 0 to {classes - 1}, got {int(own.min())} to {int(own.max())}")

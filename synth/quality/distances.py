@@ -1,7 +1,7 @@
-"""Distances between two sets of features: FID, KID and CMMD.
+"""Distances between two sets of features: FID, KID and CMMD. Papers are in `docs/specs/generators.md`, set scores.
 
-All take `generated` (n, d) and `real` (m, d) of any float type and compute in float64. None depends on the order of rows, but for the
-subsets that KID draws where a set is larger than one.
+All take `generated` (n, d) and `real` (m, d) of any float type and compute in float64. None depends on the order of rows, but for
+the subsets that KID draws where a set is larger than one.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Kernel = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Kid:
-    """`mean` over subsets and their standard deviation, `std` (0 where there is one subset). May be below 0: unbiased."""
+    """KID's `mean` over subsets and their standard deviation `std`, 0 where there is one. May be below 0: unbiased."""
 
     mean: float
     std: float
 
 
 def fid(generated: torch.Tensor, real: torch.Tensor) -> float:
-    """Frechet distance of the Gaussians with both sets' moments (Heusel et al. 2017, equation 6), from 0.
+    """Compute the Frechet distance, from 0, of the Gaussians with both sets' moments (Heusel et al. 2017, equation 6).
 
     |mu_g - mu_r|^2 + tr(S_g + S_r - 2 (S_g S_r)^(1/2)), covariances over n - 1. With S = F^T F the last trace is the sum of the
     singular values of F_g F_r^T, so no root of a matrix is taken and nothing is added to a diagonal.
@@ -45,7 +45,7 @@ def fid(generated: torch.Tensor, real: torch.Tensor) -> float:
 
 
 def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean (d), and F (at most d rows) with F^T F the covariance."""
+    """Return the mean (d,) of rows and F, of at most d rows, with F^T F their covariance."""
     mean = rows.mean(0)
     root = (rows - mean) / (rows.shape[0] - 1) ** 0.5
     if root.shape[0] > root.shape[1]:
@@ -56,7 +56,7 @@ def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def kid(
     generated: torch.Tensor, real: torch.Tensor, generator: torch.Generator, subsets: int = 100, size: int = 1000
 ) -> Kid:
-    """Squared MMD under the kernel (x.y / d + 1)^3, unbiased (Binkowski et al. 2018, equation 4), over subsets of both sets.
+    """Estimate the squared MMD under (x.y / d + 1)^3, unbiased (Binkowski et al. 2018, equation 4), over subsets of both sets.
 
     `size` rows, or as many as the smaller set has, are drawn from each without replacement with `generator` (on the CPU). Where
     neither set is larger than that, one subset says all and nothing is drawn.
@@ -87,10 +87,10 @@ def kid(
 
 
 def cmmd(generated: torch.Tensor, real: torch.Tensor, *, biased: bool = False) -> float:
-    """1000 times the squared MMD under exp(-|x - y|^2 / (2 sigma^2)), sigma 10, of CLIP features (Jayasumana et al. 2024, 3.2).
+    """Estimate 1000 times the squared MMD of CLIP features under exp(-|x - y|^2 / (2 sigma^2)), sigma 10 (Jayasumana et al. 2024, 3.2).
 
     Rows are scaled to length 1 first. Unbiased as in the paper's equation 4, so it may be below 0; `biased` counts each row with
-    itself as the published code does, which adds what is nothing at 30,000 images and as much as the figure itself at 100.
+    itself as the published code does, which adds what is nothing at 30,000 images and as much as the score itself at 100.
 
     Limits: meant for CLIP's features (the paper's are of ViT-L/14 at 336 pixels); numbers of other towers do not compare.
     """
@@ -104,7 +104,7 @@ def cmmd(generated: torch.Tensor, real: torch.Tensor, *, biased: bool = False) -
 
 
 def _squared_mmd(first: torch.Tensor, second: torch.Tensor, kernel: Kernel, biased: bool = False) -> float:
-    """Of a kernel that is a function of the inner product."""
+    """Estimate the squared MMD under a kernel that is a function of the inner product."""
 
     def within(rows: torch.Tensor) -> torch.Tensor:
         total, count = _kernel_sum(rows, rows, kernel), rows.shape[0]

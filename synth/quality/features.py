@@ -26,7 +26,7 @@ Features = Callable[[torch.Tensor], torch.Tensor]
 
 
 class ClipFeatures:
-    """The image tower of `model` after its projection, rows of length 1, and with `texts` the other tower.
+    """Features (n, d) of a CLIP's image tower after its projection, rows of length 1; with `texts`, of its text tower.
 
     Images are resized by their shorter side (bicubic, antialiased) and cut at the centre, as CLIP's own transforms do.
     """
@@ -40,13 +40,16 @@ class ClipFeatures:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         def of(batch: torch.Tensor) -> torch.Tensor:
-            seen = scaled(covering(batch, self.size), MEAN, STD).to(self.model.dtype)
-            return normalize(pooled(self.model.get_image_features(pixel_values=seen)).float(), dim=1)
+            pixels = normalised(cover_and_cut(batch, self.size), MEAN, STD).to(self.model.dtype)
+            return normalize(pooled(self.model.get_image_features(pixel_values=pixels)).float(), dim=1)
 
         return in_batches(self.model, of, images, self.batch)
 
     def texts(self, tokenizer: Any, prompts: Sequence[str]) -> torch.Tensor:
-        """(prompts, d) float32, rows of length 1, of classes' texts; SynthError where two are the same to the tower."""
+        """Embed one prompt for each class to (prompts, d) float32, rows of length 1.
+
+        SynthError for none, or where two are the same to the tower.
+        """
         if not prompts:
             raise SynthError("texts to compare with are none: give one prompt for each class")
         config: Any = self.model.config
@@ -57,13 +60,13 @@ class ClipFeatures:
 
 
 class NetworkFeatures:
-    """What `features` gives of a classifier, `module`: its penultimate layer.
+    """Features (n, d) of a classifier, `module`: what `features` computes with it, such as its penultimate layer.
 
     teacher = timm.create_model(...)
     NetworkFeatures(teacher, lambda x: teacher.forward_head(teacher.forward_features(x), pre_logits=True))
 
-    `features` maps images normalised by `mean` and `std` to (n, d); None is the module itself, so an identity for a head will do, and
-    logits come out where it has one. `size` (h, w) None leaves images at theirs; else they are resized (bilinear, antialiased).
+    `features` maps images normalised by `mean` and `std` to (n, d); None is the module itself, so an identity for a head will do,
+    and logits come out where it has one. `size` (h, w) None leaves images at theirs; else they are resized (bilinear, antialiased).
     """
 
     def __init__(
@@ -81,12 +84,12 @@ class NetworkFeatures:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         def of(batch: torch.Tensor) -> torch.Tensor:
-            found = self.features(scaled(resized(batch, self.size or batch.shape[2:]), self.mean, self.std))
-            if found.ndim != 2:
+            rows = self.features(normalised(resized(batch, self.size or batch.shape[2:]), self.mean, self.std))
+            if rows.ndim != 2:
                 raise SynthError(
-                    f"features take one row for each image, the network gave shape {tuple(found.shape)}: pool it first"
+                    f"features take one row for each image, the network gave shape {tuple(rows.shape)}: pool it first"
                 )
-            return found.float()
+            return rows.float()
 
         return in_batches(self.module, of, images, self.batch)
 
@@ -94,12 +97,12 @@ class NetworkFeatures:
 class InceptionFeatures(NetworkFeatures):
     """The 2048 pooled features of *torchvision's* Inception v3, images resized to 299 x 299 (bilinear, antialiased).
 
-    Not the network of the FID paper: that is a TensorFlow graph of 2015 with other weights, pooling and resizing, so a FID with these
-    features does not compare with published ones, only with others made here.
+    Not the network of the FID paper: that is a TensorFlow graph of 2015 with other weights, pooling and resizing, so a FID with
+    these features does not compare with published ones, only with others made here.
     """
 
     def __init__(self, weights: str | Path, device: str | torch.device = "cpu", batch: int = 32) -> None:
-        """`weights`: a file of torchvision's state dict, read with weights_only. Raises SynthError where it is not one."""
+        """Read `weights`, a file of torchvision's state dict, with weights_only; SynthError where it is not one."""
         try:
             from torchvision.models import inception_v3  # type: ignore[import-untyped]
         except ImportError as missing:
@@ -127,20 +130,23 @@ class InceptionFeatures(NetworkFeatures):
 
 
 def in_batches(module: nn.Module, features: Features, images: torch.Tensor, batch: int) -> torch.Tensor:
-    """`features` of `images`, on the device of `module` and in eval mode; back on that of the images."""
+    """Call `features` on images (n, 3, h, w), `batch` at a time on the device of `module`; returns (n, d) on that of the images.
+
+    `module` is in eval mode and without gradients meanwhile. SynthError for images of another kind, or none.
+    """
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point() or not len(images):
         raise SynthError(
             f"features are of images (n, 3, h, w), float in [0, 1], one or more, got {tuple(images.shape)} {images.dtype}"
         )
     device = next((weight.device for weight in module.parameters()), images.device)
     with measuring(module):
-        found = [features(part.float().to(device)).to(images.device) for part in images.split(batch)]
-    return torch.cat(found)
+        parts = [features(part.float().to(device)).to(images.device) for part in images.split(batch)]
+    return torch.cat(parts)
 
 
 @contextmanager
 def measuring(module: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; each part's mode is put back."""
+    """Put `module` to eval mode and switch gradients off; each part's own mode is put back afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -151,19 +157,19 @@ def measuring(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def covering(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Resized (bicubic) until they just cover `size`, cut at the centre."""
+def cover_and_cut(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resize images (bicubic) until they just cover `size` (h, w), and cut the centre out."""
     scale = max(want / have for want, have in zip(size, images.shape[2:], strict=True))
     larger = [max(want, round(have * scale)) for want, have in zip(size, images.shape[2:], strict=True)]
     top, left = (larger[0] - size[0]) // 2, (larger[1] - size[1]) // 2
     return resized(images, larger, "bicubic")[:, :, top : top + size[0], left : left + size[1]]
 
 
-def scaled(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Less `mean`, over `std`, by channel."""
+def normalised(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """Normalise images (n, 3, h, w) to (images - mean) / std per channel."""
     return (images - images.new_tensor(mean)[:, None, None]) / images.new_tensor(std)[:, None, None]
 
 
 def pooled(output: Any) -> torch.Tensor:
-    """transformers 5 gives an object where 4 gave the tensor."""
+    """Take the tensor out of what CLIP's towers return: transformers 5 gives an object where 4 gave the tensor."""
     return output if isinstance(output, torch.Tensor) else output.pooler_output

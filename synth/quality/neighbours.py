@@ -1,4 +1,4 @@
-"""What neighbours in feature space say: precision, recall, density, coverage; diversity; the nearest real image of each.
+"""Scores from neighbours in feature space: precision, recall, density, coverage; diversity; the nearest real image of each.
 
 Features are (n, d) of any float type; everything is computed in float64 and does not depend on the order of rows.
 """
@@ -18,7 +18,7 @@ EQUAL_COSINE = 1e-9
 
 @dataclass(frozen=True)
 class Manifold:
-    """Shares in [0, 1], but `density`, which has no upper end."""
+    """How two sets lie round each other: shares in [0, 1], and `density`, which has no upper end."""
 
     precision: float
     recall: float
@@ -27,7 +27,7 @@ class Manifold:
 
 
 def manifold(generated: torch.Tensor, real: torch.Tensor, k: int = 5) -> Manifold:
-    """Balls round each image reach to its k-th nearest other image of its own set, the rim included.
+    """Compare the regions that both sets cover: balls round each image, to its k-th nearest other image of its own set, rim included.
 
     `precision` is the share of generated images in any real ball and `recall` that of real images in any generated ball
     (Kynkaanniemi et al. 2019, equations 1-2; they take k = 3). `density` is the number of real balls that a generated image lies
@@ -62,7 +62,7 @@ def manifold(generated: torch.Tensor, real: torch.Tensor, k: int = 5) -> Manifol
 
 
 def _radii(rows: torch.Tensor, k: int) -> torch.Tensor:
-    """(n) squared distance to the k-th nearest other row."""
+    """Return the squared distance (n,) of each row to its k-th nearest other row."""
     radii = rows.new_empty(len(rows))
     for block, distances in squared_distances(rows, rows):
         own = torch.arange(block.start, block.stop, device=rows.device)
@@ -72,10 +72,10 @@ def _radii(rows: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def vendi(features: torch.Tensor) -> float:
-    """The effective number of different images: exp of the entropy of K / n's eigenvalues, K of cosines (Friedman & Dieng 2023).
+    """Compute the effective number of different images: exp of the entropy of K / n's eigenvalues, K of cosines (Friedman & Dieng 2023).
 
-    1 where all are equal, n where all are orthogonal. Limits: it never exceeds n nor d, so compare at equal n; it sees no real image, so
-    noise is diverse; and features whose cosines are all high, as CLIP's are, keep it low.
+    1 where all are equal, n where all are orthogonal. Limits: it never exceeds n nor d, so compare at equal n; it sees no real
+    image, so noise is diverse; and features whose cosines are all high, as CLIP's are, keep it low.
     """
     rows = unit_rows(feature_rows(features))
     if not len(rows):
@@ -86,7 +86,7 @@ def vendi(features: torch.Tensor) -> float:
 
 
 def nearest(features: torch.Tensor, references: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The cosine (n) float64 of each row to the nearest of `references` (m, d), and that one's row (n) int64.
+    """Find each row's nearest of `references` (m, d); returns its cosine (n,) float64 and its row (n,) int64.
 
     Among equals (to 1e-9) the first is taken.
     """

@@ -73,7 +73,7 @@ class Part(nn.Module):
     def model(self) -> nn.Module:
         return self
 
-    def rests(self, step: int) -> tuple[str, ...]:
+    def frozen(self, step: int) -> tuple[str, ...]:
         return ()
 
     def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:  # type: ignore[override]

@@ -250,7 +250,7 @@ def test_the_rate_warms_and_falls_to_a_fiftieth() -> None:
         def model(self) -> nn.Module:
             return nn.Linear(1, 1)
 
-        def rests(self, step: int) -> tuple[str, ...]:
+        def frozen(self, step: int) -> tuple[str, ...]:
             return ()
 
         def loss(self, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:

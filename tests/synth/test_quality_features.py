@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from synth.errors import SynthError
-from synth.quality.features import ClipFeatures, InceptionFeatures, NetworkFeatures, covering, pooled
+from synth.quality.features import ClipFeatures, InceptionFeatures, NetworkFeatures, cover_and_cut, pooled
 from tests.synth.datadream.clips import tiny_clip
 from tests.synth.making import tokenizer
 
@@ -53,8 +53,8 @@ def test_a_feature_may_come_as_a_tensor_or_in_an_object() -> None:
 def test_clip_sees_the_middle_of_an_oblong_image() -> None:
     image = torch.zeros(1, 3, 8, 24)
     image[..., 8:16] = 1
-    assert torch.equal(covering(image, (8, 8)), torch.ones(1, 3, 8, 8))
-    assert covering(image, (16, 16)).shape == (1, 3, 16, 16)
+    assert torch.equal(cover_and_cut(image, (8, 8)), torch.ones(1, 3, 8, 8))
+    assert cover_and_cut(image, (16, 16)).shape == (1, 3, 16, 16)
 
 
 def test_a_network_is_seen_in_eval_mode_and_its_modes_are_put_back() -> None:
