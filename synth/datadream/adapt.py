@@ -1,15 +1,15 @@
-"""Adaptation: LoRA on a frozen generator from a few images (DataDream, section 3.1; fact sheet, 1.2).
+"""Adaptation: LoRA on a frozen generator from a few images (DataDream, section 3.1; `docs/specs/datadream.md`, adaptation).
 
 `mode: reference` is the published loop: every image cut and encoded anew at every step, levels drawn independently, 100 steps of
 warm-up however short the run. `mode: improved`, the default, departs from it in three places:
 
-* posteriors are kept, not encoded again (`latents.py`): the same numbers for square images, 40 % of the arithmetic less;
+* posteriors are cached, not encoded again (`latents.py`): the same numbers for square images, 40 % of the arithmetic less;
 * levels are stratified over the batch (`objective.py`): the same mean of the loss, less variance;
 * warm-up is at most a tenth of the run: as published, half of a 4-shot run of 200 steps is warm-up.
 
-A prompt is encoded once a step and repeated, in both (equal gradients to 5e-7, fact sheet, section 5), and only once at all where
-the text encoder is not adapted. All randomness of a step follows from (run seed, name of the adapter, number of the step), so a
-run that was stopped goes on as if it had not been, and adapters that take turns on one base do not disturb each other.
+A prompt is encoded once a step and repeated, in both, and only once at all where the text encoder is not adapted. All randomness of
+a step follows from (run seed, name of the adapter, number of the step), so a run that was stopped goes on as if it had not been,
+and adapters that take turns on one base do not disturb each other.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ HOPELESS = 100.0
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What one adapter is trained on: images, RGB (3, h, w) float in [0, 1] of any size, and a prompt for each."""
+    """The training data of one adapter: images, RGB (3, h, w) float in [0, 1] of any size, and a prompt for each."""
 
     name: str
     images: Sequence[torch.Tensor]
@@ -54,7 +54,7 @@ class Subject:
 
 
 class Adaptation:
-    """One adapter in training on `adapters`; made, it is added there under its subject's name.
+    """Trains one adapter on `adapters`, to which it is added at once under its subject's name.
 
     training = Adaptation(LoraSet(backend), Subject("dog", images, prompts), AdaptConfig(), run_seed=1)
     while not training.done:
@@ -74,7 +74,7 @@ class Adaptation:
         self.step = 0
         self.size = _side(backend, config.size)
         self._latents = self._source()
-        self._kept: Conditioning | None = None
+        self._prompt_rows: Conditioning | None = None
         alpha = config.rank if config.alpha is None else config.alpha
         adapters.add(subject.name, config.rank, alpha, self._seed("weights"))
         self._weights = adapters.parameters(subject.name)
@@ -88,13 +88,14 @@ class Adaptation:
 
     @property
     def done(self) -> bool:
-        """Whether all steps are made."""
+        """Whether all steps have been taken."""
         return self.step >= self.total
 
     def advance(self) -> torch.Tensor:
-        """One optimiser step; returns its loss, a scalar on the device (reading it waits for the device).
+        """Take one optimiser step and return its loss, a scalar on the device (reading it waits for the device).
 
-        SynthError for an adapter that diverged: at once on a CPU, within `LOOK_EVERY` steps elsewhere, after the last step anyway.
+        Makes this adapter the active one. SynthError for an adapter that diverged: at once on a CPU, within `LOOK_EVERY` steps
+        elsewhere, after the last step anyway.
         """
         if self.done:
             raise SynthError(f"adapter {self.subject.name!r} has had all of its {self.total} steps")
@@ -124,9 +125,12 @@ class Adaptation:
         return loss.detach()
 
     def require_sound(self) -> None:
-        """SynthError when a loss so far, or a weight now, is no finite number. Waits for the device; who keeps a state asks first."""
+        """Raise SynthError when a loss so far, or a weight now, is no finite number.
+
+        Waits for the device. To be called before a state is saved.
+        """
         finite = math.isfinite(float(self._seen))
-        if not finite and self.step == 1:  # made by the generator as it came, before any change of its adapter
+        if not finite and self.step == 1:  # the generator's own output: its adapter has changed nothing yet
             raise SynthError(
                 f"adapter {self.subject.name!r}: the generator's first prediction is no finite number; its weights are broken, or "
                 "its dtype is too narrow for it (float32 is not)"
@@ -141,7 +145,7 @@ class Adaptation:
         return SynthError(f"adapter {self.subject.name!r} diverged: {what}; {lower}")
 
     def loss(self, step: int) -> torch.Tensor:
-        """The loss of this step's batch under the adapter now active, with a graph."""
+        """Draw this step's batch and compute its loss, with a graph, under the adapter now active."""
         backend, config = self.adapters.backend, self.config
         rows = self.rows(step)
         generator = self._generator(f"step/{step}")
@@ -153,8 +157,8 @@ class Adaptation:
         levels = self.objective.levels(len(rows), generator, stratified=config.mode == "improved")
         noised = self.objective.noised(latents, noise, levels)
         timesteps = self.objective.timesteps(levels, latents.device)
-        told = self._told([self.subject.prompts[row] for row in rows])
-        prediction = backend.predict(noised, timesteps, told)
+        conditioning = self._conditioning([self.subject.prompts[row] for row in rows])
+        prediction = backend.predict(noised, timesteps, conditioning)
         target = self.objective.target(latents, noise, levels)
         weights = self.objective.weights(levels, latents.device)
         if step + 1 == self.total:
@@ -162,42 +166,47 @@ class Adaptation:
         return loss_of(prediction, target, weights)
 
     def rows(self, step: int) -> list[int]:
-        """Which images are in this step's batch: every epoch a new order, its last batch possibly smaller."""
+        """Draw the images of this step's batch: every epoch a new order, its last batch possibly smaller."""
         count, size = len(self.subject.images), self.config.batch_size
         epoch, batch = divmod(step, batches_in_epoch(count, size))
         order = torch.randperm(count, generator=self._generator(f"order/{epoch}")).tolist()
         return order[batch * size : (batch + 1) * size]
 
     def state(self) -> dict[str, Any]:
-        """What a stopped run needs to go on: plain numbers and tensors, on the CPU."""
+        """Return what a stopped run needs to go on: plain numbers and tensors, copied to the CPU."""
         optimizer = self._optimizer.state_dict()["state"]
-        moments = {place: {k: v.detach().cpu().clone() for k, v in kept.items()} for place, kept in optimizer.items()}
+        moments = {
+            place: {k: v.detach().cpu().clone() for k, v in moment.items()} for place, moment in optimizer.items()
+        }
         return {"step": self.step, "weights": self.adapters.state(self.subject.name), "optimizer": moments}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave: the following steps have the same bits as if nothing had been stopped."""
+        """Load what `state` gave: the following steps have the same bits as if nothing had been stopped."""
         self.step = int(state["step"])
         self.adapters.load_state(self.subject.name, state["weights"])
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": dict(state["optimizer"]), "param_groups": groups})
 
-    def _told(self, prompts: Sequence[str]) -> Conditioning:
-        """What the model is told for each sample; each distinct prompt goes through the text encoder once."""
+    def _conditioning(self, prompts: Sequence[str]) -> Conditioning:
+        """Encode the prompts of a batch, a row each; each distinct prompt goes through the text encoder once.
+
+        Where the text encoder is not adapted all prompts are encoded at the first call and cached.
+        """
         backend = self.adapters.backend
         distinct = list(dict.fromkeys(prompts if self.adapters.text else self.subject.prompts))
         if self.adapters.text:
             rows = embed(backend, distinct)
         else:
-            if self._kept is None:
+            if self._prompt_rows is None:
                 with torch.no_grad():
-                    self._kept = embed(backend, distinct)
-            rows = self._kept
-        told = rows.take([distinct.index(prompt) for prompt in prompts])
-        told = backend.size_conditioning(told, (self.size, self.size), False)
+                    self._prompt_rows = embed(backend, distinct)
+            rows = self._prompt_rows
+        conditioning = rows.take([distinct.index(prompt) for prompt in prompts])
+        conditioning = backend.size_conditioning(conditioning, (self.size, self.size), False)
         if backend.capabilities.guidance == "embedded":
             scale = torch.full((len(prompts),), backend.capabilities.default_guidance, device=backend.device)
-            told = told.having(guidance=scale)
-        return told
+            conditioning = conditioning.having(guidance=scale)
+        return conditioning
 
     def _source(self) -> LatentSource:
         backend, config, images = self.adapters.backend, self.config, self.subject.images

@@ -1,7 +1,7 @@
-"""Contexts of images in the words of a vision-language model, for prompts as BOB has them (see `prompts.ContextBank`).
+"""Captioning of images by a vision-language model, for prompts as BOB has them (see `prompts.ContextBank`).
 
 Any model that transformers loads for image-text-to-text serves, from a folder or an id. One that chats is asked for pose and
-background apart; one that only captions (BLIP, GIT) gives its caption as the background, class and all.
+background apart; one that only captions (BLIP, GIT) gives its caption as the background, the class's name included.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ QUESTIONS = {
     "pose": "In at most six words, say from which side and in which pose the main object is shown. Do not name it.",
     "background": "In at most eight words, describe the background of this image. Do not name the main object.",
 }
-#: Characters of an answer that are kept: CLIP reads 77 tokens in all.
+#: Characters to which an answer is cut: CLIP reads 77 tokens in all.
 LONGEST = 80
 
 
 class Captioner:
-    """`captioner(image)` is the context of an image (3, h, w) float in [0, 1]. Greedy, one image at a time: always the same."""
+    """Describes an image (3, h, w) float in [0, 1] when called. Greedy, one image at a time: always the same answer.
+
+    SynthError where no model loads from `model`.
+    """
 
     def __init__(self, model: str, device: torch.device, words: int = 24) -> None:
         self.device, self.words = device, words
@@ -45,30 +48,30 @@ class Captioner:
         levels = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
         if not self.chats:
             return Context(background=self._answer(self.processor(images=levels, return_tensors="pt")))
-        told = {}
+        answers = {}
         for part, question in QUESTIONS.items():
             content = [{"type": "image", "image": levels}, {"type": "text", "text": question}]
-            asked = self.processor.apply_chat_template(
+            inputs = self.processor.apply_chat_template(
                 [{"role": "user", "content": content}],
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
                 return_tensors="pt",
             )
-            told[part] = self._answer(asked)
-        return Context(**told)
+            answers[part] = self._answer(inputs)
+        return Context(**answers)
 
     @torch.no_grad()
     def _answer(self, inputs: Any) -> str:
         inputs = inputs.to(self.device)
-        made = self.model.generate(**inputs, max_new_tokens=self.words, do_sample=False)
+        tokens = self.model.generate(**inputs, max_new_tokens=self.words, do_sample=False)
         if self.chats and "input_ids" in inputs:
-            made = made[:, inputs["input_ids"].shape[1] :]
-        return settled(self.processor.batch_decode(made, skip_special_tokens=True)[0])
+            tokens = tokens[:, inputs["input_ids"].shape[1] :]
+        return as_phrase(self.processor.batch_decode(tokens, skip_special_tokens=True)[0])
 
 
-def settled(answer: str) -> str:
-    """An answer as a phrase behind a comma: one line, without a full stop or a capital at its start, cut at a word."""
+def as_phrase(answer: str) -> str:
+    """Trim an answer to a phrase behind a comma: one line, without a full stop or a capital at its start, cut at a word."""
     text = " ".join(answer.split()).strip(" .,;:")
     if len(text) > LONGEST:
         text = text[:LONGEST].rsplit(" ", 1)[0].rstrip(" .,;:")

@@ -1,7 +1,8 @@
-"""The classifier of DataDream's third stage: CLIP with LoRA on queries and values, its text tower the classes' names.
+"""The classifier of DataDream's third stage: CLIP with LoRA on queries and values, its classes the texts of their names.
 
-Numbers are the published ones (fact sheet, 1.6). Departures, all of them exact: token rows are cut to the longest class's (the text
-tower is causal and reads its pooled token's place only), and evaluation computes the texts once. Training is in `fit.py`.
+Numbers are the published ones (`docs/specs/datadream.md`, classifier). Departures, all of them exact: token rows are cut to the
+longest class's (the text tower is causal and reads its pooled token's place only), and evaluation computes the texts once. Training
+is in `fit.py`.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ LORA_TARGETS = ("q_proj", "v_proj")
 
 
 def classifier_lora(rank: int = 16, alpha: int = 32, dropout: float = 0.1) -> LoraConfig:
-    """LoRA as published: queries and values of both towers, scale 2. (peft draws a dropout mask for each projection, loralib one.)"""
+    """Return the published LoRA: queries and values of both towers, scale 2. (peft draws a mask for each projection, loralib one.)"""
     return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(LORA_TARGETS))
 
 
 class ClipClassifier(nn.Module):
-    """A CLIP whose logits are exp(logit scale) times the cosine of image and class text.
+    """Classifies images by CLIP: logits are exp(logit scale) times the cosine of image and class text.
 
-    `prompts`: one or more texts for each class, whose features are averaged and normalised again. Only LoRA's weights train: what they
-    start from follows from `seed`; the temperature is frozen too. `model` is taken over and changed. SynthError where two classes'
-    texts are the same to the model.
+    `prompts`: one or more texts for each class, whose features are averaged and normalised again. Only LoRA's weights train, from a
+    start that follows from `seed`; the logit scale is frozen too. `model` is taken over: adapters are put into it. SynthError where
+    two classes' texts are the same to the model.
     """
 
     def __init__(
@@ -70,17 +71,17 @@ class ClipClassifier(nn.Module):
         self.size: tuple[int, int] = (side, side) if isinstance(side, int) else (side[0], side[1])
 
     def trainable(self) -> list[nn.Parameter]:
-        """LoRA's weights."""
+        """Return LoRA's weights."""
         return [weight for weight in self.parameters() if weight.requires_grad]
 
     def text_features(self) -> torch.Tensor:
-        """(classes, d) normalised."""
+        """Embed the classes' texts to (classes, d), rows of length 1."""
         each = normalize(_features(self.model.get_text_features(input_ids=self.tokens)), dim=-1)
         sums = each.new_zeros(self.classes, each.shape[1]).index_add_(0, self.owner, each)
         return normalize(sums, dim=-1)
 
     def image_features(self, images: torch.Tensor) -> torch.Tensor:
-        """(n, d) normalised, of `images` (n, 3, h, w) in [0, 1] at the model's size."""
+        """Embed `images` (n, 3, h, w) in [0, 1] at the model's size to (n, d), rows of length 1; SynthError for another size."""
         if tuple(images.shape[2:]) != self.size:
             raise SynthError(
                 f"this CLIP sees {self.size[0]}x{self.size[1]} pixels, got {images.shape[2]}x{images.shape[3]}"
@@ -89,20 +90,20 @@ class ClipClassifier(nn.Module):
         return normalize(_features(self.model.get_image_features(pixel_values=(images - mean) / std)), dim=-1)
 
     def forward(self, images: torch.Tensor, texts: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (n, classes) float32; `texts` are `text_features` that were computed before."""
+        """Compute logits (n, classes) float32; `texts` are `text_features` that were computed before, if any."""
         texts = self.text_features() if texts is None else texts
         return (self.model.logit_scale.exp() * self.image_features(images) @ texts.T).float()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """LoRA's weights on the CPU, by name."""
+        """Copy LoRA's weights to the CPU, by name."""
         return {name: p.detach().cpu().clone() for name, p in self.named_parameters() if p.requires_grad}
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Put back what `state` gave."""
+        """Load what `state` gave; SynthError for weights of other names."""
         own = {name: p for name, p in self.named_parameters() if p.requires_grad}
         if set(own) != set(state):
             raise SynthError(
-                f"these are weights of another classifier: it has {len(own)} LoRA tensors, {len(state)} were given"
+                f"these are weights of another classifier: it has {len(own)} LoRA tensors, these are {len(state)}"
             )
         with torch.no_grad():
             for name, parameter in own.items():
@@ -110,10 +111,10 @@ class ClipClassifier(nn.Module):
 
 
 def token_rows(tokenizer: Any, texts: Sequence[str], length: int) -> torch.Tensor:
-    """(texts, longest) int64, padded, cut at `length`."""
+    """Tokenise texts to ids (texts, longest) int64, padded to the longest and cut at `length`."""
     return tokenizer(list(texts), padding="longest", truncation=True, max_length=length, return_tensors="pt").input_ids
 
 
 def _features(output: Any) -> torch.Tensor:
-    """transformers 5 gives an object where 4 gave the tensor."""
+    """Take the tensor out of what CLIP's towers return: transformers 5 gives an object where 4 gave the tensor."""
     return output if isinstance(output, torch.Tensor) else output.pooler_output

@@ -1,4 +1,4 @@
-"""What a user can choose about DataDream's two trainings, as plain frozen dataclasses. No torch: parameter files need them too."""
+"""The parameters of DataDream's two trainings, as plain frozen dataclasses. No torch: parameter files need them too."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Crop = Literal["random", "center"]
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptConfig:
-    """How an adapter is trained; the defaults are the published numbers.
+    """The settings of an adapter's training; the defaults are the published numbers.
 
     `alpha` None is the rank. `steps` None follows from `epochs`. `train_text`: the CLIP text encoders too. `size` None is the
-    model's native side in pixels. `crops` of a picture that is not square are kept (improved only). `min_snr` (gamma; Hang et
+    model's native side in pixels. `crops` of an image that is not square are cached (improved only). `min_snr` (gamma; Hang et
     al. 2023) and `noise_offset` are off as published.
     """
 
@@ -55,28 +55,28 @@ class AdaptConfig:
 
     @classmethod
     def loft(cls, **changes: Any) -> AdaptConfig:
-        """LoFT's numbers (2025): an adapter for each image, rank 2, 600 steps of one image, the text encoder left alone."""
+        """Return LoFT's settings (2025): an adapter for each image, rank 2, 600 steps of one image, the text encoder left alone."""
         numbers = {"rank": 2, "learning_rate": 1e-3, "steps": 600, "batch_size": 1, "warmup_steps": 10}
         return cls(**{**numbers, "train_text": False, "crop": "center", **changes})
 
     def total_steps(self, images: int) -> int:
-        """Optimiser steps for so many images."""
+        """Return the number of optimiser steps for so many `images`."""
         return self.steps or adaptation_steps(images, self.batch_size, self.epochs)
 
     def rate(self, step: int, total: int) -> float:
-        """The learning rate of `step`, from 0."""
+        """Return the learning rate of `step`, from 0, of `total`."""
         warmup = self.warmup_steps if self.mode == "reference" else min(self.warmup_steps, total // 10)
         return self.learning_rate * warmup_cosine(step, warmup, total)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """How the classifier is trained; the defaults are the published numbers where there are any.
+    """The settings of the classifier's training; the defaults are the published numbers where there are any.
 
-    `real_weight` is lambda_1, used where there are both kinds of images; `mix` the share of batches under CutMix or MixUp. `epochs` was
-    tuned by data set; 50 is what the authors' users ran. `mode: reference` shuffles all items in one order, so that a batch may lack a
-    kind, leaves real images out where there are fewer synthetic ones, and tosses one coin a batch for mixing, in pairs by rolling
-    (`pooled.mixed`); `improved` tosses one for each kind and pairs at random, gives every batch its share of both (a lambda
+    `real_weight` is lambda_1, used where there are both kinds of images; `mix` the share of batches under CutMix or MixUp. `epochs`
+    was tuned by data set; 50 is what the authors' users ran. `mode: reference` shuffles all items in one order, so that a batch may
+    lack a kind, leaves real images out where there are fewer synthetic ones, and tosses one coin a batch for mixing, in pairs by
+    rolling (`pooled.mixed`); `improved` tosses one for each kind and pairs at random, gives every batch its share of both (a lambda
     that is missing in some batches is not the lambda that was asked for), and keeps at least one of each real image.
     """
 

@@ -10,7 +10,10 @@ from synth.errors import SynthError
 
 
 def embed(backend: Any, prompts: Sequence[str]) -> Conditioning:
-    """What the model is told for each of `prompts`, a row each, under the adapters now active."""
+    """Encode `prompts` to conditioning, a row each, with a graph, under the adapters now active.
+
+    SynthError for a family that cannot be adapted.
+    """
     encode, family, device = backend.pipeline.encode_prompt, backend.capabilities.family, backend.device
     texts = list(prompts)
     if family == "sd":

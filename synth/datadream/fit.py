@@ -1,7 +1,8 @@
 """Training the classifier: real and synthetic in one loop, selected on the validation split, never on the test split.
 
 The published code keeps the epoch that is best on its test loader, and for three data sets that loader holds the training split
-(fact sheet, 0.2). Here `fit` sees a validation set only; whoever calls it tests once, with `classifier_accuracy`.
+(`docs/specs/datadream.md`, classifier). Here `fit` sees a validation set only; whoever calls it tests once, with
+`classifier_accuracy`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from synth.quiet import quiet_generators
 
 @dataclass
 class Fitted:
-    """A line for each evaluation, and which was best; the classifier holds the best one's weights."""
+    """The history of a fit, a line for each validation, and the best one, whose weights the classifier has."""
 
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
@@ -51,8 +52,8 @@ def fit(
 ) -> Fitted:
     """Train on real images, synthetic ones, or both, and leave `classifier` with the weights of its best validation epoch.
 
-    `views` (images, keys, epoch) -> images of the classifier's size; the published ones unless given. Of equally good epochs the first
-    is kept. Deterministic by `run_seed`, on one device.
+    `views` (images, keys, epoch) -> images of the classifier's size; the published ones unless given. Of equally good epochs the
+    first counts. Deterministic by `run_seed`, on one device.
 
     `checkpoint` is given the state after every epoch but the last: live tensors and plain values, to be saved or copied at once.
     A fit that goes on from such a state, with everything else the same, ends with the bits of an unbroken one; `report` is told the
@@ -64,8 +65,8 @@ def fit(
         raise SynthError("there is nothing to train on: give real images, synthetic ones or both")
     if not validation.keys:
         raise SynthError("there is no validation image to choose an epoch by")
-    reals, made = (0 if part is None else len(part.keys) for part in (real, synthetic))
-    pool = pool_of(reals, made, config, classifier.classes)
+    real_count, synthetic_count = (0 if part is None else len(part.keys) for part in (real, synthetic))
+    pool = pool_of(real_count, synthetic_count, config, classifier.classes)
     views = views or published_views(classifier.size, views_seed(run_seed))
     weight = config.real_weight if len(parts) == 2 else float(real is not None)
     device = next(classifier.parameters()).device
@@ -96,7 +97,7 @@ def fit(
             optimizer.zero_grad()
             total += loss.detach()
             step += 1
-        # The sum keeps what is no number, and the weights are looked at for a last step that nothing follows.
+        # A sum with one NaN is NaN, and the weights are looked at for a last step that nothing follows.
         if not math.isfinite(float(total)):
             raise _diverged("its loss is no finite number", epoch, config)
         if not_finite(classifier.state()) is not None:
@@ -132,7 +133,7 @@ def _diverged(what: str, epoch: int, config: FitConfig) -> SynthError:
 
 
 def pool_of(real: int, synthetic: int, config: FitConfig, classes: int) -> Pool:
-    """An epoch of `real` and `synthetic` images, either of which may be 0; how often a real one is repeated follows from `mode`."""
+    """Plan an epoch of so many `real` and `synthetic` images, either of which may be 0; repetitions of real ones follow from `mode`."""
     times = 1
     if real and synthetic:
         times = (
@@ -158,9 +159,9 @@ class _Batches:
     mode: Mode
 
     def make(self, places: np.ndarray, epoch: int, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Images, soft labels and which are real."""
+        """Make the batch of these places in the pool: images (n, 3, h, w), soft labels (n, classes) and which are real (n,) bool."""
         synthetic_rows, real_rows, times = self.pool.split(places)
-        found: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        kinds: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         for examples, rows, again, kind in (
             (self.synthetic, synthetic_rows, [0] * len(synthetic_rows), "synthetic"),
             (self.real, real_rows, times, "real"),
@@ -173,14 +174,14 @@ class _Batches:
             images, targets = mixed(
                 images, labels, self.classes, p=self.mix, run_seed=self.run_seed, step=step, part=kind, mode=self.mode
             )
-            found.append((images, targets, torch.full((len(rows),), kind == "real", device=self.device)))
-        images, targets, is_real = (torch.cat(part) for part in zip(*found, strict=True))
+            kinds.append((images, targets, torch.full((len(rows),), kind == "real", device=self.device)))
+        images, targets, is_real = (torch.cat(part) for part in zip(*kinds, strict=True))
         return images, targets, is_real
 
 
 @contextlib.contextmanager
 def _seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Dropout draws from the global generators: these are seeded in here, and put back afterwards."""
+    """Seed torch's global generators, from which dropout draws, and put them back afterwards."""
     with quiet_generators(device):
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":

@@ -1,7 +1,7 @@
-"""The few real images as latents: cut, encoded once, and drawn from at every step.
+"""Latents of the few real images: cut, encoded once, and sampled at every step.
 
-A VAE's posterior is its mean and deviation; with them kept, sampling it costs one product and a sum instead of an encoding, which
-is 40 % of an adaptation's arithmetic (fact sheet, section 2). The numbers are the same as the VAE's own `sample()`.
+A VAE's posterior is its mean and deviation; with both cached, sampling it costs one product and a sum instead of an encoding, which
+is 40 % of an adaptation's arithmetic (`docs/specs/datadream.md`, adaptation). The numbers are those of the VAE's own `sample()`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from synth.errors import SynthError
 
 
 def short_side_to(image: torch.Tensor, size: int) -> torch.Tensor:
-    """`image` (3, h, w) in [0, 1] with its short side `size`, bilinear with antialiasing; untouched where it is already."""
+    """Resize `image` (3, h, w) in [0, 1] until its short side is `size`, bilinear with antialiasing; untouched where it is already."""
     height, width = image.shape[1:]
     short, long = min(height, width), max(height, width)
     if short == size:
@@ -29,7 +29,7 @@ def short_side_to(image: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def cut(image: torch.Tensor, size: int, crop: Crop, generator: torch.Generator) -> torch.Tensor:
-    """A square of `size` pixels of an image whose short side is `size`; where it lies is drawn, or it is the middle."""
+    """Cut a square of `size` pixels out of an image (3, h, w) no smaller, at a drawn place or, with `center`, in the middle."""
     top, left = (side - size for side in image.shape[1:])
     if crop == "center":
         top, left = round(top / 2), round(left / 2)
@@ -53,7 +53,7 @@ class Moments:
     @staticmethod
     @torch.no_grad()
     def of(backend: Any, images: torch.Tensor, batch_size: int = 8) -> Moments:
-        """Encode `images` (n, 3, h, w) in [0, 1] with the VAE of a latent generator."""
+        """Encode `images` (n, 3, h, w) in [0, 1] with the VAE of a latent generator, `batch_size` at a time."""
         vae = backend.pipeline.vae
         where = next(vae.parameters())
         means, deviations = [], []
@@ -65,20 +65,20 @@ class Moments:
         return Moments(torch.cat(means), torch.cat(deviations), shift, scale)
 
     def sample(self, rows: torch.Tensor | Sequence[int], noise: torch.Tensor) -> torch.Tensor:
-        """Latents of these rows, `noise` (len(rows), c, h', w') being the posterior's standard normal."""
+        """Sample latents (rows, c, h', w') of these `rows` by `noise` of that shape, standard normal."""
         rows = torch.as_tensor(rows, device=self.mean.device)
-        drawn = self.mean[rows] + self.deviation[rows] * noise.to(self.mean.device)
-        return (drawn - self.shift) * self.scale
+        encoded = self.mean[rows] + self.deviation[rows] * noise.to(self.mean.device)
+        return (encoded - self.shift) * self.scale
 
 
 class LatentSource(Protocol):
-    """Where a step's latents come from: (n, c, h', w') of the images at `rows`, all randomness from `generator`."""
+    """Draws a step's latents (n, c, h', w') of the images at `rows`, with all randomness from `generator`."""
 
     def draw(self, rows: Sequence[int], generator: torch.Generator) -> torch.Tensor: ...
 
 
 class FreshLatents:
-    """As published: a crop and an encoding of its own for every use of an image."""
+    """Draws latents as published: a crop and an encoding of its own for every use of an image."""
 
     def __init__(self, backend: Any, images: Sequence[torch.Tensor], size: int, crop: Crop) -> None:
         self.backend, self.size, self.crop = backend, size, crop
@@ -91,7 +91,10 @@ class FreshLatents:
 
 
 class CachedLatents:
-    """Posteriors of `crops` crops of each image, encoded once; exact where an image is square or cut in its middle, which needs one."""
+    """Draws latents from posteriors of `crops` crops of each image, encoded at once when it is made.
+
+    The same numbers as fresh ones where an image is square or cut in its middle, for which one crop is cached.
+    """
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """LoRA on a generator: which layers, several adapters on one frozen base, and files that load elsewhere.
 
-Rank, targets and initialisation are DataDream's (fact sheet, 1.2): the four projections of every attention, A ~ N(0, 1/r), B = 0.
-The files are diffusers' `pytorch_lora_weights.safetensors`, with rank and alpha in the metadata: without it a loaded adapter whose
-alpha is not its rank would run at the wrong scale.
+Rank, targets and initialisation are DataDream's (`docs/specs/datadream.md`, adaptation): the four projections of every attention, A
+~ N(0, 1/r), B = 0. The files are diffusers' `pytorch_lora_weights.safetensors`, with rank and alpha in the metadata: without it a
+loaded adapter whose alpha is not its rank would run at the wrong scale.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ TextKeys = Literal["text_model", "plain"]
 
 
 def lora_config(rank: int, alpha: int, targets: tuple[str, ...]) -> LoraConfig:
-    """peft's configuration of one adapter."""
+    """Return peft's configuration of one adapter."""
     return LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(targets))
 
 
 class LoraSet:
-    """Adapters in training on the modules of one generator; the base is frozen and shared, one adapter is active at a time.
+    """Holds the adapters in training on one generator; the base is frozen and shared, one adapter is active at a time.
 
-    `text`: also on the CLIP text encoders (no other kind is adapted). What a caller adds by name it may save and remove by name.
+    `text`: also on the CLIP text encoders (no other kind is adapted). SynthError for a model that takes no adapters, or in float16.
     """
 
     def __init__(self, backend: Any, text: bool = True) -> None:
@@ -68,7 +68,10 @@ class LoraSet:
         return len(self.modules) > 1
 
     def add(self, name: str, rank: int, alpha: int, seed: int) -> None:
-        """A new adapter with float32 weights that follow from `seed`; the model's output is the base's until it is trained."""
+        """Put a new adapter `name` into the model, with float32 weights that follow from `seed`.
+
+        The model's output stays the base's until it is trained. SynthError for a name with dots, or one that is there.
+        """
         if not name or "." in name:
             raise SynthError(f"an adapter's name takes no dots and is not empty, got {name!r}")
         if name in self.names:
@@ -90,26 +93,26 @@ class LoraSet:
                     weight.data.copy_(torch.randn(weight.shape, generator=source) / rank)
 
     def activate(self, name: str) -> None:
-        """Run and train this adapter and no other."""
-        self._known(name)
+        """Make this adapter the one that runs and trains, and no other."""
+        self._require_added(name)
         for layer in self._layers():
             if layer.disable_adapters:
                 layer.enable_adapters(True)
             layer.set_adapter([name] if name in layer.lora_A else [])
 
     def parameters(self, name: str) -> list[nn.Parameter]:
-        """Its weights, the denoiser's first, in the order of the modules."""
+        """Return the weights of `name`, the denoiser's first, in the order of the modules."""
         return [weight for named in self._named(name).values() for weight in named.values()]
 
     def state(self, name: str) -> dict[str, dict[str, torch.Tensor]]:
-        """Its weights on the CPU, by module and by peft's names."""
+        """Copy the weights of `name` to the CPU, by module and by peft's names."""
         return {
             part: {path: weight.detach().cpu().clone() for path, weight in named.items()}
             for part, named in self._named(name).items()
         }
 
     def load_state(self, name: str, state: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
-        """Put back what `state` gave."""
+        """Load what `state` gave into `name` and drop cached prompts; SynthError for weights of other layers."""
         own = self._named(name)
         if {part: set(named) for part, named in own.items()} != {part: set(saved) for part, saved in state.items()}:
             raise SynthError(
@@ -121,7 +124,7 @@ class LoraSet:
         self.backend.forget_prompts()
 
     def save(self, name: str, folder: str | Path, text_keys: TextKeys = "text_model") -> Path:
-        """Write it to `folder` in diffusers' format; same weights, same bytes.
+        """Write `name` to `folder` in diffusers' format and return the file's path; same weights, same bytes.
 
         `text_keys: text_model` spells the text encoder's layers as every version of transformers and diffusers reads them,
         `plain` as transformers 5 names them.
@@ -139,42 +142,42 @@ class LoraSet:
         with quiet_loading():
             type(self.backend.pipeline).save_lora_weights(str(folder), **arguments)
         path = Path(folder) / "pytorch_lora_weights.safetensors"
-        path.write_bytes(_settled(path.read_bytes()))
+        path.write_bytes(_with_sorted_metadata(path.read_bytes()))
         return path
 
     def remove(self, name: str) -> None:
-        """Free its memory; the base is as it was."""
-        self._known(name)
+        """Take `name` out of the model and free its memory; the base is as it was, cached prompts are dropped."""
+        self._require_added(name)
         self.names.remove(name)
         self.backend.delete_adapters(name)
         self.backend.forget_prompts()
 
     def _named(self, name: str) -> dict[str, dict[str, nn.Parameter]]:
-        """Its weights by module and by path, without its own name in it.
+        """Return the weights of `name` by module and by path, its own name left out.
 
         peft's `get_peft_model_state_dict` leaves out any layer whose path holds another adapter's name: with a class called 0 in
         training beside it, that is nearly all of them.
         """
-        self._known(name)
-        found: dict[str, dict[str, nn.Parameter]] = {part: {} for part in self.modules}
+        self._require_added(name)
+        weights: dict[str, dict[str, nn.Parameter]] = {part: {} for part in self.modules}
         for part, module in self.modules.items():
             for path, weight in module.named_parameters():
                 for kind in ("lora_A", "lora_B"):
                     front, mark, back = path.partition(f".{kind}.{name}.")
                     if mark:
-                        found[part][f"{front}.{kind}.{back}"] = weight
-        return found
+                        weights[part][f"{front}.{kind}.{back}"] = weight
+        return weights
 
     def _layers(self) -> list[Any]:
         return [layer for m in self.modules.values() for layer in m.modules() if isinstance(layer, BaseTunerLayer)]
 
-    def _known(self, name: str) -> None:
+    def _require_added(self, name: str) -> None:
         if name not in self.names:
             raise SynthError(f"no adapter called {name!r} is in training, only {', '.join(self.names) or 'none'}")
 
 
 def _frozen_text(backend: Any, name: str) -> bool:
-    """FLUX's second encoder is T5, and its pipeline saves adapters of the first only."""
+    """Say whether a text encoder is left alone: FLUX's second is T5, and its pipeline saves adapters of the first only."""
     return name != "text_encoder" and backend.capabilities.family == "flux"
 
 
@@ -184,14 +187,14 @@ def _text_key(key: str, spelling: TextKeys) -> str:
 
 
 def _metadata(module: Any, name: str) -> dict[str, Any]:
-    """What peft needs to make the adapter again. Sorted, because peft keeps sets, whose order changes from process to process."""
+    """Return what peft needs to make the adapter again. Sorted: peft has sets, whose order changes from process to process."""
     config = module.peft_config[name]
     targets = sorted(config.target_modules)
     return {"r": config.r, "lora_alpha": config.lora_alpha, "lora_dropout": 0.0, "target_modules": targets}
 
 
-def _settled(file: bytes) -> bytes:
-    """A safetensors file with its metadata in order: the writer keeps them in a hash map, whose order is never the same."""
+def _with_sorted_metadata(file: bytes) -> bytes:
+    """Sort the metadata of a safetensors file: its writer has them in a hash map, whose order is never the same."""
     length = int.from_bytes(file[:8], "little")
     header = json.loads(file[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

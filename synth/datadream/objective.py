@@ -1,7 +1,7 @@
-"""What an adapted network is trained to say: noise levels, noised latents, targets and weights, by the model's own scheduler.
+"""Training objectives: noise levels, noised latents, targets and weights, by the model's own scheduler.
 
 Diffusion models predict the noise, the velocity v or the image, as `prediction_type` says; flow models the direction from image to
-noise. All of it is per sample and draws from the generator that is handed in.
+noise. All of it is per sample and draws from the generator that is handed in. Formulas are in `docs/specs/generators.md`, schedules.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ class Objective(Protocol):
 
 
 def objective_for(scheduler: Any, min_snr: float | None = None) -> Objective:
-    """The objective that the model behind `scheduler` was trained with; `min_snr` is gamma of Hang et al. 2023, diffusion only."""
+    """Choose the objective that the model of `scheduler` was trained with; `min_snr` is gamma of Hang et al. 2023, diffusion only.
+
+    SynthError for `min_snr` with a flow model, or a prediction type that is not known.
+    """
     if not is_flow(scheduler):
         return Diffusion(scheduler, min_snr)
     if min_snr is not None:
@@ -38,7 +41,7 @@ def objective_for(scheduler: Any, min_snr: float | None = None) -> Objective:
 
 
 def uniform_levels(count: int, steps: int, generator: torch.Generator, stratified: bool) -> torch.Tensor:
-    """(count,) int64 in [0, steps). Stratified: one from each of `count` equal parts, in random order.
+    """Draw levels (count,) int64 in [0, steps). Stratified: one from each of `count` equal parts, in random order.
 
     Each is still uniform, so the loss has the same mean with less variance (Kingma et al. 2021, appendix I.1).
     """
@@ -64,10 +67,10 @@ class Diffusion:
         self.prediction = str(process.config.prediction_type)
         if self.prediction not in ("epsilon", "v_prediction", "sample"):
             raise SynthError(f"no objective is known for a model that predicts {self.prediction!r}")
-        self.kept = process.alphas_cumprod  # abar, the share of the image's variance that is left, (steps,)
+        self.signal = process.alphas_cumprod  # abar, the share of the image's variance that is left, (steps,)
 
     def levels(self, count: int, generator: torch.Generator, stratified: bool) -> torch.Tensor:
-        return uniform_levels(count, len(self.kept), generator, stratified)
+        return uniform_levels(count, len(self.signal), generator, stratified)
 
     def timesteps(self, levels: torch.Tensor, device: torch.device) -> torch.Tensor:
         return levels.to(device)
@@ -87,11 +90,11 @@ class Diffusion:
     def weights(self, levels: torch.Tensor, device: torch.device) -> torch.Tensor | None:
         if self.min_snr is None:
             return None
-        return min_snr_weights(self.kept[levels], self.min_snr, self.prediction).float().to(device)
+        return min_snr_weights(self.signal[levels], self.min_snr, self.prediction).float().to(device)
 
     def _scales(self, latents: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        kept = self.kept[levels].to(latents.device, latents.dtype).view(-1, *[1] * (latents.dim() - 1))
-        return kept.sqrt(), (1 - kept).sqrt()
+        signal = self.signal[levels].to(latents.device, latents.dtype).view(-1, *[1] * (latents.dim() - 1))
+        return signal.sqrt(), (1 - signal).sqrt()
 
 
 @dataclass
@@ -128,7 +131,7 @@ class Flow:
 
 
 def loss_of(prediction: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean square error in float32 over all elements; with `weights` (n,), each sample's own mean weighs so much."""
+    """Compute the mean squared error in float32 over all elements; `weights` (n,) weigh each sample's own mean."""
     error = (prediction.float() - target.float()).square()
     if weights is None:
         return error.mean()

@@ -1,4 +1,4 @@
-"""Real and synthetic images in one training: who is in which batch, how batches are mixed, and what each part weighs.
+"""Real and synthetic images in one training: the batches of an epoch, their mixing, and the loss of both parts.
 
 Arithmetic and draws only; the network is in `classifier.py`.
 """
@@ -21,7 +21,7 @@ from synth.errors import SynthError
 
 
 class Examples(Protocol):
-    """Labelled images that are read when they are needed. `images(rows)` is RGB (n, 3, h, w) float in [0, 1]; all of one size."""
+    """Labelled images, read when they are needed. `images(rows)` is RGB (n, 3, h, w) float in [0, 1]; all of one size."""
 
     @property
     def keys(self) -> Sequence[str]: ...
@@ -31,25 +31,25 @@ class Examples(Protocol):
 
 
 def repeats(synthetic_per_class: int, shots: int) -> int:
-    """How often each real image stands in an epoch, so that there are about as many as synthetic ones: published floor(n / k).
+    """Return how often each real image is in an epoch, so that there are about as many as synthetic ones: published floor(n / k).
 
-    With fewer synthetic images than shots that is never: the real ones would be left out, which is warned about.
+    With fewer synthetic images than shots that is 0: the real ones would be left out, which is warned about.
     """
     if shots < 1 or synthetic_per_class < 0:
         raise SynthError(f"repeats takes 1 shot or more and 0 images or more, got {shots} and {synthetic_per_class}")
-    found = synthetic_per_class // shots
-    if found == 0:
+    times = synthetic_per_class // shots
+    if times == 0:
         warnings.warn(
             f"{synthetic_per_class} synthetic images a class are fewer than the {shots} real ones, which are left out as published; "
             "make more, or take mode improved",
             stacklevel=2,
         )
-    return found
+    return times
 
 
 @dataclass(frozen=True)
 class Pool:
-    """An epoch's items: `synthetic` of them, then `real` ones, each `repeats` times; in batches of `batch_size`, the last kept.
+    """The items of an epoch: `synthetic` of them, then `real` ones, each `repeats` times; in batches of `batch_size`, the last smaller.
 
     `even`: every batch has its share of both kinds, and none lacks one of them while there are enough; else one shuffle of all, as
     published.
@@ -74,7 +74,7 @@ class Pool:
         return -(-len(self) // self.batch_size)
 
     def epoch(self, number: int, run_seed: int) -> list[np.ndarray]:
-        """The batches of an epoch: places in the pool, from (run seed, epoch) alone."""
+        """Draw the batches of epoch `number`: arrays of places in the pool, from (run seed, epoch) alone."""
         source = np.random.Generator(np.random.PCG64(operation_seed(run_seed, number, "datadream/pool")))
         order = source.permutation(len(self))
         if self.even:
@@ -86,7 +86,7 @@ class Pool:
         return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
 
     def split(self, places: np.ndarray) -> tuple[list[int], list[int], list[int]]:
-        """Of these places: rows of synthetic images, rows of real ones, and which repetition each real one is."""
+        """Split these places into rows of synthetic images, rows of real ones, and the repetition that each real one is."""
         real = places[places >= self.synthetic] - self.synthetic
         return places[places < self.synthetic].tolist(), (real % self.real).tolist(), (real // self.real).tolist()
 
@@ -102,12 +102,12 @@ def mixed(
     part: str,
     mode: Mode = "improved",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One part of a batch and its soft labels (n, classes): with probability `p` under CutMix or MixUp, either as often.
+    """Mix one part of a batch with probability `p`, by CutMix or MixUp, either as often; returns images and soft labels (n, classes).
 
-    Alpha is 1; one weight, one patch and one pairing serve the whole part. `reference`, as published: one coin decides for both parts
-    of a batch (what follows is drawn for each), and an image is paired with the one before it, as torchvision's v2 rolls the batch.
-    `improved`: each part tosses a coin of its own, so that as many batches are mixed and fewer are mixed through and through, and
-    pairs are a random permutation, under which an image may meet itself and stay as it is.
+    Alpha is 1; one weight, one patch and one pairing serve the whole part. `reference`, as published: one coin decides for both
+    parts of a batch (what follows is drawn for each), and an image is paired with the one before it, as torchvision's v2 rolls the
+    batch. `improved`: each part tosses a coin of its own, so that as many batches are mixed and fewer are mixed through and
+    through, and pairs are a random permutation, under which an image may meet itself and stay as it is.
     """
     source = np.random.Generator(np.random.PCG64(operation_seed(run_seed, step, f"datadream/mix/{part}")))
     on, cut, seed = source.random() < p, source.random() < 0.5, int(source.integers(1 << 31))
@@ -125,7 +125,7 @@ def mixed(
 
 
 def _rolled(kind: str, keys: Sequence[int], size: tuple[int, int], source: np.random.Generator) -> MixTable:
-    """Every image with the one before it, the first with the last; a weight from Beta(1, 1), labels by the patch's true area."""
+    """Draw a mix of every image with the one before it, the first with the last; a weight from Beta(1, 1), labels by true area."""
     count, weight = len(keys), float(source.beta(1.0, 1.0))
     partner = np.roll(np.arange(count), 1)
     patch = np.zeros((count, 4), np.int64)
@@ -138,10 +138,10 @@ def _rolled(kind: str, keys: Sequence[int], size: tuple[int, int], source: np.ra
 
 
 def pooled_loss(logits: torch.Tensor, targets: torch.Tensor, real: torch.Tensor, real_weight: float) -> torch.Tensor:
-    """lambda CE(real part) + (1 - lambda) CE(synthetic part), each part's mean; a part without samples adds 0.
+    """Compute lambda CE(real part) + (1 - lambda) CE(synthetic part), each part's mean; a part without samples adds 0.
 
-    `logits` (n, classes); `targets` (n, classes) soft or (n,) class numbers; `real` (n,) bool; `real_weight` is lambda_1. The published
-    code divides by the number of samples of a part and stops at the first batch that lacks one.
+    `logits` (n, classes); `targets` (n, classes) soft or (n,) class numbers; `real` (n,) bool; `real_weight` is lambda_1. The
+    published code divides by the number of samples of a part and stops at the first batch that lacks one.
     """
     if not 0 <= real_weight <= 1:
         raise SynthError(f"real_weight takes 0 to 1, got {real_weight}")

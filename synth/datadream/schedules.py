@@ -1,4 +1,4 @@
-"""Learning rates of DataDream's two training loops, and how many steps an adaptation has. Arithmetic only."""
+"""Learning rates of DataDream's two training loops, and the number of an adaptation's steps. Arithmetic only."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 
 
 def batches_in_epoch(count: int, batch_size: int) -> int:
-    """Batches of one pass over `count` images; the last, partial one counts."""
+    """Count the batches of one pass over `count` images, a last, partial one included."""
     return -(-count // batch_size)
 
 
 def adaptation_steps(count: int, batch_size: int, epochs: int) -> int:
-    """Optimiser steps of an adaptation: 400 for 16 images at batch 8 and 200 epochs."""
+    """Count the optimiser steps of an adaptation: 400 for 16 images at batch 8 and 200 epochs."""
     return batches_in_epoch(count, batch_size) * epochs
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:
-    """The factor in [0, 1] of the learning rate at `step`, from 0: linear from 0 over `warmup` steps, half a cosine to 0 at `total`."""
+    """Return the learning rate's factor in [0, 1] at `step`, from 0: linear over `warmup` steps, then half a cosine to 0 at `total`."""
     if step < warmup:
         return step / warmup
     progress = (step - warmup) / max(1, total - warmup)
@@ -24,7 +24,7 @@ def warmup_cosine(step: int, warmup: int, total: int) -> float:
 
 
 def classifier_rates(epochs: int, iterations: int, *, peak: float, warmup_epochs: int, floor: float) -> list[float]:
-    """The learning rate of every iteration: linear from `floor` to `peak` over the warm-up, then half a cosine back to it.
+    """Return the learning rate of every iteration: linear from `floor` to `peak` over the warm-up, then half a cosine back.
 
     Both parts are sampled with their ends included, as published, so that the peak comes twice.
     """

@@ -1,4 +1,4 @@
-"""Who gets an adapter: a class, the whole data set, or a single image (DataDream's two variants and LoFT's), and how they are used.
+"""The subjects of adapters: a class, the whole data set, or a single image (DataDream's two variants and LoFT's), and LoFT's pairs.
 
 Class names are free text ("Ram C/V Cargo Van Minivan 2012"); an adapter's name is also a folder's, so it is escaped.
 """
@@ -22,12 +22,12 @@ WHOLE_DATASET = "dataset-wise"
 
 
 def adapter_name(*parts: str) -> str:
-    """A name without dots and slashes, of a class or of a class and an image; `parts_of` gives them back."""
+    """Escape a class's name, or a class's and an image's, to one without dots and slashes; `parts_of` gives them back."""
     return "+".join(quote(part, safe=" ").replace(".", "%2E") for part in parts)
 
 
 def parts_of(name: str) -> tuple[str, ...]:
-    """What `adapter_name` was given."""
+    """Undo `adapter_name`."""
     return tuple(unquote(part) for part in name.split("+"))
 
 
@@ -38,7 +38,7 @@ def subjects(
     domain: str = "",
     bank: ContextBank | None = None,
 ) -> list[Subject]:
-    """The adapters to train for the few-shot `images` of each class, by key: RGB (3, h, w) float in [0, 1].
+    """List the adapters to train for the few-shot `images` of each class, by key: RGB (3, h, w) float in [0, 1].
 
     `cls`: one for each class; `dset`: one for all, which tells them apart by the prompt alone; `loft`: one for each image.
     With a `bank` an image's prompt has its own context.
@@ -55,15 +55,15 @@ def subjects(
             for name, shots in images.items()
             for key, image in shots.items()
         ]
-    told = {name: [prompt(name, key) for key in shots] for name, shots in images.items()}
+    prompts = {name: [prompt(name, key) for key in shots] for name, shots in images.items()}
     if variant == "cls":
-        return [Subject(adapter_name(name), list(shots.values()), told[name]) for name, shots in images.items()]
+        return [Subject(adapter_name(name), list(shots.values()), prompts[name]) for name, shots in images.items()]
     every = [image for shots in images.values() for image in shots.values()]
-    return [Subject(WHOLE_DATASET, every, [text for texts in told.values() for text in texts])]
+    return [Subject(WHOLE_DATASET, every, [text for texts in prompts.values() for text in texts])]
 
 
 def loft_pairs(names: Sequence[str], count: int, *, key: str, run_seed: int = 0) -> list[tuple[str, ...]]:
-    """Which image adapters of a class are mixed, half and half, for each of its `count` images.
+    """Draw which image adapters of a class are mixed, half and half, for each of its `count` images.
 
     All pairs in an order that follows from (run seed, class `key`), over and over; a single adapter stays alone. Images of one pair
     can be made in one batch: sort by pair, the seeds are per image.

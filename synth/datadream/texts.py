@@ -1,7 +1,8 @@
-"""Whether a model can tell the classes' texts apart: by the tokens that it reads, not by the letters.
+"""Checks that a model can tell the classes' texts apart: by the tokens that it reads, not by the letters.
 
-A tokenizer folds case, knows no word of what it was not trained on (digits, ids, other scripts), and is cut at a number of tokens. Two
-classes that end in the same tokens are one class to the model, and whatever is trained on them has chance accuracy between them.
+A tokenizer folds case, knows no word of what it was not trained on (digits, ids, other scripts), and is cut at a number of tokens.
+Two classes that end in the same tokens are one class to the model, and whatever is trained on them has chance accuracy between
+them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from synth.errors import SynthError
 
 @dataclass(frozen=True)
 class Reader:
-    """What a text tower sees of a text: at most `length` tokens, and where it is pooled at its `end` token, none behind the first.
+    """The reading of a text tower: at most `length` tokens of a text, and where it is pooled at its `end` token, none behind the first.
 
     `end` None is a tower whose whole sequence is used.
     """
@@ -27,30 +28,30 @@ class Reader:
 
     @classmethod
     def of_clip(cls, tokenizer: Any, text_config: Any) -> Reader:
-        """Of a CLIP that pools one token. (An `eos_token_id` of 2 is that of old configurations: the largest id is pooled.)"""
+        """Make the reader of a CLIP that pools one token; old configurations have an `eos_token_id` of 2 and pool the largest id."""
         end = text_config.eos_token_id
         if end == 2:
             end = max(tokenizer(["a"]).input_ids[0])
         return cls(tokenizer, text_config.max_position_embeddings, end)
 
     def read(self, text: str) -> tuple[int, ...]:
-        """The tokens that count."""
+        """Return the tokens of a text that count."""
         row = self.tokenizer(text, truncation=True, max_length=self.length).input_ids
         return tuple(row[: row.index(self.end) + 1] if self.end in row else row)
 
     def cuts(self, text: str) -> bool:
-        """Whether a text is longer than what is read of it."""
+        """Say whether a text is longer than what is read of it."""
         return len(self.tokenizer(text, truncation=False, verbose=False).input_ids) > self.length
 
 
 def require_distinct(
     names: Sequence[str], prompts: Sequence[str | Sequence[str]], readers: Sequence[Reader], key: str = "names"
 ) -> None:
-    """SynthError when two classes have the same texts to every one of `readers`; a warning for a text that is cut by all of them.
+    """Raise SynthError when two classes have the same texts to every one of `readers`; warn of a text that is cut by all of them.
 
     `prompts`: a text, or several, for each of `names`; `key` is the parameter that gives classes other names.
     """
-    texts = [[told] if isinstance(told, str) else list(told) for told in prompts]
+    texts = [[prompt] if isinstance(prompt, str) else list(prompt) for prompt in prompts]
     first: dict[Any, int] = {}
     same: list[tuple[int, int]] = []
     for place, own in enumerate(texts):

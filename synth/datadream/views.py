@@ -16,9 +16,9 @@ Views = Callable[[torch.Tensor, Sequence[str], int], torch.Tensor]
 
 
 def published_views(size: tuple[int, int], seed: int) -> Views:
-    """RandAugment(2, 9), a crop of a quarter of the area or more, flip, jitter, grey, blur and solarisation (fact sheet, 1.6).
+    """Build the published views: RandAugment(2, 9), a crop of a quarter of the area or more, flip, jitter, grey, blur, solarisation.
 
-    Bilinear with antialiasing, where the published crop is bicubic.
+    Bilinear with antialiasing, where the published crop is bicubic (`docs/specs/datadream.md`, classifier).
     """
     policy = [
         *build("randaugment", {"count": 2, "magnitude": 9})["operations"],
@@ -33,21 +33,21 @@ def published_views(size: tuple[int, int], seed: int) -> Views:
 
 
 def policy_views(policy: Any, size: tuple[int, int], seed: int) -> Views:
-    """Views by any policy of `augment` that leaves images at `size`; SynthError at the first that it does not."""
+    """Build views by any policy of `augment`; calling them raises SynthError for an image that is not left at `size` (h, w)."""
     augmenter = Augmenter(policy, seed=seed, output="float")
 
     def view(images: torch.Tensor, keys: Sequence[str], epoch: int) -> torch.Tensor:
         augmenter.epoch = epoch
-        made = augmenter(images, keys).images
-        if tuple(made.shape[2:]) != tuple(size):
+        moved = augmenter(images, keys).images
+        if tuple(moved.shape[2:]) != tuple(size):
             raise SynthError(
-                f"views are {tuple(made.shape[2:])}, the classifier takes {tuple(size)}: crop to that size"
+                f"views are {tuple(moved.shape[2:])}, the classifier takes {tuple(size)}: crop to that size"
             )
-        return made
+        return moved
 
     return view
 
 
 def views_seed(run_seed: int) -> int:
-    """What the views of a fit are drawn from."""
+    """Return the seed that the views of a fit are drawn from."""
     return operation_seed(run_seed, "views", "datadream/fit") & 0x7FFFFFFF

@@ -223,8 +223,8 @@ def test_min_snr_weighs_as_published_and_is_refused_for_flow_models() -> None:
     for prediction in ("epsilon", "v_prediction"):
         objective = objective_for(wrap(making.sd(prediction)).scheduler, min_snr=5.0)
         levels = torch.tensor([0, 500, 999])
-        kept = objective.kept[levels]  # type: ignore[attr-defined]
-        ratio = kept / (1 - kept)
+        signal = objective.signal[levels]  # type: ignore[attr-defined]
+        ratio = signal / (1 - signal)
         expected = ratio.clamp(max=5) / (ratio if prediction == "epsilon" else ratio + 1)
         assert torch.allclose(objective.weights(levels, torch.device("cpu")), expected)  # type: ignore[arg-type]
     with pytest.raises(SynthError, match="min_snr weighs by"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from synth.datadream.captioning import LONGEST, Captioner, settled
+from synth.datadream.captioning import LONGEST, Captioner, as_phrase
 from synth.errors import SynthError
 from tests.synth.datadream.vlms import WORDS, save_blip
 
@@ -41,5 +41,5 @@ def test_a_folder_without_a_model_is_one_sentence(tmp_path: Path) -> None:
     ],
 )
 def test_an_answer_becomes_a_phrase(answer: str, phrase: str) -> None:
-    assert settled(answer) == phrase
-    assert len(settled(answer)) <= LONGEST
+    assert as_phrase(answer) == phrase
+    assert len(as_phrase(answer)) <= LONGEST

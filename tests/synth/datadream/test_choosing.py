@@ -22,7 +22,7 @@ def test_contexts_are_told_of_each_image_and_drawn_from_all_classes() -> None:
     prompts = generation_prompts("dog", 300, bank=BANK, run_seed=1)
     assert prompts[:100] == generation_prompts("dog", 100, bank=BANK, run_seed=1)
     assert prompts != generation_prompts("dog", 300, bank=BANK, run_seed=2)
-    counts = [prompts.count(context.tell("a photo of a dog")) for context in BANK.by_image.values()]
+    counts = [prompts.count(context.added_to("a photo of a dog")) for context in BANK.by_image.values()]
     assert sum(counts) == 300
     assert min(counts) > 70
     assert generation_prompts("dog", 2, domain="pet") == ["a pet photo of a dog"] * 2
