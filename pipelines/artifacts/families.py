@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ FAMILY_FILE = "family.json"
 SUMS_FILE = "SHA256SUMS"
 CARD_FILE = "MODEL_CARD.md"
 TOKENIZER = "tokenizer"
+#: Classes named in a sentence.
+_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,27 @@ def described(data: bytes, where: str) -> Family:
         return Family.from_json(json.loads(data))
     except ValueError as error:
         raise UserError(f"{where}/{FAMILY_FILE}: {error}") from None
+
+
+def unknown_classes(family: Family, names: Mapping[str, str]) -> list[str]:
+    """The classes that a family was never shown, of those in `names`: class name -> what prompts call it."""
+    shown = {word.casefold() for word in (*family.classes, *family.nouns)}
+    return [name for name, noun in names.items() if shown.isdisjoint({name.casefold(), noun.casefold()})]
+
+
+def knowledge_sentence(family: Family, unknown: Sequence[str], of: int) -> str:
+    """What a family knows, and what it is asked for and does not: `unknown` classes of so many."""
+    embedded = described(embedded_family().read_bytes(FAMILY_FILE), "the package").classes == family.classes
+    knows = "The embedded generators know ten kinds of clothing" if embedded else "These generators know what they saw"
+    share = "none" if len(unknown) == of else f"not {len(unknown)}"
+    return (
+        f"{knows} ({_few(family.classes)}) and {share} of the {of} classes here ({_few(unknown)}): images of these show something else. "
+        "Pretrained ones: generator.source: model and generator.model.text"
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def load_family(files: Mapping[str, bytes], where: str) -> StoredFamily:

@@ -11,13 +11,17 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipelines.artifacts.datasets import finished
+from pipelines.artifacts.families import FAMILY_FILE, described
 from pipelines.errors import UserError
 from pipelines.runtime.job import Job
 from pipelines.runtime.units import FileEntry
 from pipelines.storage import Storage
+
+if TYPE_CHECKING:
+    from synth.family.config import Family
 
 Role = Literal["text", "classes", "clip"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -67,6 +71,12 @@ def generator_of(job: Job[Any], role: Role) -> Generator:
         )
     size = form["native_size"]
     return Generator(**{**form, "native_size": None if size is None else (size[0], size[1])})
+
+
+def family_of(job: Job[Any]) -> Family | None:
+    """The small family that the generators of text and classes are, None where pretrained models were named."""
+    made = finished(job, "generator")
+    return described(made.read(FAMILY_FILE), made.storage.url) if made.has(FAMILY_FILE) else None
 
 
 def generator_model(job: Job[Any], role: Role) -> str:

@@ -8,14 +8,16 @@ and scored; their admission by scores; figures. A changed threshold makes nothin
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipelines.artifacts.datasets import METRICS_FILE, dataset_digest, open_part, stage_digest
+from pipelines.artifacts.families import knowledge_sentence, unknown_classes
 from pipelines.artifacts.few_shot import load_few_shot
-from pipelines.artifacts.generators import folder_digest, generator_digest, generator_model
+from pipelines.artifacts.generators import family_of, folder_digest, generator_digest, generator_model
 from pipelines.errors import UserError
 from pipelines.runtime.code import WRITERS
 from pipelines.runtime.device import require_synth, torch_device
@@ -107,7 +109,10 @@ class Datadream(Stage[DatadreamParams]):
                 }
                 payload = {"kind": "quality", "against": against, "of": _digest([unit.payload for unit in mine])}
                 units.append(Unit(f"quality/{tag}", {**payload, **stems, "clip": made["clip"]}, wave=4))
-        return Plan(units, facts={"classes": train.classes, "tags": [tag_of(*one) for one in sets]})
+        facts: dict[str, Any] = {"classes": train.classes, "tags": [tag_of(*one) for one in sets]}
+        if unknown := self._unknown(job):
+            facts["unknown_classes"] = unknown
+        return Plan(units, facts=facts)
 
     def _making(self, job: Job[DatadreamParams]) -> dict[str, Any]:
         """Everything but the adapter that decides an image and its scores."""
@@ -180,6 +185,17 @@ class Datadream(Stage[DatadreamParams]):
         torch_device(job)
         generator_model(job, "text")
         self._require_texts(job)
+        if (family := family_of(job)) is not None and (unknown := self._unknown(job)):
+            warnings.warn(knowledge_sentence(family, unknown, len(self._asked_for(job))), stacklevel=2)
+
+    def _unknown(self, job: Job[DatadreamParams]) -> list[str]:
+        """The classes that a small family was never shown; of pretrained models nobody knows."""
+        family = family_of(job)
+        return [] if family is None else unknown_classes(family, self._asked_for(job))
+
+    def _asked_for(self, job: Job[DatadreamParams]) -> dict[str, str]:
+        """What prompts call each class."""
+        return {name: job.params.name_of(name) for name in open_part(job, "split", "train").classes}
 
     def _require_texts(self, job: Job[DatadreamParams]) -> None:
         """`UserError` when two classes have the same text to the generator, or to the CLIP that judges its images."""
@@ -232,7 +248,8 @@ class Datadream(Stage[DatadreamParams]):
             if quality:
                 metrics[tag]["quality"] = quality[0].summary
         job.output.write_bytes(METRICS_FILE, pretty_json(metrics))
-        return sizes | {"variant": job.item}
+        unknown = {name: plan.facts[name] for name in ("unknown_classes",) if name in plan.facts}
+        return sizes | {"variant": job.item} | unknown
 
 
 def _digest(value: Any) -> str:

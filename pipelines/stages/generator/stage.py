@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +22,10 @@ from pipelines.artifacts.families import (
     embedded_family,
     family_files,
     folder_bytes,
+    knowledge_sentence,
     load_family,
     sums_digest,
+    unknown_classes,
 )
 from pipelines.artifacts.generators import GENERATOR_FILE, ROLES, class_labels, made_folder, reference
 from pipelines.artifacts.scenes import origins, require_no_test_image, require_size, scenes_dataset, scenes_stage
@@ -38,7 +41,7 @@ from pipelines.stages.generator.params import GeneratorParams
 from pipelines.stages.generator.training import PARTS_FOLDER, train_part, trained_family
 from pipelines.stages.generator.worker import Looking, look, recognise, recognised, teacher_classes
 from pipelines.storage import Storage, canonical_json, pretty_json
-from synth.family.config import class_prompt
+from synth.family.config import Family, class_prompt
 
 #: Images of one unit of the check.
 CHECK_BLOCK = 250
@@ -94,7 +97,11 @@ class GeneratorStage(Stage[GeneratorParams]):
             for first in range(0, job.params.check_images, CHECK_BLOCK):
                 block = {"first": first, "images": min(CHECK_BLOCK, job.params.check_images - first)}
                 units.append(Unit(f"check-{first // CHECK_BLOCK:04d}", told | block, wave))
-        return Plan(units, facts={"source": job.params.source, "not_checked": why_not})
+        facts: dict[str, Any] = {"source": job.params.source, "not_checked": why_not}
+        family, unknown = _unknown(job)
+        if family is not None and unknown:
+            facts |= {"knows": list(family.classes), "unknown_classes": unknown}
+        return Plan(units, facts=facts)
 
     def check(self, job: Job[GeneratorParams]) -> None:
         require_synth("generator")
@@ -105,6 +112,9 @@ class GeneratorStage(Stage[GeneratorParams]):
             )
         if job.params.source == "embedded":
             family_files(_family_folder(job))
+            family, unknown = _unknown(job)
+            if family is not None and unknown:
+                warnings.warn(knowledge_sentence(family, unknown, len(_asked_for(job))), stacklevel=2)
         if job.params.source == "train":
             scenes = _train_scenes(job)
             require_size(scenes, job.params.train.shape.size)
@@ -155,6 +165,7 @@ class GeneratorStage(Stage[GeneratorParams]):
             scenes = _train_scenes(job)
             images = {"scenes": len(scenes), "class_images": len(open_part(job, "split", "train"))}
             metrics["trained_on"] = {**images, "scene_origins": origins(job, scenes)}
+        metrics |= {name: plan.facts[name] for name in ("knows", "unknown_classes") if name in plan.facts}
         job.output.write_bytes(METRICS_FILE, pretty_json(metrics))
         return {"source": job.params.source, "top1": metrics.get("top1"), "ratio": metrics.get("ratio")}
 
@@ -166,6 +177,23 @@ class GeneratorStage(Stage[GeneratorParams]):
 
 def _family_folder(job: Job[GeneratorParams]) -> Storage:
     return embedded_family() if job.params.folder is None else Storage(job.params.folder)
+
+
+def _asked_for(job: Job[GeneratorParams]) -> dict[str, str]:
+    """The classes of split/train and the words for them; none where there is no split."""
+    if not job.input("split").exists(STAGE_FILE):
+        return {}
+    return {name: noun_of(name) for name in open_part(job, "split", "train").classes}
+
+
+def _unknown(job: Job[GeneratorParams]) -> tuple[Family | None, list[str]]:
+    """A family that is taken as it is, None from other sources, and the classes of split/train that it was never shown."""
+    if job.params.source != "embedded":
+        return None, []
+    folder = _family_folder(job)
+    sums_digest(folder)
+    family = described(folder.read_bytes(FAMILY_FILE), folder.url)
+    return family, unknown_classes(family, _asked_for(job))
 
 
 def _embedded(job: Job[GeneratorParams]) -> list[Unit]:
@@ -221,9 +249,7 @@ def _train_scenes(job: Job[GeneratorParams]) -> Dataset:
 
 def _prompts(job: Job[GeneratorParams]) -> list[str]:
     """A prompt for each class of split/train; none where there is no split."""
-    if not job.input("split").exists(STAGE_FILE):
-        return []
-    return [class_prompt(noun_of(name)) for name in open_part(job, "split", "train").classes]
+    return [class_prompt(noun) for noun in _asked_for(job).values()]
 
 
 def _made_prompts(job: Job[GeneratorParams]) -> list[str]:
