@@ -1,7 +1,8 @@
 """Recovering images from a teacher: cross-entropy and batch-norm matching under a curriculum of crops.
 
-`milestone: 0` is SRe2L (Yin et al., NeurIPS 2023), `milestone: 1` CDA (Yin and Shen, TMLR 2024). Pure: tensors in, tensors
-out, every random draw from a seed of the group it belongs to, so a group does not know its neighbours in the batch.
+`milestone: 0` is SRe2L (Yin et al., NeurIPS 2023), `milestone: 1` CDA (Yin and Shen, TMLR 2024); see `docs/specs/cda.md`,
+recover. Pure: tensors in, tensors out, every random draw from a seed of the group it belongs to, so that a group does not
+depend on its neighbours in the batch.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ RECORD_FROM = 10
 
 @dataclass(frozen=True)
 class Recovered:
-    """`images` (G, B, 3, S, S) uint8; `losses`: (step, mean loss over groups) at every logged step."""
+    """The result of `recover`: `images` (G, B, 3, S, S) uint8; `losses`, (step, mean loss over groups) at every logged step."""
 
     images: torch.Tensor
     losses: list[tuple[int, float]]
@@ -36,7 +37,7 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """The augmentation of a group, or of one image, at one step: crop box, mirror, roll down and right in pixels."""
+    """The view of a group, or of one image, at one step: crop box, mirror, roll down and right in pixels."""
 
     box: Box
     flip: bool
@@ -44,7 +45,7 @@ class Draw:
 
 
 def min_scale(step: int, config: RecoverConfig) -> float:
-    """Lower bound of the crop area at `step`: the curriculum of CDA section 3."""
+    """Return the lower bound of the crop area at `step`, from 0: the curriculum of CDA, section 3."""
     end = config.milestone * config.iterations
     if step >= end:
         return config.min_scale
@@ -56,19 +57,19 @@ def min_scale(step: int, config: RecoverConfig) -> float:
 
 
 def learning_rate(step: int, config: RecoverConfig) -> float:
-    """Cosine to zero, no warm-up; set before the step."""
+    """Return the rate to set before `step`, from 0: a cosine to zero, no warm-up."""
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / config.iterations))
 
 
 def pixel_bounds(mean: Sequence[float], std: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lowest and highest normalised value of a valid pixel per channel, (C,) float64."""
+    """Return the lowest and the highest normalised value of a valid pixel per channel, each (C,) float64."""
     require_spread(mean, std)
     centre, spread = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
     return -centre / spread, (1 - centre) / spread
 
 
 def to_uint8(images: torch.Tensor, mean: Sequence[float], std: Sequence[float], floor: bool) -> torch.Tensor:
-    """Normalised images (..., C, S, S) as uint8; the published code floors, which darkens by half a level."""
+    """Convert normalised images (..., C, S, S) to uint8; the published code floors, which darkens by half a level."""
     shape = (-1, 1, 1)
     spread, centre = images.new_tensor(std).view(shape), images.new_tensor(mean).view(shape)
     levels = (images * spread + centre).clamp(0, 1) * 255
@@ -76,7 +77,7 @@ def to_uint8(images: torch.Tensor, mean: Sequence[float], std: Sequence[float], 
 
 
 def draw(step: int, size: int, config: RecoverConfig, torch_rng: torch.Generator, roll_rng: random.Random) -> Draw:
-    """One augmentation, in the published order: box, mirror (torch stream), roll (Python stream)."""
+    """Draw one view in the published order: box and mirror from `torch_rng`, roll from `roll_rng`; both move on."""
     box = Box(0, 0, size, size)
     if config.crop:
         box = draw_resized_crop(size, size, (min_scale(step, config), 1.0), torch_rng)
@@ -91,7 +92,7 @@ def apply_draws(images: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
 
 
 def draw_table(draws: Sequence[Draw]) -> torch.Tensor:
-    """Draws as a table (n, 7) int64: top, left, height and width of the box, flip, roll down, roll right."""
+    """Write draws as a table (n, 7) int64: top, left, height and width of the box, flip, roll down, roll right."""
     return torch.tensor([(*one.box, one.flip, *one.roll) for one in draws])
 
 
@@ -120,7 +121,7 @@ def recover(
     on_progress: Callable[[int, float | None], None] | None = None,
     on_step: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None,
 ) -> Recovered:
-    """Recover one group of images per seed, all groups in the same steps; group g is what it would be alone (F21).
+    """Recover one group of images per seed, all groups in the same steps; group g is what it would be alone (F21 of the specs).
 
     `teacher` in eval mode with frozen weights; `targets` (B,) classes of a group's images; `init` (G, B, 3, S, S) uint8 real
     images to start from, noise if None. `on_progress(step, loss)` is called every step, with the mean loss at every
@@ -150,7 +151,7 @@ def recover(
     with BatchNormMatcher(teacher, groups, config.first_multiplier, closed_form=not reference) as matcher:
 
         def one_step() -> torch.Tensor:
-            """Views by `table`, one step of the optimiser; the loss (groups,) before it."""
+            """Take one step of the optimiser on views by `table`; returns the loss (groups,) before it."""
             views = apply_draw_table(images, table).flatten(0, 1)
             if not reference:
                 views = views.contiguous(memory_format=torch.channels_last)
@@ -169,7 +170,7 @@ def recover(
             if config.residual_every and step and step % config.residual_every == 0 and start is not None:
                 with torch.no_grad():
                     images.lerp_(start, 1 - config.residual_alpha)
-                _forget(optimizer)
+                _reset(optimizer)
             _set_rate(optimizer, learning_rate(step, config))
             draws = [
                 draw(step, image_size, config, torch_rng, roll_rng)
@@ -209,7 +210,7 @@ def _start(
     size: int,
     dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Where the images begin, (G, B, 3, S, S) with gradient, and the real images they began as."""
+    """Draw or normalise the images to start from, (G, B, 3, S, S) with gradient; also returns the real ones among them, or None."""
     shape = (len(targets), len(mean), size, size)
     if init is None:
         noise = torch.stack([torch.randn(shape, generator=rng) for rng in torch_rngs])
@@ -222,7 +223,7 @@ def _start(
 
 
 def _adam(images: torch.Tensor, config: RecoverConfig, recorded: bool) -> torch.optim.Optimizer:
-    """Adam as published; for a recorded step its learning rate and its count of steps are tensors on the device."""
+    """Build Adam as published; for a recorded step its learning rate and its count of steps are tensors on the device."""
     rate = torch.tensor(config.learning_rate, device=images.device) if recorded else config.learning_rate
     fused = config.mode != "reference"
     return torch.optim.Adam([images], lr=rate, betas=config.betas, eps=1e-8, fused=fused, capturable=recorded)
@@ -236,8 +237,8 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = rate
 
 
-def _forget(optimizer: torch.optim.Optimizer) -> None:
-    """Start the optimiser anew where it is: its moments and its count of steps become zero."""
+def _reset(optimizer: torch.optim.Optimizer) -> None:
+    """Zero the optimiser's moments and its count of steps, in place."""
     for state in optimizer.state.values():
         for value in state.values():
             value.zero_()

@@ -1,8 +1,8 @@
 """Smaller logits: half precision, 8 bits with a scale per row, or the k largest. Bytes are part of a distilled set's size.
 
-fp16 is FKD's form (2 C bytes a row). `int8` keeps 255 levels between a row's extremes (C + 8 bytes). `top_k` keeps the k
+fp16 is FKD's form (2 C bytes a row). `int8` has 255 levels between a row's extremes (C + 8 bytes). `top_k` stores the k
 largest logits in half precision with 16-bit class indices and gives all other classes one common logit, chosen so that
-their total softmax mass at temperature 1 is kept (4 k + 2 bytes).
+their total softmax mass at temperature 1 stays what it was (4 k + 2 bytes).
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class Packed:
 
 
 def pack(logits: torch.Tensor, form: LabelFormat, k: int = 5) -> Packed:
-    """Compress logits (n, C) float."""
+    """Compress logits (n, C) float to `form`, with `k` logits a row for `top_k`.
+
+    `DivergedError` for a logit that is not finite or beyond half precision, `DistillError` for a `k` that leaves no class out.
+    """
     classes = logits.shape[1]
     if not bool(logits.abs().amax() <= torch.finfo(torch.float16).max):  # NaN is not, either
         raise DivergedError(
@@ -57,15 +60,15 @@ def pack(logits: torch.Tensor, form: LabelFormat, k: int = 5) -> Packed:
         raise DistillError(f"top_k keeps 1 to {classes - 1} of {classes} classes, got {k}")
     if classes > torch.iinfo(torch.int16).max:
         raise DistillError(f"top_k stores 16-bit class indices; {classes} classes need fp16 or int8")
-    kept, indices = logits.topk(k, dim=1)
+    largest, indices = logits.topk(k, dim=1)
     mass = logits.logsumexp(1)[:, None]
-    others = torch.log1p(-(kept - mass).exp().sum(1).clamp(max=1 - 1e-6)) + mass[:, 0]
+    others = torch.log1p(-(largest - mass).exp().sum(1).clamp(max=1 - 1e-6)) + mass[:, 0]
     rest = others - torch.log(torch.tensor(float(classes - k)))
-    return Packed(form, classes, kept.half(), indices=indices.short(), rest=rest.half())
+    return Packed(form, classes, largest.half(), indices=indices.short(), rest=rest.half())
 
 
 def unpack(packed: Packed) -> torch.Tensor:
-    """Logits (n, C) float32."""
+    """Decompress to logits (n, C) float32."""
     if packed.form == "fp16":
         return packed.values.float()
     if packed.form == "int8":

@@ -1,4 +1,4 @@
-"""What a user can choose about training and labels, as plain frozen dataclasses. No torch: parameter files need them too.
+"""The parameters of training, labels and recovery, as plain frozen dataclasses. No torch: parameter files need them too.
 
 A wrong value raises `DistillError` when the object is made.
 """
@@ -15,7 +15,7 @@ from distill.errors import DistillError
 
 @dataclass(frozen=True, kw_only=True)
 class ViewConfig:
-    """Random views of an image, drawn per image and epoch. The published recipes are in specs sections 1, 3 and 4.
+    """The random views of an image, drawn per image and epoch. The published recipes are in `docs/specs/cda.md`.
 
     `crop`: `none`; `pad` (shift by up to `padding` pixels, black beyond the border: CIFAR's RandomCrop(32, 4)); `resized`
     (RandomResizedCrop with area in `scale` and aspect in 3/4..4/3). `flip` mirrors half of the views. `mix`: `cutmix`
@@ -42,13 +42,13 @@ class ViewConfig:
 
     @property
     def alpha(self) -> float:
-        """Parameter of the symmetric Beta that lambda is drawn from; FKD's values unless set."""
+        """The parameter of the symmetric Beta that lambda is drawn from; FKD's values unless set."""
         return self.mix_alpha or {"cutmix": 1.0, "mixup": 0.8, "none": 1.0}[self.mix]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a network is trained, teacher or student.
+    """The settings of a network's training, teacher or student.
 
     `schedule`: `cosine` to zero, `half_cosine` (RDED, EDC: 0.5(1 + cos(pi e / 2E)), ends at one half) or `constant`, stepped
     per epoch, after `warmup_epochs` of linear growth from 1 % (SRe2L's Tiny-ImageNet teachers). `decay`: weight decay on
@@ -96,7 +96,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RecoverConfig:
-    """How images are recovered from a teacher (SRe2L, Yin et al. 2023; CDA, Yin and Shen 2023).
+    """The settings of recovery from a teacher (SRe2L, Yin et al. 2023; CDA, Yin and Shen 2023).
 
     `mode: reference` is the published arithmetic: its random streams, plain autograd through the statistics, floor at
     the end. `mode: improved` computes the same loss with a closed-form backward and crops as matrices, and rounds.

@@ -15,7 +15,7 @@ WARM_UP = 3
 
 
 class Replayed:
-    """`function()`, run as it is `WARM_UP` times, then recorded, then replayed.
+    """Calls `function()` as it is `WARM_UP` times, then records it, then replays the record.
 
     `function` reads and changes tensors that stay where they are (its caller writes new input into them between calls) and
     returns one tensor, which each replay overwrites. It draws nothing, asks the device for no value and allocates nothing
@@ -30,7 +30,7 @@ class Replayed:
         self._calls = 0
 
     def __call__(self) -> torch.Tensor:
-        """The next step."""
+        """Run the next step and return its tensor, which the following replay overwrites."""
         self._calls += 1
         if self._calls <= WARM_UP:
             # On the stream that is recorded later, so that what a library sets up for a stream is there by then.

@@ -1,4 +1,4 @@
-"""Soft labels (FKD): the teacher's logits for every view of every image, made once and replayed to any student.
+"""Soft labels (FKD): the teacher's logits for every view of every image, computed once and replayed to any student.
 
 Views come from `distill.views`, so a label belongs to the pixels that the student sees, to the bit. Files are the affair
 of `pipelines.loaders.soft_labels`.
@@ -30,32 +30,35 @@ def label_epoch(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> tuple[Views, torch.Tensor]:
-    """One epoch's views of `images` (N, 3, S, S) uint8 and the teacher's logits (N, C) float32 for them, by position."""
+    """Draw one epoch's views of `images` (N, 3, S, S) uint8 and compute the teacher's logits (N, C) float32 for them, by position.
+
+    `DivergedError` where a logit is not finite.
+    """
     assert not teacher.training, "in train mode the labels would depend on the batch and change the teacher"
     views = draw_views(len(images), images.shape[-1], config, seed, epoch, batch_size)
     logits = []
     for start in range(0, len(views), batch_size):
         chunk = views.slice(start, min(start + batch_size, len(views)))
         logits.append(teacher(normalise(apply_views(images, views, chunk), mean, std)).float())
-    made = torch.cat(logits)
-    if not bool(made.isfinite().all()):
+    labels = torch.cat(logits)
+    if not bool(labels.isfinite().all()):
         raise DivergedError(
             f"the teacher's answers of epoch {epoch} are not finite numbers: the teacher is broken; train it again with a lower "
             "learning rate"
         )
-    return views, made
+    return views, labels
 
 
 def replay(tables: Mapping[int, tuple[Views, torch.Tensor]]) -> SoftLabels:
-    """Stored labels as the trainer takes them; give it `view_epochs=len(tables)`.
+    """Turn stored labels into what the trainer takes; give it `view_epochs=len(tables)`.
 
     Raises `DistillError` when the student's views are not the ones that were labelled.
     """
 
     def of(epoch: int, views: Views, _batch: torch.Tensor, where: slice) -> torch.Tensor:
-        known, logits = tables[epoch]
+        labelled, logits = tables[epoch]
         start, stop, _ = where.indices(len(views))
-        if not known.slice(start, stop).same_as(views.slice(start, stop)):
+        if not labelled.slice(start, stop).same_as(views.slice(start, stop)):
             raise DistillError(
                 "the stored labels belong to other views: seed, batch size and views must be those of relabel"
             )

@@ -1,7 +1,7 @@
 """Names of the networks that are written here. No torch: parameter files are checked with it, `networks` builds what it reads.
 
-`convnet{D}_w{W}`, with `_in` instance norm instead of batch norm; `resnet20`, `resnet32`, `resnet44`, `resnet56` and `resnet110`, with
-`_w{W}` of another width. Every other name is timm's affair.
+`convnet{D}_w{W}`, with `_in` instance norm instead of batch norm; `resnet20`, `resnet32`, `resnet44`, `resnet56` and `resnet110`,
+with `_w{W}` of another width. Every other name is timm's affair.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The networks teachers and students are made of, by the names the field uses.
+"""Networks of teachers and students, by the names the field uses.
 
 `convnet{D}_w{W}`: D blocks of conv 3x3, batch norm, ReLU, average pool 2 (the ConvNet-D of dataset distillation, with the
 batch norm that statistics matching needs); `convnet{D}_w{W}_in` has instance norm instead, as most students of the field.
@@ -22,7 +22,7 @@ SMALL_IMAGE = 64
 
 
 def build(name: str, classes: int, image_size: int, seed: int = 0, in_channels: int = 3) -> nn.Module:
-    """A freshly initialised network; the same seed gives the same weights. Raises `DistillError` for an unknown name."""
+    """Build a freshly initialised network; the same seed gives the same weights. `DistillError` for an unknown name or a size too small."""
     if classes < 1 or image_size < 4:
         raise DistillError(f"a network needs at least one class and 4 px, got {classes} classes at {image_size} px")
     with torch.random.fork_rng(devices=[]):
@@ -39,8 +39,8 @@ def _timm(name: str, classes: int, image_size: int, in_channels: int) -> nn.Modu
     import timm
 
     if not timm.is_model(name):
-        known = [*EXAMPLES, *timm.list_models()]
-        close = ", ".join(difflib.get_close_matches(name, known, n=3)) or "convnet3_w128, resnet20, resnet18"
+        names = [*EXAMPLES, *timm.list_models()]
+        close = ", ".join(difflib.get_close_matches(name, names, n=3)) or "convnet3_w128, resnet20, resnet18"
         raise DistillError(f"no network {name!r}; near it: {close}")
     model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=in_channels, pretrained=False)
     stem = getattr(model, "conv1", None)
@@ -53,7 +53,7 @@ def _timm(name: str, classes: int, image_size: int, in_channels: int) -> nn.Modu
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:
-    """The modules that turn features into one logit per class, by their names in the state dict; of a timm network as timm has them."""
+    """List the modules that turn features into one logit per class, by their names in the state dict (a timm network's from timm)."""
     if isinstance(model, ConvNet):
         return ("classifier",)
     if isinstance(model, CifarResNet):

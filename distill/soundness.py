@@ -1,4 +1,4 @@
-"""Whether a network can be anybody's result or teacher: finite weights, variances that are none below zero, the right classes."""
+"""Checks that a network can be a result or a teacher: finite weights, no negative variance, the classes of the data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROOF = 3
 
 
 def fault_of(model: nn.Module) -> str | None:
-    """What is wrong with the network's numbers, as the end of a sentence; None where nothing is. Waits for the device."""
+    """Name what is wrong with the network's numbers, as the end of a sentence; None where nothing is. Waits for the device."""
     state = model.state_dict()
     if (name := not_finite(state)) is not None:
         return f"its {name} holds values that are not finite numbers"
@@ -23,11 +23,12 @@ def fault_of(model: nn.Module) -> str | None:
 
 
 def class_order_fault(confusion: torch.Tensor) -> str | None:
-    """Why foreign weights do not know these classes, as the end of a sentence; None where they seem to.
+    """Name why foreign weights do not know these classes, as the end of a sentence; None where they seem to.
 
-    `confusion` (C, C): images of class row that were taken for class column. A network that tells the classes apart but calls them by
-    other numbers has another class order; one that does no better than chance knows other classes or other pixels. Chance is the
-    accuracy of the same answers given blindly, so that a sound network may be right less often than whoever names the commonest class.
+    `confusion` (C, C): images of class row that were taken for class column. A network that tells the classes apart but calls them
+    by other numbers has another class order; one that does no better than chance knows other classes or other pixels. Chance is the
+    accuracy of the same answers given blindly, so that a sound network may be right less often than whoever names the commonest
+    class.
     """
     if len(confusion) < 2:
         return None

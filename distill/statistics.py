@@ -1,7 +1,7 @@
 """Batch-norm matching: how far a batch's statistics are from those the teacher has stored, layer by layer.
 
 For layer k: d_k = ||var_k - running_var_k||_2 + ||mean_k - running_mean_k||_2 of the layer's input, biased variance over
-images and pixels (SRe2L, Yin et al. 2023, eq. 8); R = 10 d_1 + d_2 + ... Groups of images in one batch have statistics,
+images and pixels (SRe2L, Yin et al. 2023, equation 8); R = 10 d_1 + d_2 + ... Groups of images in one batch have statistics,
 and gradients, of their own.
 """
 
@@ -18,16 +18,18 @@ from distill.errors import DistillError
 
 
 def matched_layers(model: nn.Module) -> list[nn.BatchNorm2d]:
-    """The layers whose stored statistics can be matched, in module order; a batch norm that keeps none is left out."""
-    found = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    return [layer for layer in found if layer.running_mean is not None and layer.running_var is not None]
+    """List the layers whose stored statistics can be matched, in module order; a batch norm without any is left out."""
+    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    return [layer for layer in layers if layer.running_mean is not None and layer.running_var is not None]
 
 
 class BatchNormMatcher:
-    """While active, every forward pass of `model` (in eval mode) leaves R in `loss()`, one value per group.
+    """Measures batch-norm matching: while it is entered, each forward pass of `model` (in eval mode) leaves R in `loss()`.
 
     `closed_form` gives the statistics a backward of one per-channel affine map and fuses it with the layer's own: the
-    input is kept once, as the layer keeps it anyway. Otherwise plain autograd, as published. Equal to rounding (F20).
+    input is stored once, as the layer stores it anyway. Otherwise plain autograd, as published. Equal to rounding
+    (`docs/specs/cda.md`, F20). Entering replaces the layers' `forward` or hooks them; leaving puts them back. `DistillError` for a
+    network without such layers.
     """
 
     def __init__(
@@ -59,11 +61,11 @@ class BatchNormMatcher:
         self._distances.clear()
 
     def distances(self) -> list[torch.Tensor]:
-        """d_k (groups,) of the last forward pass, in module order."""
+        """Return d_k (groups,) of the last forward pass, in module order."""
         return [self._distances[place] for place in range(len(self._layers))]
 
     def loss(self) -> torch.Tensor:
-        """R (groups,) of the last forward pass."""
+        """Return R (groups,) of the last forward pass."""
         first, *rest = self.distances()
         return self._first * first + sum(rest, torch.zeros_like(first))
 
@@ -92,7 +94,7 @@ class BatchNormMatcher:
 def plain_distance(
     images: torch.Tensor, running_mean: torch.Tensor, running_var: torch.Tensor, groups: int = 1
 ) -> torch.Tensor:
-    """d (groups,) of a layer input (groups * B, C, H, W), differentiable by autograd."""
+    """Compute d (groups,) of a layer input (groups * B, C, H, W), differentiable by autograd."""
     grouped = images.unflatten(0, (groups, -1))
     mean = grouped.mean((1, 3, 4))
     var = grouped.transpose(1, 2).flatten(2).var(2, unbiased=False)
@@ -100,7 +102,7 @@ def plain_distance(
 
 
 def batch_statistics(images: torch.Tensor, groups: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and biased variance (groups, C) of (groups * B, C, H, W): float64 of doubles, float32 of anything else."""
+    """Compute mean and biased variance, each (groups, C), of (groups * B, C, H, W): float64 of doubles, float32 of anything else."""
     exact = torch.float64 if images.dtype == torch.float64 else torch.float32
     if images.is_cuda and groups > 1:
         var, mean = torch.var_mean(images.unflatten(0, (groups, -1)).to(exact), (1, 3, 4), correction=0)
@@ -113,7 +115,7 @@ def batch_statistics(images: torch.Tensor, groups: int = 1) -> tuple[torch.Tenso
 
 
 class _NormAndDistance(torch.autograd.Function):
-    """Eval-mode batch norm and d of its input at once; keeps its input, which a batch norm keeps anyway, and no more.
+    """Computes eval-mode batch norm and d of its input at once; stores its input, as a batch norm does anyway, and no more.
 
     Backward, with m, v the batch's and mu, s the stored statistics over n values a channel:
     dd/dx = (m - mu) / (|m - mu| n) + 2 (x - m)(v - s) / (|v - s| n) = a_c + b_c x.
@@ -158,7 +160,7 @@ def _combined_gradient(
     grad_out: torch.Tensor,
     scale: torch.Tensor,
 ) -> torch.Tensor:
-    """scale * grad_out + slope * (images - mean) + offset; all but the two big tensors (groups, C), scale (C,)."""
+    """Compute scale * grad_out + slope * (images - mean) + offset; all but the two big tensors (groups, C), scale (C,)."""
     groups = len(mean)
     if images.is_cuda:
         # Two kernels for any number of groups. Parameters stay float32 and promote element by element.
@@ -183,5 +185,5 @@ def _combined_gradient(
 
 
 def cross_entropy_by_group(logits: torch.Tensor, targets: torch.Tensor, groups: int) -> torch.Tensor:
-    """Mean cross-entropy (groups,) of logits (groups * B, C) and targets (groups * B,)."""
+    """Compute the mean cross-entropy (groups,) of logits (groups * B, C) and targets (groups * B,)."""
     return F.cross_entropy(logits, targets, reduction="none").unflatten(0, (groups, -1)).mean(1)

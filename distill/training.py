@@ -36,7 +36,7 @@ WARMUP_START = 0.01
 
 
 def kl_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float, t_squared: bool = False) -> torch.Tensor:
-    """KL(teacher || student) of softmaxes at `temperature`, mean over the batch; logits (B, C).
+    """Compute KL(teacher || student) of softmaxes at `temperature`, mean over the batch; logits (B, C).
 
     SRe2L and CDA leave out the factor T^2 of Hinton et al. 2015, except on Tiny-ImageNet.
     """
@@ -47,12 +47,12 @@ def kl_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float, t_
 def mse_gt_loss(
     student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, weight: float = 0.025
 ) -> torch.Tensor:
-    """EDC's loss: MSE of logits (B, C) plus `weight` times cross-entropy with the true labels (B,)."""
+    """Compute EDC's loss: MSE of logits (B, C) plus `weight` times cross-entropy with the true labels (B,)."""
     return F.mse_loss(student, teacher) + weight * F.cross_entropy(student, labels)
 
 
 def learning_rate(config: TrainConfig, epoch: int) -> float:
-    """The rate of an epoch: linear warm-up from `WARMUP_START`, then the schedule over the epochs that are left."""
+    """Return the rate of `epoch`, from 0: linear warm-up from `WARMUP_START`, then the schedule over the epochs that are left."""
     if epoch < config.warmup_epochs:
         return config.learning_rate * (WARMUP_START + (1 - WARMUP_START) * epoch / config.warmup_epochs)
     if config.schedule == "constant":
@@ -63,12 +63,16 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
 
 
 def schedule_factor(schedule: str, fraction: float) -> float:
-    """0.5(1 + cos(pi f)) for `cosine`; the same of f / 2 for `half_cosine` (RDED, EDC, DD-Ranking)."""
+    """Return 0.5(1 + cos(pi f)) for `cosine`, the same of f / 2 for `half_cosine` (RDED, EDC, DD-Ranking)."""
     return 0.5 * (1 + math.cos(math.pi * (fraction if schedule == "cosine" else fraction / 2)))
 
 
 def teacher_labels(teacher: nn.Module) -> SoftLabels:
-    """Labels made on the spot: the teacher, in eval mode, sees exactly the batch that the student sees."""
+    """Label batches while a student trains: the teacher, in eval mode, gets exactly the batch that the student gets.
+
+    For condensed sets whose labels are *online* (CIFAR and Tiny-ImageNet's protocol, and D3HR's), which `evaluate@distilled` gets
+    with coreset and dm; until then tests hold stored labels against it.
+    """
     assert not teacher.training, "in train mode the labels would depend on the batch and change the teacher"
 
     @torch.no_grad()
@@ -80,7 +84,7 @@ def teacher_labels(teacher: nn.Module) -> SoftLabels:
 
 
 def batch_bounds(count: int, batch_size: int, company: bool) -> list[tuple[int, int]]:
-    """Start and stop of an epoch's batches. With `company` a lone last sample joins the batch before it, if there is one."""
+    """Return start and stop of an epoch's batches. With `company` a lone last sample joins the batch before it, if there is one."""
     bounds = [(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
     if company and batch_size > 1 and len(bounds) > 1 and bounds[-1][1] - bounds[-1][0] == 1:
         bounds[-2:] = [(bounds[-2][0], count)]
@@ -88,7 +92,7 @@ def batch_bounds(count: int, batch_size: int, company: bool) -> list[tuple[int, 
 
 
 def needs_company(model: nn.Module) -> bool:
-    """Whether a sample is trained together with others only: batch norm has no statistics of one."""
+    """Say whether a sample can be trained together with others only: batch norm has no statistics of one."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
@@ -145,7 +149,7 @@ class Trainer:
         return self._average if self._average is not None else self.model
 
     def run(self) -> Iterator[Row]:
-        """Train the epochs that are left, yielding a row after each."""
+        """Train the epochs that are left, yielding a row after each; `DivergedError` as the class says."""
         while self.epoch < self.config.epochs:
             yield self._one_epoch()
 
@@ -178,10 +182,11 @@ class Trainer:
             # What the last step did shows in no loss of the training: its batch is looked at once more.
             last = self._final_loss(epoch, views, *self._bounds[-1])
             unsure_loss = float(blank) / len(views)
-            for found, limit in ((train_loss, HOPELESS), (last, SENSELESS)):
-                if not found <= limit * max(unsure_loss, LEAST_BLANK):
+            for ending, limit in ((train_loss, HOPELESS), (last, SENSELESS)):
+                if not ending <= limit * max(unsure_loss, LEAST_BLANK):
                     raise self._diverged(
-                        f"its loss ended at {found:.3g}, where a network without an opinion has {unsure_loss:.3g}", rate
+                        f"its loss ended at {ending:.3g}, where a network without an opinion has {unsure_loss:.3g}",
+                        rate,
                     )
         self.epoch += 1
         row: Row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss}
@@ -207,14 +212,14 @@ class Trainer:
 
     @torch.no_grad()
     def _final_loss(self, epoch: int, views: Views, start: int, stop: int) -> float:
-        """The batch's loss for the network that is kept, in eval mode."""
+        """Compute the batch's loss for `final`, which is put to eval mode."""
         self.final.eval()
         return float(self._losses(epoch, views, start, stop, self.final)[0])
 
     def _losses(
         self, epoch: int, views: Views, start: int, stop: int, model: nn.Module | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The batch's loss, and in the last epoch what a network that answers nothing but zeros would have had."""
+        """Compute the batch's loss, and in the last epoch what a network that answers nothing but zeros would have had."""
         config, chunk = self.config, views.slice(start, stop)
         batch = normalise(apply_views(self._images, views, chunk), self._mean, self._std)
         with torch.autocast("cuda", torch.bfloat16, enabled=batch.is_cuda):
@@ -252,16 +257,16 @@ class Trainer:
     def _update_average(self) -> None:
         if self._average is None:
             return
-        kept = min(self.config.ema, (1 + self.steps) / (10 + self.steps))
+        decay = min(self.config.ema, (1 + self.steps) / (10 + self.steps))
         averages = self._average.state_dict()
         with torch.no_grad():
             for name, fresh in self.model.state_dict().items():
                 stored = averages[name]
                 # Statistics are averaged with the weights they belong to; a count of batches is none.
-                stored.lerp_(fresh, 1 - kept) if fresh.is_floating_point() else stored.copy_(fresh)
+                stored.lerp_(fresh, 1 - decay) if fresh.is_floating_point() else stored.copy_(fresh)
 
     def state(self) -> dict[str, Any]:
-        """All that the next epoch depends on; tensors and plain values. They are the live ones: save or copy at once."""
+        """Return all that the next epoch depends on, tensors and plain values. They are the live ones: save or copy at once."""
         average = self._average.state_dict() if self._average is not None else None
         return {
             "epoch": self.epoch,
@@ -273,7 +278,7 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Load what `state` gave, to go on from there."""
         self.epoch, self.steps, self.history = int(state["epoch"]), int(state["steps"]), list(state["history"])
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -282,7 +287,7 @@ class Trainer:
 
 
 def own_share(views: Views, size: int) -> torch.Tensor:
-    """(n,) share of its own pixels in each mixed view: lambda of mixup, the uncovered area of cutmix."""
+    """Return the share (n,) of its own pixels in each mixed view: lambda of mixup, the uncovered area of cutmix."""
     box = views.mix_box.float()
     covered = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) / size**2
     return views.share * (1 - covered)

@@ -1,6 +1,6 @@
 """Random views of a whole set for one epoch: drawn as plain tables, applied in batches, the same for teacher and student.
 
-A table follows from (seed, epoch) alone, so labels can be made before, during or after training and always belong to
+A table follows from (seed, epoch) alone, so labels can be computed before, during or after training and always belong to
 the pixels the student sees (FKD, Shen and Xing 2022). Crop, resize and flip are two small matrix products per image.
 """
 
@@ -37,11 +37,11 @@ class Views:
         return len(self.order)
 
     def slice(self, start: int, stop: int) -> Views:
-        """Positions start..stop-1."""
+        """Return positions start..stop-1."""
         return Views(*(field[start:stop] for field in self._fields()))
 
     def same_as(self, other: Views) -> bool:
-        """Whether both show the same pixels in the same order."""
+        """Say whether both show the same pixels in the same order."""
         return all(torch.equal(ours, theirs) for ours, theirs in zip(self._fields(), other._fields(), strict=True))
 
     def _fields(self) -> tuple[torch.Tensor, ...]:
@@ -49,12 +49,15 @@ class Views:
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """A 63-bit seed for one epoch."""
+    """Derive a 63-bit seed for one epoch."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{epoch}".encode()).digest()[:8], "big") >> 1
 
 
 def draw_views(count: int, size: int, config: ViewConfig, seed: int, epoch: int, batch_size: int) -> Views:
-    """Draw an epoch. Mixing is per batch, as published: one lambda, one box and one permutation for each batch."""
+    """Draw an epoch's views of `count` square images of `size` pixels.
+
+    Mixing is per batch, as published: one lambda, one box and one permutation for each batch.
+    """
     generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
     order = torch.randperm(count, generator=generator)
     box = _draw_boxes(count, size, config, generator)
@@ -97,7 +100,7 @@ def _draw_boxes(count: int, size: int, config: ViewConfig, generator: torch.Gene
 
 
 def apply_views(images: torch.Tensor, views: Views, chunk: Views | None = None) -> torch.Tensor:
-    """Views of `images` (n, C, H, W) uint8 or float in [0, 255], for the positions in `chunk` (all of `views` if None).
+    """Make views of `images` (n, C, H, W) uint8 or float in [0, 255], for the positions in `chunk` (all of `views` if None).
 
     Returns (positions, C, H, W) float32 in [0, 1]. Partners are seen through their own crop and flip of the epoch.
     """

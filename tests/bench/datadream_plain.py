@@ -1,6 +1,6 @@
 """What `tests.bench.datadream` measures against: models of Stable Diffusion's shape, and DataDream's published loops on them.
 
-The loops are written here from the fact sheet (`specs/datadream_discl.md`, 1.2 and 1.5), in the way of the published code: one
+The loops are written here from `docs/specs/datadream.md` (adaptation and generation), in the way of the published code: one
 `StableDiffusionPipeline` call for every ten images with the prompt ten times over, PIL images resized and written as PNG, the
 pipeline loaded anew for every class; and a training step that encodes its images and its eight equal prompts every time.
 """

@@ -1,6 +1,6 @@
 """How fast images are recovered, next to the published arithmetic: `python -m tests.bench.recover`.
 
-The published step is written here from `specs/cda.md` section 2, the published way: torchvision's transforms built each
+The published step is written here from `docs/specs/cda.md`, recover, the published way: torchvision's transforms built each
 step, a forward hook that copies and reduces every batch-norm input, contiguous float32, `loss.item()` and a clone of the
 images each step, plain Adam. Ours is `distill.cda.recover` as the pipeline calls it. Same network, same images, same
 random draws, same process; the arms take turns within each repeat. "network alone" is a forward pass and the gradient of

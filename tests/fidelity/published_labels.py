@@ -32,8 +32,8 @@ def draw_cutmix(
 ) -> tuple[float, tuple[int, int, int, int]]:
     """lambda from Beta(1, 1) unless given, then the patch from two uniform integers, in the published order of draws.
 
-    The patch is x1, y1, x2, y2 as everywhere here, x along columns; `as_recorded` gives the numbers of the published files, whose first
-    integer is a row.
+    The patch is x1, y1, x2, y2 as everywhere here, x along columns; `as_recorded` gives the numbers of the published files, whose
+    first integer is a row.
     """
     drawn = float(rng.beta(1.0, 1.0)) if share is None else share
     row, column = int(rng.randint(size)), int(rng.randint(size))
@@ -49,8 +49,8 @@ def as_recorded(box: Sequence[int]) -> tuple[int, int, int, int]:
 def read_record(record: Sequence[Any], order: Sequence[int], size: int) -> tuple[Views, torch.Tensor]:
     """One published batch file as views of `size` pixels, and its logits (B, C) float32.
 
-    `record` is the list that the file holds: crops (B, 4) as top, left, height, width in shares of the image, mirrored (B,), partner's
-    place in the batch (B,), lambda, patch or None (mixup), logits. No names are stored: `order` is the batch's part of
+    `record` is the list that the file holds: crops (B, 4) as top, left, height, width in shares of the image, mirrored (B,),
+    partner's place in the batch (B,), lambda, patch or None (mixup), logits. No names are stored: `order` is the batch's part of
     `sampler_orders`.
     """
     crops, flip, partner, share, patch, logits = record

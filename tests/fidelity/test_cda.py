@@ -1,4 +1,4 @@
-"""Fidelity of recovery: numbers computed from the published SRe2L and CDA code (fact sheet `cda`, section 11)."""
+"""Fidelity of recovery: numbers computed from the published SRe2L and CDA code (`docs/specs/cda.md`, last section)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fidelity of DataDream: numbers of the published code, fact sheet `datadream_discl`, section 7, tests 1 to 13 and 21 to 27.
+"""Fidelity of DataDream: numbers of the published code, `docs/specs/datadream.md`, numbers 1 to 13 and 21 to 27.
 
 Tests 14 and 15 belong to data sets and folders; 16 to 20 to the sampler (tests/synth).
 """

@@ -1,4 +1,4 @@
-"""Fidelity of DataDream's classifier: fact sheet `datadream_discl`, section 7, tests 3 and 22 to 27."""
+"""Fidelity of DataDream's classifier: `docs/specs/datadream.md`, numbers 3 and 22 to 27."""
 
 from __future__ import annotations
 

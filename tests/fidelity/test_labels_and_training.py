@@ -1,4 +1,4 @@
-"""Fidelity of relabelling and post-training (fact sheet `cda`, sections 3, 4 and 11)."""
+"""Fidelity of relabelling and post-training (`docs/specs/cda.md`, relabel and post-training)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_f13_half_precision_labels_are_within_rounding() -> None:
     logits = 3 * torch.randn(64, 1000, generator=torch.Generator().manual_seed(1))
     stored = unpack(pack(logits, "fp16"))
     assert float(((stored - logits).abs() / logits.abs().clamp_min(1e-3)).max()) <= 2**-11 * 1.001
-    # The sheet has 3.2e-9 at T = 20; that is the noise of computing it in float32. In float64 it is this:
+    # In float32 it would be 3.2e-9 at T = 20, which is the noise of computing it. In float64 it is this:
     assert float(kl_loss(stored.double(), logits.double(), 20.0)) == pytest.approx(4.9e-10, rel=0.05)
     assert float(kl_loss(stored.double(), logits.double(), 1.0)) == pytest.approx(1.2e-6, rel=0.3)
 
@@ -93,7 +93,7 @@ def test_f13_half_precision_labels_are_within_rounding() -> None:
     ],
 )
 def test_f14_cutmix_box(share: float, box: tuple[int, int, int, int]) -> None:
-    """The sheet's numbers are those of the published records, whose first range indexes rows."""
+    """The numbers are those of the published records, whose first range indexes rows."""
     drawn = draw_cutmix(np.random.RandomState(0), 224, share)[1]
     assert as_recorded(drawn) == box
     assert as_recorded(as_recorded(drawn)) == drawn

@@ -1,4 +1,4 @@
-"""Fidelity of the scores against controls (fact sheet `cda`, sections 8 and 11)."""
+"""Fidelity of the scores against controls (`docs/specs/cda.md`, scores against controls)."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ def test_a_picture_that_test_holds_under_another_key_is_no_few_shot_image() -> N
 def test_the_order_of_few_shot_images_is_selectable() -> None:
     table = decisions(*((f"{place:02d}", place // 100, "train", str(place)) for place in range(300)))
     disef = few_shot(table, SplitParams(few_shot=(4,), few_shot_seeds=(1,), few_shot_order="disef"), 0)
-    assert disef["seeds"]["1"] == {  # fact sheet, test 13
+    assert disef["seeds"]["1"] == {  # docs/specs/datadream.md, number 13
         "0": ["17", "72", "97", "08"],
         "1": ["132", "115", "163", "197"],
         "2": ["257", "260", "283", "248"],
