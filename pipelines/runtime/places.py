@@ -49,8 +49,14 @@ def _require_no_source_code(job: Job[Any]) -> None:
 
 def _require_no_other_output(job: Job[Any]) -> None:
     """An output of another stage is cleared of what that stage did not write."""
-    for folder in job.output.root.resolve().parents:
+    root = job.output.root.resolve()
+    for folder in root.parents:
         if read_units(Storage(folder)) is not None:
+            if job.item and folder == root.parent:
+                raise UserError(
+                    f"{folder} holds what an earlier release made there, when {job.stage} had no items; move it away, then: limbeck run "
+                    f"{job.name}"
+                )
             raise UserError(f"{job.output.url} lies in {folder}, the output of another stage; {ELSEWHERE}")
 
 

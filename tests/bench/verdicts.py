@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.evaluation.datadream.classifier import Arm, Classifier, Training
 from pipelines.evaluation.datadream.table import comparisons as dreamt
 from pipelines.evaluation.verdicts import compare, compare_summaries, settle
 from pipelines.report.results import read_results
@@ -80,15 +81,7 @@ def distilled_page(draw: Draw, seeds: int, test_images: int | None) -> list[dict
 def whole_report(draw: Draw, seeds: int, test_images: int | None) -> list[dict[str, Any]]:
     """Distillation and DataDream in one report: 4 and 20 comparisons, many of them against the same arm."""
     students = [
-        {
-            "arm": arm,
-            "variant": variant,
-            "shots": shots,
-            "seed": seed,
-            "few_shot_seed": seed,
-            "classifier": kind,
-            "test": value,
-        }
+        Classifier(Arm(arm, variant), kind, shots, seed, seed, Training(1, 1, 1, value, value, ()))
         for kind in ("clip", "student")
         for shots in (4, 16)
         for arm, variant in (("real", ""), *(("pooled", name) for name in ("zero_shot", "cls", "dset")))

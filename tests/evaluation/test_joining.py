@@ -18,6 +18,7 @@ from pipelines.commands.results import results_table
 from pipelines.commands.runs import run_stages
 from pipelines.errors import UserError
 from pipelines.evaluation import EVALUATIONS, folders
+from pipelines.runtime.job import Job
 from pipelines.stages import STAGES
 from tests.stages.test_pipeline import write_source
 
@@ -111,9 +112,11 @@ def test_both_are_in_the_report_and_on_the_console(data: Path) -> None:
 
 @pytest.mark.usefixtures("house")
 def test_a_source_that_is_none_is_refused(data: Path) -> None:
-    params = data.parent / "params.yaml"
-    with pytest.raises(UserError, match="unknown stage 'tooy'; did you mean toy"):
-        make_job("relabel@tooy", params, ["relabel.sources=[tooy]"], str(data))
-    job = make_job("relabel@split", params, ["relabel.sources=[split]"], str(data))
+    def named(source: str) -> Job[Any]:
+        changes = [f"{section}.sources=[{source}]" for section in ("relabel", "evaluate.distilled")]
+        return make_job(f"relabel@{source}", data.parent / "params.yaml", changes, str(data))
+
+    with pytest.raises(UserError, match="reads tooy: unknown stage 'tooy'; did you mean toy"):
+        named("tooy")
     with pytest.raises(UserError, match="split made no dataset of its own"):
-        pipelines.stages.get_stage("relabel").plan(job)
+        pipelines.stages.get_stage("relabel").plan(named("split"))

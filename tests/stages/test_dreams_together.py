@@ -21,7 +21,6 @@ from tests.stages.test_pipeline import write_source
 
 SECTION = """
 evaluate:
-  arms: []
   datadream:
     variants: [zero_shot, cls]
     shots: [2]

@@ -18,6 +18,7 @@ from distill.config import TrainConfig
 from pipelines.artifacts.datasets import open_part
 from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
+from pipelines.evaluation.datadream.classifier import Arm, Classifier, Training
 from pipelines.evaluation.datadream.table import control_table, sentence
 from pipelines.evaluation.datadream.worker import Resized
 from pipelines.evaluation.images import ArmImages
@@ -201,9 +202,8 @@ def test_real_and_synthetic_images_are_pooled_with_lambda_selected_on_val_and_te
     held_out = {part: set(Dataset.open(str(data / "split" / part)).rows(["key"])["key"].to_pylist()) for part in PARTS}
     assert all(call["val"] == held_out["val"] for call in calls)
     assert tested == [held_out["test"]] * 4
-    assert marker.summary["test"] == 0.75
-    assert marker.summary["val"] == 0.5
-    assert marker.summary["per_class"] == [0.5, None]
+    training = Classifier.of(marker.summary).training
+    assert (training.test, training.val, training.per_class) == (0.75, 0.5, (0.5, None))
 
 
 def test_equal_steps_for_every_arm_are_as_many_epochs_as_come_nearest() -> None:
@@ -246,11 +246,9 @@ def test_images_are_brought_to_the_size_of_the_network() -> None:
 # What the numbers say
 
 
-def student(arm: str, seed: int, test: float, variant: str = "", shots: int = 4, **more: Any) -> dict[str, Any]:
-    form = {"arm": arm, "variant": variant, "shots": shots, "seed": seed, "few_shot_seed": seed if shots else None}
-    form |= {"classifier": "clip", "test": test, "val": test + 0.1, "per_class": [test, None], "steps": 10}
-    form |= {"real": 0, "synthetic": 0, "real_bytes": 0, "synthetic_bytes": 0, "fewest_synthetic": 0}
-    return form | more
+def student(images: str, seed: int, test: float, variant: str = "", shots: int = 4, **more: int) -> Classifier:
+    training = Training(10, 1, 1, test + 0.1, test, (test, None))
+    return Classifier(Arm(images, variant), "clip", shots, seed, seed if shots else None, training, **more)
 
 
 def test_clip_takes_images_of_any_size_as_it_would_resize_them_itself(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 from pipelines.artifacts.datasets import dataset_digest, finished, open_part
 from pipelines.artifacts.generators import GENERATOR_FILE, generator_digest, generator_of
 from pipelines.artifacts.trainable import common_side, require_trainable
+from pipelines.evaluation.datadream.classifier import Arm, Classifier
 from pipelines.evaluation.datadream.params import DataDreamParams
-from pipelines.evaluation.datadream.table import Arm, comparisons, control_table, numbers
+from pipelines.evaluation.datadream.table import comparisons, control_table, numbers
 from pipelines.evaluation.datadream.worker import ClassifierEvaluation, require_clip, require_size, require_texts
 from pipelines.evaluation.images import ZERO_SHOT, ArmImages, Selection
 from pipelines.evaluation.protocol import Evaluation, Measured
@@ -89,7 +90,7 @@ class DataDreamEvaluation(Evaluation[DataDreamParams]):
 
     def metrics(self, job: Job[DataDreamParams], plan: Plan, markers: Sequence[Marker]) -> Measured:
         """The control table, who wins, and under which protocol."""
-        params, classifiers = job.params, [marker.summary for marker in markers]
+        params, classifiers = job.params, [Classifier.of(marker.summary) for marker in markers]
         judged = settle(comparisons(classifiers, params.shots, len(open_part(job, "split", "test"))))
         table = control_table(classifiers, params.shots, plan.facts["adapters"], len(plan.facts["classes"]), judged)
         protocol = {
@@ -101,7 +102,7 @@ class DataDreamEvaluation(Evaluation[DataDreamParams]):
             "real_weight": params.classifier.real_weight,
             "views": "as published" if params.views is None else params.views,
             "seeds": params.seeds,
-            "few_shot_seeds": sorted({one["few_shot_seed"] for one in classifiers if one["few_shot_seed"] is not None}),
+            "few_shot_seeds": sorted({one.few_shot_seed for one in classifiers if one.few_shot_seed is not None}),
             "student": params.student.network if params.student else None,
             "generator_bytes": plan.facts["generator_bytes"],
         }

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from pipelines.evaluation.datadream.classifier import Arm, Classifier
 from pipelines.evaluation.verdicts import Comparison, compare, how_sure, settle
 
 #: Arms that see no number of shots stand beside all of them.
@@ -18,26 +18,6 @@ REFERENCES = ("zero_shot_clip", "full")
 
 #: Controls of the arms with real and generated images, and what sentences call them.
 _AGAINST = {"real": "real images only", "pooled_zero_shot": "real and zero-shot images"}
-
-#: The summary of a classifier's unit.
-Classifier = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """Which images a classifier is trained on: `real`, `synthetic`, `pooled` (both), `full`, none; and of which variant."""
-
-    images: str
-    variant: str = ""
-
-    @property
-    def name(self) -> str:
-        """As the table has it: `real`, `synthetic_cls`, `pooled_zero_shot`."""
-        return f"{self.images}_{self.variant}" if self.variant else self.images
-
-
-def _arm_of(classifier: Classifier) -> Arm:
-    return Arm(classifier["arm"], classifier["variant"])
 
 
 def control_table(
@@ -51,13 +31,14 @@ def control_table(
 
     `judged` are the `comparisons` of these classifiers, settled.
     """
-    rows = [{**one, "adapter_bytes": _adapter_bytes(one, adapters)} for one in classifiers]
     judged = settle(comparisons(classifiers, shots)) if judged is None else judged
     wins = [{**one, "sentence": sentence(one)} for one in judged]
-    table: dict[str, Any] = {"reference": _arms([row for row in rows if row["arm"] in REFERENCES], classes)}
+    table: dict[str, Any] = {
+        "reference": _arms([row for row in classifiers if row.arm.images in REFERENCES], classes, adapters)
+    }
     why_not: list[dict[str, Any]] = []
     for count in shots:
-        arms = table[f"shots_{count}"] = _arms(_at(rows, count), classes)
+        arms = table[f"shots_{count}"] = _arms(_at(classifiers, count), classes, adapters)
         for kind in sorted(arms):
             here = [one for one in wins if (one["shots"], one["classifier"]) == (count, kind)]
             reason = explain_no_win(here, arms[kind])
@@ -86,14 +67,14 @@ def comparisons(
     pairs = []
     for count in shots:
         here = _at(classifiers, count)
-        for kind in sorted({row["classifier"] for row in here}):
-            pairs += _compared(count, kind, [row for row in here if row["classifier"] == kind], test_images)
+        for kind in sorted({row.kind for row in here}):
+            pairs += _compared(count, kind, [row for row in here if row.kind == kind], test_images)
     return pairs
 
 
 def _at(rows: Sequence[Classifier], shots: int) -> list[Classifier]:
     # Zero-shot images alone were made, and are trained on, without any real image: one training serves every number of shots.
-    return [row for row in rows if row["arm"] not in REFERENCES and row["shots"] in (0, shots)]
+    return [row for row in rows if row.arm.images not in REFERENCES and row.shots in (0, shots)]
 
 
 def explain_no_win(judged: Sequence[Mapping[str, Any]], arms: Mapping[str, Any]) -> str | None:
@@ -114,37 +95,47 @@ def explain_no_win(judged: Sequence[Mapping[str, Any]], arms: Mapping[str, Any])
 
 
 def _adapter_bytes(classifier: Classifier, adapters: Mapping[str, Mapping[str, int]]) -> int:
-    return adapters.get(classifier["variant"], {}).get(f"{classifier['shots']}-{classifier['few_shot_seed']}", 0)
+    return adapters.get(classifier.arm.variant, {}).get(f"{classifier.shots}-{classifier.few_shot_seed}", 0)
 
 
-def _arms(rows: Sequence[Classifier], classes: int) -> dict[str, Any]:
+def _arms(rows: Sequence[Classifier], classes: int, adapters: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     """The summary of every arm, by kind of classifier."""
     by_kind: dict[str, dict[Arm, list[Classifier]]] = {}
     for row in rows:
-        by_kind.setdefault(row["classifier"], {}).setdefault(_arm_of(row), []).append(row)
-    return {kind: {arm.name: summary(same, classes) for arm, same in arms.items()} for kind, arms in by_kind.items()}
+        by_kind.setdefault(row.kind, {}).setdefault(row.arm, []).append(row)
+    return {
+        kind: {arm.name: summary(same, classes, adapters) for arm, same in arms.items()}
+        for kind, arms in by_kind.items()
+    }
 
 
-def summary(classifiers: Sequence[Classifier], classes: int) -> dict[str, Any]:
+def summary(
+    classifiers: Sequence[Classifier], classes: int, adapters: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
     """Mean and standard deviation over seeds, and what was stored for it (a mean where seeds differ)."""
-    tests = [one["test"] for one in classifiers]
+    trainings = [one.training for one in classifiers]
+    tests = [one.test for one in trainings]
     label = 1 if classes <= 256 else 2
     sizes = {
-        name: round(statistics.fmean(one[name] for one in classifiers))
-        for name in ("real_bytes", "synthetic_bytes", "adapter_bytes")
+        "real_bytes": round(statistics.fmean(one.real_bytes for one in classifiers)),
+        "synthetic_bytes": round(statistics.fmean(one.synthetic_bytes for one in classifiers)),
+        "adapter_bytes": round(statistics.fmean(_adapter_bytes(one, adapters) for one in classifiers)),
+        "label_bytes": round(label * statistics.fmean(one.real + one.synthetic for one in classifiers)),
     }
-    sizes["label_bytes"] = round(label * statistics.fmean(one["real"] + one["synthetic"] for one in classifiers))
     return {
         "mean": statistics.fmean(tests),
         "std": statistics.stdev(tests) if len(tests) > 1 else 0.0,
         "seeds": len(tests),
-        "few_shot_seeds": sorted({one["few_shot_seed"] for one in classifiers if one["few_shot_seed"] is not None}),
-        "val": statistics.fmean(one["val"] for one in classifiers),
-        "images": {kind: round(statistics.fmean(one[kind] for one in classifiers)) for kind in ("real", "synthetic")},
-        "fewest_synthetic": min(one["fewest_synthetic"] for one in classifiers),
-        "steps": round(statistics.fmean(one["steps"] for one in classifiers)),
+        "few_shot_seeds": sorted({one.few_shot_seed for one in classifiers if one.few_shot_seed is not None}),
+        "val": statistics.fmean(one.val for one in trainings),
+        "images": {
+            "real": round(statistics.fmean(one.real for one in classifiers)),
+            "synthetic": round(statistics.fmean(one.synthetic for one in classifiers)),
+        },
+        "fewest_synthetic": min(one.fewest_synthetic for one in classifiers),
+        "steps": round(statistics.fmean(one.steps for one in trainings)),
         "bytes": sizes | {"together": sum(sizes.values())},
-        "per_class": [_mean([one["per_class"][place] for one in classifiers]) for place in range(classes)],
+        "per_class": [_mean([one.per_class[place] for one in trainings]) for place in range(classes)],
     }
 
 
@@ -157,9 +148,9 @@ def _compared(shots: int, kind: str, rows: Sequence[Classifier], test_images: in
     by_arm: dict[Arm, dict[int, float]] = {}
     products: dict[int, Any] = {}
     for row in rows:
-        by_arm.setdefault(_arm_of(row), {})[row["seed"]] = row["test"]
-        if row["few_shot_seed"] is not None:  # reals, and the images that were made for them
-            products[row["seed"]] = row["few_shot_seed"]
+        by_arm.setdefault(row.arm, {})[row.seed] = row.training.test
+        if row.few_shot_seed is not None:  # reals, and the images that were made for them
+            products[row.seed] = row.few_shot_seed
     by_name = {arm.name: accuracies for arm, accuracies in by_arm.items()}
     pairs = []
     for arm, ours in by_arm.items():

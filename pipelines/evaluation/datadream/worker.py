@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from pipelines.artifacts.datasets import open_part
 from pipelines.artifacts.generators import generator_model
 from pipelines.artifacts.teacher import build_network
+from pipelines.evaluation.datadream.classifier import Arm, Classifier, Training
 from pipelines.evaluation.datadream.params import DataDreamParams
 from pipelines.evaluation.images import ArmImages, Selection
 from pipelines.evaluation.students import (
@@ -122,14 +123,21 @@ class ClassifierEvaluation:
             None if real is None else load_arrays(self.images.train.dataset, real.keys, fit=fit),
             None if synthetic is None else load_arrays(self.images.kept(variant).dataset, synthetic.keys, fit=fit),
         )
-        measured = (self._clip if kind == "clip" else self._student)(payload, *sets, output)
-        named = ("arm", "variant", "shots", "seed", "few_shot_seed", "classifier")
-        output.summary = {name: payload[name] for name in named} | measured
-        for name, images in (("real", real), ("synthetic", synthetic)):
-            output.summary[name] = 0 if images is None else len(images.keys)
-            output.summary[f"{name}_bytes"] = 0 if images is None else images.size
-        classes = len(self.images.classes)
-        output.summary["fewest_synthetic"] = 0 if synthetic is None else synthetic.fewest(classes)
+        training = (self._clip if kind == "clip" else self._student)(payload, *sets, output)
+        classifier = Classifier(
+            Arm(payload["arm"], variant),
+            kind,
+            shots,
+            seed,
+            payload["few_shot_seed"],
+            training,
+            real=0 if real is None else len(real.keys),
+            synthetic=0 if synthetic is None else len(synthetic.keys),
+            real_bytes=0 if real is None else real.size,
+            synthetic_bytes=0 if synthetic is None else synthetic.size,
+            fewest_synthetic=0 if synthetic is None else synthetic.fewest(len(self.images.classes)),
+        )
+        output.summary = asdict(classifier)
 
     def _to_clip(self, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """An image (3, h, w) uint8 at CLIP's size."""
@@ -153,7 +161,7 @@ class ClassifierEvaluation:
 
     def _clip(
         self, payload: dict[str, Any], real: ImageArrays | None, synthetic: ImageArrays | None, output: UnitOutput
-    ) -> dict[str, Any]:
+    ) -> Training:
         from synth.datadream.accuracy import classifier_accuracy
         from synth.datadream.classifier import ClipClassifier
         from synth.datadream.fit import fit, pool_of
@@ -165,7 +173,7 @@ class ClassifierEvaluation:
         classifier.to(self.device)
         reals, generated = (None if part is None else Resized(part, classifier.size) for part in (real, synthetic))
         val, test = (Resized(self._part(part, "clip"), classifier.size) for part in ("val", "test"))
-        trained: dict[str, Any] = {"steps": 0, "epochs": 0, "best_epoch": 0}
+        steps = epochs = best_epoch = 0
         if real or synthetic:
             config = FitConfig(**payload["recipe"]["config"])
             counts = [0 if part is None else len(part) for part in (real, synthetic)]
@@ -184,17 +192,17 @@ class ClassifierEvaluation:
                 resume=state.read(),
                 checkpoint=state.save,
             )
-            trained = {"steps": config.epochs * batches, "epochs": config.epochs, "best_epoch": fitted.best_epoch}
+            steps, epochs, best_epoch = config.epochs * batches, config.epochs, fitted.best_epoch
             accuracy = fitted.best_accuracy
         else:
             accuracy = classifier_accuracy(classifier, val).accuracy
         tested = classifier_accuracy(classifier, test)
-        per_class = [None if math.isnan(value) else value for value in tested.per_class]
-        return trained | {"val": accuracy, "test": tested.accuracy, "per_class": per_class}
+        per_class = tuple(None if math.isnan(value) else value for value in tested.per_class)
+        return Training(steps, epochs, best_epoch, accuracy, tested.accuracy, per_class)
 
     def _student(
         self, payload: dict[str, Any], real: ImageArrays | None, synthetic: ImageArrays | None, output: UnitOutput
-    ) -> dict[str, Any]:
+    ) -> Training:
         from distill.training import Trainer, batch_bounds, needs_company
 
         recipe, classes = StudentParams.model_validate(payload["recipe"]), len(self.images.classes)
@@ -216,11 +224,11 @@ class ClassifierEvaluation:
         )
         rows = train_resumably(trainer, output)
         right, labels = self._correct(trainer.final, recipe, test), test.labels
-        per_class = [
+        per_class = tuple(
             float(right[labels == label].mean()) if (labels == label).any() else None for label in range(classes)
-        ]
-        trained = {"steps": trainer.steps, "epochs": config.epochs, "best_epoch": config.epochs}
-        return trained | {"val": rows[-1]["val_top1"], "test": float(right.mean()), "per_class": per_class}
+        )
+        accuracy = float(rows[-1]["val_top1"])
+        return Training(trainer.steps, config.epochs, config.epochs, accuracy, float(right.mean()), per_class)
 
     def _correct(self, model: Any, recipe: StudentParams, test: ImageArrays) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which test images a network gets right."""
