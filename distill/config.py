@@ -19,7 +19,8 @@ class ViewConfig:
 
     `crop`: `none`; `pad` (shift by up to `padding` pixels, black beyond the border: CIFAR's RandomCrop(32, 4)); `resized`
     (RandomResizedCrop with area in `scale` and aspect in 3/4..4/3). `flip` mirrors half of the views. `mix`: `cutmix`
-    (Yun et al. 2019, Beta(1, 1)) or `mixup` (Zhang et al. 2018, Beta(0.8, 0.8)) with a partner from the same set.
+    (Yun et al. 2019, Beta(1, 1)) or `mixup` (Zhang et al. 2018, Beta(0.8, 0.8)) with a partner from the same set. `mix_alpha`
+    is the parameter of another Beta.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -49,6 +50,11 @@ class ViewConfig:
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """The settings of a network's training, teacher or student.
+
+    It sees the images `epochs` times in batches of `batch_size`. The `optimizer` is SGD with `momentum`, or AdamW, at `learning_rate`
+    at its highest, with `weight_decay`. `label_smoothing` is the share of a hard label that is spread over all classes. With `ema`, the
+    decay of a moving average of the weights, the averaged network is what is measured and kept; 0 averages nothing. Held-out
+    accuracy is measured every `evaluate_every` epochs and after the last.
 
     `schedule`: `cosine` to zero, `half_cosine` (RDED, EDC: 0.5(1 + cos(pi e / 2E)), ends at one half) or `constant`, stepped
     per epoch, after `warmup_epochs` of linear growth from 1 % (SRe2L's Tiny-ImageNet teachers). `decay`: weight decay on
@@ -98,6 +104,8 @@ class TrainConfig:
 class RecoverConfig:
     """The settings of recovery from a teacher (SRe2L, Yin et al. 2023; CDA, Yin and Shen 2023).
 
+    Adam with `betas` takes `iterations` steps, at a `learning_rate` that falls along a cosine; losses are written every `log_every`
+    steps. Each step sees a random crop of the images (`crop`), mirrored in half of the cases (`flip`).
     `mode: reference` is the published arithmetic: its random streams, plain autograd through the statistics, floor at
     the end. `mode: improved` computes the same loss with a closed-form backward and crops as matrices, and rounds.
     `milestone` m: the lower bound of the crop area falls from 1 to `min_scale` over the first m * iterations steps along

@@ -69,7 +69,7 @@ class BreakerParams(Section):
 
 
 class RunParams(Section):
-    """What holds for every stage."""
+    """What holds for every stage. `device`: `auto` is CUDA where there is one, and else the CPU."""
 
     seed: int = Field(0, ge=0, description="the seed every other seed derives from")
     threads: int = Field(2, ge=1, le=256, description="compute threads of one worker; part of what fixes the bytes")

@@ -41,11 +41,13 @@ class Cads:
 class Settings:
     """The settings of sampling; the same for a whole run.
 
-    `guidance` None takes the model's usual scale. `interval`: the share of the schedule, from clean 0 to noise 1, in which the
-    unconditional branch runs. `encoder_every` above 1 leaves the UNet's encoder out between every that-many-th step. `grounded`: the
-    share of steps that see the boxes (GLIGEN's scheduled sampling). `posterior`: how an image becomes a latent, by its `mean`, or a
-    `sample` as published. `seeds: reference` gives image i of every class the same start noise, as DataDream's set_seed(0) does;
-    `sample` gives every image its own. `refine_below`: the share of the schedule that a refiner takes over, where there is one.
+    `steps` of the `scheduler`, `own` being the one that the model came with, make an image of `size` (height and width in
+    pixels; None takes the model's), away from what the prompt `negative` says. `guidance` None takes the model's usual scale.
+    `interval`: the share of the schedule, from clean 0 to noise 1, in which the unconditional branch runs. `encoder_every`
+    above 1 leaves the UNet's encoder out between every that-many-th step. `grounded`: the share of steps that see the boxes
+    (GLIGEN's scheduled sampling). `posterior`: how an image becomes a latent, by its `mean`, or a `sample` as published.
+    `seeds: reference` gives image i of every class the same start noise, as DataDream's set_seed(0) does; `sample` gives every
+    image its own. `refine_below`: the share of the schedule that a refiner takes over, where there is one.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}

@@ -21,7 +21,11 @@ from pipelines.seeds import seed_for
 
 
 class RelabelParams(Section):
-    """Parameters of `relabel`."""
+    """Parameters of `relabel`.
+
+    `format` is how logits are stored: `fp16` and `int8` all of them, `top_k` the largest ones of each view. `top_k` is how many these
+    are. `epochs_per_unit` is how many epochs one file holds.
+    """
 
     sources: Sources = Field(DEFAULT_SOURCES, description="stages whose distilled sets are labelled, an item each")
     ipc: tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...] = Field(

@@ -19,6 +19,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from pipelines.config import Section
+
 #: Words for the types of values.
 _KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text", Any: "any", type(None): "null"}
 #: Values out of the limits of nearly every number.
@@ -78,8 +80,14 @@ def group_of(path: str, model: type, default: Any = None) -> Group:
 
 
 def _docstring(model: type) -> str:
-    own = model.__dict__.get("__doc__") or ""
-    return "" if own.startswith(f"{model.__name__}(") else "\n".join(map(str.strip, own.strip().splitlines()))
+    """What a model says of itself, and below it what the classes say that it has keys from."""
+    told = []
+    for one in model.__mro__:
+        own = one.__dict__.get("__doc__") or ""
+        is_base = one in (Section, BaseModel) or not _is_section(one)
+        if own and not is_base and not own.startswith(f"{one.__name__}("):
+            told.append("\n".join(map(str.strip, own.strip().splitlines())))
+    return "\n\n".join(told)
 
 
 def _fields(model: type) -> Iterator[tuple[str, Any, FieldInfo | None]]:
@@ -205,6 +213,6 @@ def _told_of(name: str, about: str) -> str:
     """The sentences of a docstring about one key: those that begin with it, else the first that names it."""
     sentences = [" ".join(one.split()) for part in re.split(r"\n\s*\n|\n- ", about) for one in _SENTENCE.split(part)]
     sentences = [one.removeprefix("- ") for one in sentences]
-    first = [one for one in sentences if one.startswith(f"`{name}`")]
-    named = [one for one in sentences if f"`{name}`" in one]
+    first = [one for one in sentences if one.startswith((f"`{name}`", f"`{name}: "))]
+    named = [one for one in sentences if f"`{name}`" in one or f"`{name}: " in one]
     return " ".join(first or named[:1])

@@ -93,9 +93,9 @@ class ParquetParams(PathParams):
     """One parquet file, a folder of them or a pattern, with image bytes in a column or paths to image files.
 
     `image_column` holds bytes (or lists of them, or base64), or Hugging Face's struct of `bytes` and `path`; `path_column`
-    paths relative to the parquet file, which may not lead out of this source's folder. Exactly one is given. Labels in
-    a column of numbers are indices, those in a column of text are names, digits or not; each file's indices count in its own
-    ClassLabel names (Hugging Face's metadata), and a folder `COLUMN=VALUE` gives its files that label.
+    paths relative to the parquet file, which may not lead out of this source's folder. Exactly one is given. `caption_column`
+    has captions. Labels in a `label_column` of numbers are indices, those in one of text are names, digits or not; each file's
+    indices count in its own ClassLabel names (Hugging Face's metadata), and a folder `COLUMN=VALUE` gives its files that label.
     Files that are no sound parquet are all named and refused; rows that a damaged row group does not give fail one by one.
     """
 

@@ -17,9 +17,12 @@ Crop = Literal["random", "center"]
 class AdaptConfig:
     """The settings of an adapter's training; the defaults are the published numbers.
 
-    `alpha` None is the rank. `steps` None follows from `epochs`. `train_text`: the CLIP text encoders too. `size` None is the
-    model's native side in pixels. `crops` of an image that is not square are cached (improved only). `min_snr` (gamma; Hang et
-    al. 2023) and `noise_offset` are off as published.
+    LoRA of `rank` is trained in batches of `batch_size` at `learning_rate`, reached after `warmup_steps`, with AdamW's
+    `weight_decay` and gradients of a norm up to `clip`. `crop`: where the square is cut from a picture, at random or from the
+    middle. `mode: reference` follows the released code where `improved` mends it. `alpha` None is the rank. `steps` None
+    follows from `epochs`. `train_text`: the CLIP text encoders too. `size` None is the model's native side in pixels. `crops`
+    of an image that is not square are cached (improved only). `min_snr` (gamma; Hang et al. 2023) and `noise_offset` are off as
+    published.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -72,6 +75,9 @@ class AdaptConfig:
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
     """The settings of the classifier's training; the defaults are the published numbers where there are any.
+
+    AdamW with `weight_decay` sees batches of `batch_size`. The rate rises from `floor` to `learning_rate` over `warmup_epochs`, and falls
+    back along half a cosine. Validation is looked at every `evaluate_every` epochs and after the last.
 
     `real_weight` is lambda_1, used where there are both kinds of images; `mix` the share of batches under CutMix or MixUp. `epochs`
     was tuned by data set; 50 is what the authors' users ran. `mode: reference` shuffles all items in one order, so that a batch may

@@ -22,7 +22,8 @@ NOISE: Mapping[str, Any] = {
 class Shape:
     """Widths and depths of the four models. The default is the committed family: 64 px images, latents (8, 8, 8), 32 tokens of text.
 
-    `size` pixels; the autoencoder halves its input `len(vae) - 1` times, to `latents` channels. `unet`: width at each scale.
+    `size` pixels; the autoencoder halves its input `len(vae) - 1` times, to `latents` channels. `vae`: width at each of its scales.
+    `tokens` of a text at the most. `unet`: width at each scale.
     `text`, `image`: (width, layers) of the CLIP towers, heads of 32; `patch` pixels of an image token; `joint` width of the
     space both towers meet in. `dit`: (width, layers), heads of 32, patches of 2 x 2 latents.
     """
@@ -54,7 +55,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a part trains, and how fast. `batch` samples a step; `rate` at its highest, after `warmup` steps; `decay` is AdamW's."""
+    """How long a part trains, and how fast.
+
+    It takes `steps` of `batch` samples. The learning `rate` is at its highest after `warmup` steps; `decay` is AdamW's. The weights that
+    are kept are a moving average with the decay `averaged`. With `low_precision` it computes in bfloat16.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 

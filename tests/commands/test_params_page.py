@@ -21,5 +21,13 @@ def test_every_key_of_every_section_is_on_it() -> None:
         assert all(f"| `{one.name}` |" in text for one in group.parameters), group.path
 
 
+def test_every_key_says_what_it_is() -> None:
+    for group in (inner for section in groups().values() for inner in section.walk()):
+        silent = [one.name for one in group.parameters if not (one.about or one.sections or one.name == "type")]
+        assert not silent, (
+            f"describe {silent} in Field, or in a sentence of {group.model.__name__} with their names in backticks"
+        )
+
+
 if __name__ == "__main__":
     PAGE.write_text(page())

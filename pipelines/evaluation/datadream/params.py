@@ -20,7 +20,9 @@ class DataDreamParams(Section):
     """The classifiers that show what DataDream's images are worth.
 
     `steps` gives every arm the same number of optimiser steps (as near as whole epochs come), so that none wins by training
-    longer; with null each trains for its epochs, as published, and arms with more images take more steps.
+    longer; with null each trains for its epochs, as published, and arms with more images take more steps. `variants` are those of
+    `datadream` that are measured. `arms` are what the classifiers are trained on: nothing (`zero_shot_clip`), the few real images, the
+    synthetic ones, both (`pooled`), or the whole training set (`full`).
     """
 
     variants: tuple[Variant, ...] = Field(("zero_shot", "cls", "dset"), min_length=1)

@@ -20,7 +20,8 @@ class ViewSet(Section):
 
     `boxes`: `annotations` takes along what the samples' `json` has; `foreground` makes one box round the pixels brighter than
     `threshold`, for pictures of one thing on a dark background; `drop` leaves annotations behind. Arrays of a parent (`npy`,
-    `npz`) belong to its own pixels and are not carried.
+    `npz`) belong to its own pixels and are not carried. `format` and `quality` (of JPEG and WebP) are those of the files. `backend` is
+    what computes a view: `auto` takes cv2 on a CPU and torch elsewhere, `kornia` is the slow reference.
     """
 
     policy: Any = Field(description="a preset's name, a list of operations, or a mapping: see augment.policy")

@@ -23,6 +23,8 @@ GENERATED, KEPT = "generated", "kept"
 class DatadreamParams(Section):
     """Parameters of `datadream`.
 
+    `variants`: `zero_shot` asks the generator as it is, `cls` adapts it to each class, `dset` to all classes at once, `loft` to each
+    image. `images_per_unit` is how many images one shard holds, `dtype` the precision of the generator, `auto` being bfloat16 on CUDA.
     `adapt` is for cls and dset (with `dset` over it where that is given), `loft` for loft. `generate` says how images are made: 20
     steps of DPM-Solver++ 2M at guidance 2 by default, 50 steps of the model's own scheduler as published. With `teacher` images are
     also scored by the classifier that `squeeze` left; it has seen the whole training set, so a few-shot claim must not filter by it.

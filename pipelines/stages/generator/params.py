@@ -32,7 +32,10 @@ class TrainParams(Section):
 
 
 class GeneratorParams(Section):
-    """Parameters of `generator`."""
+    """Parameters of `generator`.
+
+    `source`: `embedded` unpacks the small family of this package, `train` trains one like it, `model` names pretrained models.
+    """
 
     source: Literal["embedded", "train", "model"] = "embedded"
     folder: str | None = Field(None, description="a family's folder instead of the embedded one (source embedded)")

@@ -14,6 +14,8 @@ class SplitParams(Section):
 
     `strategy`: `source` keeps the split that the source states and draws val from train where there is none; `random` draws val and
     test from all images, whatever the source states; `auto` is `source`, and draws test from train too where the source has none.
+
+    `shard_samples` is how many samples a shard holds at the most.
     """
 
     strategy: Literal["source", "random", "auto"] = Field(
