@@ -306,6 +306,20 @@ def dvc(
         _say("dvc.yaml is up to date now; dvc repro runs what has changed")
 
 
+@app.command(context_settings={"ignore_unknown_options": True})
+def ray(command: Annotated[list[str], typer.Argument(help="A command that runs stages, after --.")]) -> None:
+    """Run a command whose stages share one local Ray, started before it and stopped after it.
+
+    Where RAY_ADDRESS names a cluster that one serves; where Ray does not start the stages run without it.
+
+    Example: limbeck ray -- dvc repro
+    """
+    from pipelines.commands.local_ray import run_with_ray
+
+    if code := run_with_ray(command, _say):
+        raise typer.Exit(code if code > 0 else 128 - code)
+
+
 @app.command()
 def results(data: Data = "data", as_json: AsJson = False) -> None:
     """Show the accuracy table with its controls, and where the report is.

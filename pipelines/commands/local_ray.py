@@ -40,8 +40,11 @@ def run_with_ray(command: Sequence[str], say: Callable[[str], None]) -> int:
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Wait for a command, whose stages are interrupted and waited for when this process is."""
-    # A group of its own, so that a signal for this process alone reaches the stage that runs below DVC.
+    # A group of its own, so that a signal for this process alone reaches the stage that runs below DVC. That a shell had Ctrl-C
+    # ignored, as it does for what it starts in the background, would be inherited, and nobody below would hear of the signal.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0)
+    signal.signal(signal.SIGINT, inherited)
     interruptions = 0
     while True:
         try:

@@ -128,13 +128,15 @@ def test_a_command_that_is_not_there_is_a_user_error(place: Path) -> None:
     assert not (place / "up").exists()
 
 
-def repro(place: Path, *stage: str) -> subprocess.Popen[str]:
-    """`limbeck ray -- dvc repro` of the one stage, in a process of its own."""
+def repro(place: Path, *stage: str, in_background: bool = False) -> subprocess.Popen[str]:
+    """`limbeck ray -- dvc repro` of the one stage, in a process of its own, which ignores Ctrl-C as a shell's background job does."""
     pytest.importorskip("dvc", reason="DVC is not installed: limbeck[dvc]")
     (place / "dvc.yaml").write_text(DVC_FILE.replace("COMMAND", " ".join([sys.executable, "stage.py", *stage])))
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=place, check=True)
+    ignoring = "trap '' INT; " if in_background else ""
+    ray = [sys.executable, "-m", "pipelines", "ray", "--", sys.executable, "-m", "dvc", "repro"]
     return subprocess.Popen(
-        [sys.executable, "-m", "pipelines", "ray", "--", sys.executable, "-m", "dvc", "repro"],
+        ["sh", "-c", f'{ignoring}exec "$@"', "sh", *ray],
         cwd=place,
         text=True,
         stdout=subprocess.PIPE,
@@ -142,9 +144,9 @@ def repro(place: Path, *stage: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_ends_the_stage_below_dvc_tidily_and_then_ray(place: Path, name: str) -> None:
-    driver = repro(place)
+@pytest.mark.parametrize(("name", "in_background"), [("SIGINT", False), ("SIGTERM", False), ("SIGTERM", True)])
+def test_a_signal_ends_the_stage_below_dvc_tidily_and_then_ray(place: Path, name: str, in_background: bool) -> None:
+    driver = repro(place, in_background=in_background)
     wait_until((place / "at_work").exists, driver)
     driver.send_signal(getattr(signal, name))  # to this process alone, as a service manager does
     _, said = driver.communicate(timeout=60)
