@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from pipelines.commands.tables import View, json_text
 from pipelines.errors import LimbeckError, UserError
 from pipelines.runtime.machine import MACHINE_ERRORS
 from pipelines.stages import STAGES
-from pipelines.terminal import ShownFormatter, shown
+from pipelines.terminal import ShownFormatter, format_warning, shown
 
 app = typer.Typer(
     name="limbeck",
@@ -383,6 +384,7 @@ def main() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(ShownFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    warnings.formatwarning = format_warning
     try:
         code = app(standalone_mode=False)  # typer gives back the code of an Exit, and 130 for Ctrl-C
     except LimbeckError as error:

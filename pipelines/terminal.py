@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import unicodedata
+import warnings
+from pathlib import Path
 
 from rich.text import Text
 
@@ -42,6 +44,19 @@ def _visible(char: str) -> str:
 def cell(text: object, style: str = "") -> Text:
     """A table's cell, a title or a note: no markup is read in it."""
     return Text(shown(text), style=style)
+
+
+_OURS = Path(__file__).resolve().parent
+_format_of_python = warnings.formatwarning
+
+
+def format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of ours as its sentence alone; those of libraries with their place in the code, as Python has them."""
+    if issubclass(category, UserWarning) and Path(filename).is_relative_to(_OURS):
+        return f"warning: {shown(message, lines=True)}\n"
+    return _format_of_python(message, category, filename, lineno, line)
 
 
 class ShownFormatter(logging.Formatter):

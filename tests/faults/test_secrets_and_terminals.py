@@ -266,3 +266,13 @@ def test_a_url_in_the_place_of_a_stage_is_told_whole_so_that_its_password_is_see
     with pytest.raises(UserError) as caught:
         make_job(f"https://user:{SECRET}@host.org/a", repository / "params.yaml")
     assert SECRET not in shown(caught.value)
+
+
+def test_a_warning_of_ours_is_its_sentence_and_one_of_a_library_keeps_its_place() -> None:
+    import pipelines.runtime.execute
+    from pipelines.terminal import format_warning
+
+    ours = str(Path(pipelines.runtime.execute.__file__))
+    assert format_warning("lower it\x1b[31m", UserWarning, ours, 3) == "warning: lower it\\x1b[31m\n"
+    assert "elsewhere.py:3: UserWarning: lower it" in format_warning("lower it", UserWarning, "elsewhere.py", 3, "")
+    assert "DeprecationWarning" in format_warning("old", DeprecationWarning, ours, 3, "")
