@@ -102,7 +102,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RecoverConfig:
-    """The settings of recovery from a teacher (SRe2L, Yin et al. 2023; CDA, Yin and Shen 2023).
+    """The settings of recovery from a teacher (SRe2L, Yin et al. 2023; CDA, Yin and Shen 2024).
 
     Adam with `betas` takes `iterations` steps, at a `learning_rate` that falls along a cosine; losses are written every `log_every`
     steps. Each step sees a random crop of the images (`crop`), mirrored in half of the cases (`flip`).

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from augment.values import require_values
 from synth.errors import SynthError
 
-#: Stable Diffusion's noise (Rombach et al., 2022), for both denoisers.
+#: Stable Diffusion's noise (Rombach et al. 2022), for both denoisers.
 NOISE: Mapping[str, Any] = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -158,7 +158,7 @@ class Family:
 
 
 def schedules() -> dict[str, dict[str, Any]]:
-    """Return the schedules a family is trained under: the UNet's on velocities (Salimans & Ho, 2022), the DiT's on noise."""
+    """Return the schedules a family is trained under: the UNet's on velocities (Salimans and Ho 2022), the DiT's on noise."""
     kinds = {"text": "v_prediction", "classes": "epsilon"}
     return {role: {**NOISE, "prediction_type": kind} for role, kind in kinds.items()}
 

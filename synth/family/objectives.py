@@ -15,7 +15,7 @@ def reconstruction(model: Any, images: Tensor, generator: torch.Generator, kl: f
     """Reconstruct images (n, 3, h, w) in [-1, 1]; returns the loss, with a graph, and the mean squared error.
 
     Mean absolute error, half that of the differences between neighbours (edges stay sharp without a discriminator), and `kl` times
-    the mean divergence of a latent from N(0, 1) (Kingma & Welling, 2014).
+    the mean divergence of a latent from N(0, 1) (Kingma and Welling 2014).
     """
     posterior = model.encode(images).latent_dist
     mean, spread = posterior.mean.float(), posterior.logvar.float()
@@ -28,7 +28,7 @@ def reconstruction(model: Any, images: Tensor, generator: torch.Generator, kl: f
 
 
 def contrast(images: Tensor, texts: Tensor, log_scale: Tensor, same: Tensor) -> Tensor:
-    """Compute CLIP's symmetric cross-entropy (Radford et al., 2021) of embeddings (n, d); `same` (n, n) bool marks equal texts.
+    """Compute CLIP's symmetric cross-entropy (Radford et al. 2021) of embeddings (n, d); `same` (n, n) bool marks equal texts.
 
     A small vocabulary repeats its captions: pairs with the same text share the target's mass instead of being told apart.
     """

@@ -61,7 +61,7 @@ def text_unet(shape: Shape) -> UNet2DConditionModel:
 
 
 def class_dit(shape: Shape, classes: int) -> DiTTransformer2DModel:
-    """Build the DiT (Peebles & Xie, 2023) that predicts noise of latents from a label; label `classes` stands for no class."""
+    """Build the DiT (Peebles and Xie 2023) that predicts noise of latents from a label; label `classes` stands for no class."""
     width, layers = shape.dit
     return DiTTransformer2DModel(
         sample_size=shape.side,

@@ -36,7 +36,7 @@ def tokenizer(captions: Iterable[str], length: int, vocabulary: int = 1024) -> C
 
 
 def byte_pairs(words: Counter[str], vocabulary: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Learn byte-pair ids and merges from `words` with counts (Sennrich et al., 2016): the commonest pair of neighbours becomes a
+    """Learn byte-pair ids and merges from `words` with counts (Sennrich et al. 2016): the commonest pair of neighbours becomes a
     token, again and again.
 
     Of equally common pairs the one of lower ids is first. Ids: the two special tokens, all bytes, the bytes that end a word, then

@@ -30,7 +30,7 @@ def manifold(generated: torch.Tensor, real: torch.Tensor, k: int = 5) -> Manifol
     """Compare the regions that both sets cover: balls round each image, to its k-th nearest other image of its own set, rim included.
 
     `precision` is the share of generated images in any real ball and `recall` that of real images in any generated ball
-    (Kynkaanniemi et al. 2019, equations 1-2; they take k = 3). `density` is the number of real balls that a generated image lies
+    (Kynkäänniemi et al. 2019, equations 1-2; they take k = 3). `density` is the number of real balls that a generated image lies
     in, over k, and `coverage` the share of real balls with a generated image inside (Naeem et al. 2020, equations 3-4; k = 5).
 
     Limits: needs k + 1 images in each set, and all four depend on n and k: compare at equal n. An outlier's ball is large, which
@@ -72,7 +72,7 @@ def _radii(rows: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def vendi(features: torch.Tensor) -> float:
-    """Compute the effective number of different images: exp of the entropy of K / n's eigenvalues, K of cosines (Friedman & Dieng 2023).
+    """Compute the effective number of different images: exp of the entropy of K / n's eigenvalues, K of cosines (Friedman and Dieng 2023).
 
     1 where all are equal, n where all are orthogonal. Limits: it never exceeds n nor d, so compare at equal n; it sees no real
     image, so noise is diverse; and features whose cosines are all high, as CLIP's are, keep it low.
