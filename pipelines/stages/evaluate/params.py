@@ -51,7 +51,7 @@ class EvaluateParams(Section):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The class is built from what is registered, so that a worker builds it too."""
-        return _rebuilt, (self.model_dump(),)
+        return _rebuilt, ({name: getattr(self, name) for name in type(self).model_fields},)
 
 
 def evaluate_params() -> type[EvaluateParams]:
@@ -69,5 +69,6 @@ def _about(name: str) -> str:
     return f"{params_of(name).__doc__}".strip().partition("\n")[0].rstrip(".") + "; null leaves it out"
 
 
-def _rebuilt(form: dict[str, Any]) -> EvaluateParams:
-    return evaluate_params().model_validate(form)
+def _rebuilt(values: dict[str, Any]) -> EvaluateParams:
+    """From validated values; written out they would hold defaults that a file may not name."""
+    return evaluate_params().model_construct(**values)
