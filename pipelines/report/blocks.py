@@ -9,10 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.report.pictures import Picture
 from pipelines.report.svg import Figure
 
 Row = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image to show: `width` x `height` are CSS pixels, a whole multiple of the stored ones when `crisp`."""
+
+    uri: str
+    alt: str
+    width: int
+    height: int
+    crisp: bool
 
 
 @dataclass(frozen=True)
@@ -151,10 +161,18 @@ class Bars:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """Blocks beside one another where there is room, else one under another."""
+class Preformatted:
+    """A text whose lines stay as they are."""
 
-    blocks: Sequence[Block]
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Columns of blocks, beside one another where there is room, else one under another."""
+
+    columns: Sequence[Sequence[Block]]
 
 
 @dataclass(frozen=True)
@@ -165,4 +183,17 @@ class Folded:
     blocks: Sequence[Block]
 
 
-Block = Sentences | Table | GroupedTable | Charts | Definitions | ClassStrips | BoxGrid | Sheet | Bars | Beside | Folded
+Block = (
+    Sentences
+    | Table
+    | GroupedTable
+    | Charts
+    | Definitions
+    | ClassStrips
+    | BoxGrid
+    | Sheet
+    | Bars
+    | Preformatted
+    | Beside
+    | Folded
+)

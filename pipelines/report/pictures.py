@@ -1,4 +1,4 @@
-"""Pictures of the report: per class a few real and a few distilled images, as data URIs.
+"""Pictures of the report: stored images of datasets as data URIs.
 
 Small images are embedded as they are stored, byte for byte, and shown pixel by pixel; large ones as thumbnails. Which
 ones is decided by key order alone: keys of real images are hashes, so the choice is random but for ever the same.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from pipelines.images.params import STORED_CAPS, ImageParams
 from pipelines.images.process import process
 from pipelines.outcomes import Outcome
+from pipelines.report.blocks import ClassStrip, Picture
 from pipelines.report.words import grouped
 from pipelines.shards.dataset import Dataset
 
@@ -24,74 +25,10 @@ from pipelines.shards.dataset import Dataset
 NATIVE = 64
 #: Longest side of the thumbnails of larger images, pixels.
 THUMBNAIL = 96
-#: Classes that are shown at the most, and characters of data URIs that all pictures may take together.
+#: Classes that are shown at the most, and characters of data URIs that the pictures of a section may take together.
 CLASSES, BUDGET = 24, 2_000_000
 
 _MEDIA = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image to show: `width` x `height` are CSS pixels, a whole multiple of the stored ones when `crisp`."""
-
-    uri: str
-    alt: str
-    width: int
-    height: int
-    crisp: bool
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """The pictures of one class."""
-
-    name: str
-    real: Sequence[Picture]
-    distilled: Sequence[Picture]
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """All rows, the part the real ones come from, and what was left out and why."""
-
-    rows: Sequence[ClassRow]
-    part: str
-    note: str
-
-    @property
-    def any_real(self) -> bool:
-        return any(row.real for row in self.rows)
-
-    @property
-    def any_distilled(self) -> bool:
-        return any(row.distilled for row in self.rows)
-
-
-def gallery(real: Dataset | None, part: str, distilled: Dataset | None, per_class: int) -> Gallery | None:
-    """Up to `per_class` pictures of each side per class; fewer when the page would grow too heavy. None without any."""
-    sides = [_pick(dataset, per_class) if dataset is not None else {} for dataset in (real, distilled)]
-    names = _names(real, distilled)
-    labels = sorted(set().union(*sides))
-    shown = labels[:CLASSES]
-    if not shown:
-        return None
-    datasets = (real, distilled)
-    pictures = [
-        {label: _pictures(dataset, side.get(label, []), name_of(names, label)) for label in shown} if dataset else {}
-        for dataset, side in zip(datasets, sides, strict=True)
-    ]
-    rows = [ClassRow(name_of(names, c), pictures[0].get(c, []), pictures[1].get(c, [])) for c in shown]
-    lost = sum(len(side.get(c, [])) for side in sides for c in shown)
-    lost -= sum(len(row.real) + len(row.distilled) for row in rows)
-    rows, kept = _within_budget(rows, per_class)
-    notes = []
-    if lost:
-        notes.append(f"{lost} of the chosen images could not be decoded and are missing here: run limbeck lint.")
-    if len(labels) > len(shown):
-        notes.append(f"The first {len(shown)} of {grouped(len(labels))} classes are shown.")
-    if kept < per_class:
-        notes.append(f"At most {kept} instead of {per_class} images a class, to keep the page light.")
-    return Gallery(rows, part, " ".join(notes))
 
 
 def name_of(names: Sequence[str], label: int) -> str:
@@ -99,29 +36,35 @@ def name_of(names: Sequence[str], label: int) -> str:
     return names[label] if 0 <= label < len(names) else f"class {label}"
 
 
-def _names(*datasets: Dataset | None) -> list[str]:
-    return next((dataset.classes for dataset in datasets if dataset is not None and dataset.classes), [])
-
-
-def _pick(dataset: Dataset, count: int) -> dict[int, list[dict[str, Any]]]:
-    """Rows of the first `count` keys of every label."""
-    keys = dataset.rows(["key", "label"])
-    order = np.argsort(np.array(keys["key"].to_pylist(), dtype=object), kind="stable")
-    labels = keys["label"].to_pylist()
-    chosen: defaultdict[int, list[int]] = defaultdict(list)
-    for place in order.tolist():
+def first_by_key(dataset: Dataset, count: int) -> dict[int, list[str]]:
+    """The first `count` keys of every label."""
+    columns = dataset.rows(["key", "label"])
+    keys, labels = columns["key"].to_pylist(), columns["label"].to_pylist()
+    chosen: defaultdict[int, list[str]] = defaultdict(list)
+    for place in np.argsort(np.array(keys, dtype=object), kind="stable").tolist():
         label = labels[place]
         if label is not None and len(chosen[label]) < count:
-            chosen[label].append(place)
-    wanted = [place for label in sorted(chosen)[:CLASSES] for place in chosen[label]]
-    rows = dataset.rows(["key", "width", "height", "members"]).take(wanted).to_pylist()
-    found = iter(rows)
-    picked = {label: [next(found) for _ in chosen[label]] for label in sorted(chosen)[:CLASSES]}
-    return picked | {label: [] for label in chosen if label not in picked}
+            chosen[label].append(keys[place])
+    return dict(chosen)
 
 
-def _pictures(dataset: Dataset, rows: Iterable[dict[str, Any]], name: str) -> list[Picture]:
-    return [picture for row in rows if (picture := picture_of(dataset, row, name)) is not None]
+def pictures_of(
+    dataset: Dataset | None, keys: Mapping[int, Sequence[str]], labels: Iterable[int], names: Sequence[str]
+) -> dict[int, list[Picture]]:
+    """The pictures of the `keys` of each of `labels`, in their order; those that do not decode are left out."""
+    if dataset is None:
+        return {}
+    columns = ["key", "width", "height", "members"]
+    wanted = {key for label in labels for key in keys.get(label, [])}
+    rows = dataset.rows(columns)
+    places = [place for place, key in enumerate(rows["key"].to_pylist()) if key in wanted]
+    by_key = {row["key"]: row for row in rows.take(places).to_pylist()}
+    shown = {}
+    for label in labels:
+        own = (by_key[key] for key in keys.get(label, []) if key in by_key)
+        pictures = (picture_of(dataset, row, name_of(names, label)) for row in own)
+        shown[label] = [picture for picture in pictures if picture is not None]
+    return shown
 
 
 def picture_of(
@@ -134,22 +77,36 @@ def picture_of(
     raw, ext = dataset.read_image_bytes(row["shard"], row["key"], images), images[0]["ext"]
     width, height = row["width"] or 0, row["height"] or 0
     if not 0 < max(width, height) <= NATIVE:
-        made = process(raw, ImageParams(resize="longer", size=thumbnail, format="jpeg", quality=82, limits=STORED_CAPS))
-        if isinstance(made, Outcome):
+        resized = process(
+            raw, ImageParams(resize="longer", size=thumbnail, format="jpeg", quality=82, limits=STORED_CAPS)
+        )
+        if isinstance(resized, Outcome):
             return None
-        raw, ext, width, height = made.data, made.ext, made.width, made.height
+        raw, ext, width, height = resized.data, resized.ext, resized.width, resized.height
     scale = max(side // max(width, height), 1)
     uri = f"data:{_MEDIA[ext]};base64,{base64.b64encode(raw).decode()}"
     return Picture(uri, f"{name}, {row['key']}", width * scale, height * scale, max(width, height) <= NATIVE)
 
 
-def _within_budget(rows: Sequence[ClassRow], per_class: int) -> tuple[list[ClassRow], int]:
-    kept = per_class
-    cut = list(rows)
-    while (
-        kept > 1
-        and sum(len(picture.uri) for row in cut for side in (row.real, row.distilled) for picture in side) > BUDGET
-    ):
-        kept -= 1
-        cut = [replace(row, real=row.real[:kept], distilled=row.distilled[:kept]) for row in rows]
-    return cut, kept
+def side_by_side(sources: int) -> int:
+    """How many pictures of each of so many sources stand in one line of a wide page: more would break into a second one."""
+    return {1: 16, 2: 8, 3: 5, 4: 4}.get(sources, 3)
+
+
+def within_budget(rows: Sequence[ClassStrip], count: int) -> tuple[list[ClassStrip], int]:
+    """The same rows with so few pictures a source that they stay light together, and how many that are at the most."""
+    shown = list(rows)
+    while count > 1 and sum(len(one.uri) for row in shown for source in row.sources for one in source) > BUDGET:
+        count -= 1
+        shown = [replace(row, sources=[source[:count] for source in row.sources]) for row in rows]
+    return shown, count
+
+
+def left_out(classes: int, shown: int, count: int, asked: int) -> str:
+    """A sentence for each limit that the pictures met; empty when all are there."""
+    sentences = []
+    if classes > shown:
+        sentences.append(f"The first {shown} of {grouped(classes)} classes are shown.")
+    if count < asked:
+        sentences.append(f"At most {count} instead of {asked} images a class, to keep the page light.")
+    return " ".join(sentences)

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -27,6 +27,27 @@ from pipelines.shards.publish import STATS_FILE
 from pipelines.storage import Storage
 
 
+def inner(form: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The JSON object under a key; empty when there is none."""
+    value = form.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def inner_list(form: Mapping[str, Any], key: str) -> Sequence[Any]:
+    """The JSON array under a key; empty when there is none."""
+    value = form.get(key)
+    return value if isinstance(value, list) else []
+
+
+def object_of(text: Any) -> dict[str, Any]:
+    """A JSON object from a text of a sidecar; empty when it is none."""
+    try:
+        form = json.loads(text or "{}")
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return form if isinstance(form, dict) else {}
+
+
 def folder_of(name: str) -> str:
     """Where the output of STAGE or STAGE@ITEM lies in a data folder."""
     return name.replace("@", "/")
@@ -36,20 +57,17 @@ def folder_of(name: str) -> str:
 class StageRecord:
     """What one stage, or one item of it, says of itself; `name` is STAGE or STAGE@ITEM.
 
-    `counts` are samples by outcome, `reasons` by `outcome:class:reason`. `adds`, `optional` and `product` are the stage's own words
-    (see `Stage`).
+    `kind` is the stage itself; `counts` are samples by outcome, `reasons` by `outcome:class:reason`.
     """
 
     name: str
+    kind: Stage[Any]
     state: Literal["done", "unfinished", "missing"]
     form: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
     log: Mapping[str, Any] = field(default_factory=dict)
-    adds: str = ""
-    optional: bool = False
-    product: str = ""
 
     @property
     def stage(self) -> str:
@@ -62,6 +80,11 @@ class StageRecord:
     @property
     def done(self) -> bool:
         return self.state == "done"
+
+    @property
+    def adds(self) -> str:
+        """What it would add to a report."""
+        return self.kind.adds.replace("{item}", self.item)
 
 
 class Outputs:
@@ -89,7 +112,7 @@ class Outputs:
         return [
             record
             for record in self.stages.values()
-            if record.done and (not stage or record.stage == stage) and (not product or record.product == product)
+            if record.done and (not stage or record.stage == stage) and (not product or record.kind.product == product)
         ]
 
     def done(self, stage: str) -> bool:
@@ -155,8 +178,7 @@ class Outputs:
     def _record(self, stage: Stage[Any], name: str) -> StageRecord:
         folder = self._folders[name]
         state: Literal["unfinished", "missing"] = "unfinished" if _is_begun(folder) else "missing"
-        adds = stage.adds.replace("{item}", name.partition("@")[2])
-        record = StageRecord(name, state, adds=adds, optional=stage.optional, product=stage.product)
+        record = StageRecord(name, stage, state)
         if not folder.exists(STAGE_FILE):
             return record
         counts: Counter[str] = Counter()

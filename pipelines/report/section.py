@@ -20,9 +20,9 @@ from pipelines.report.reading import Outputs
 
 @dataclass(frozen=True)
 class Options:
-    """What the reader of a report asked for: pictures of each class and source at the most."""
+    """What the reader of a report asked for: pictures of each class and source at the most; None: as many as stand in one line."""
 
-    samples_per_class: int = 10
+    samples_per_class: int | None = None
 
 
 @dataclass(frozen=True)

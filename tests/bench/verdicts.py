@@ -16,8 +16,8 @@ import numpy as np
 
 from pipelines.evaluation.datadream.classifier import Arm, Classifier, Training
 from pipelines.evaluation.datadream.table import comparisons as dreamt
+from pipelines.evaluation.distilled.results import read_results
 from pipelines.evaluation.verdicts import compare, compare_summaries, settle
-from pipelines.report.results import read_results
 
 SEEDS = (1, 2, 3, 5, 10)
 Draw = Callable[[int], np.ndarray]

@@ -31,6 +31,8 @@ def control(mean: float, std: float = 0.01, **more: Any) -> dict[str, Any]:
 
 def win(arm: str, against: str, gap: float, outcome: str, shots: int = 16, error: float | None = 0.5) -> dict[str, Any]:
     told = {"shots": shots, "classifier": "clip", "arm": arm, "against": against, "gap": gap, "standard_error": error}
+    if error is not None:
+        told |= {"low": gap - 2 * error, "high": gap + 2 * error}
     return told | {
         "errors": None,
         "seeds": 3,

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.report.augmented import Grid, drawn, view_grids
-from pipelines.report.page import build, render
+from pipelines.report.blocks import BoxGrid
 from pipelines.report.words import FIXED
 from pipelines.stages import outputs_under
+from pipelines.stages.augment.section import drawn, view_grids
 from tests.report.folders import DataFolder
-from tests.report.test_page import tags
+from tests.report.test_page import page, tags
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> DataFolder:
     return folder
 
 
-def grid_of(folder: DataFolder) -> Grid:
+def grid_of(folder: DataFolder) -> BoxGrid:
     (grid,) = view_grids(outputs_under(str(folder.root)))
     return grid
 
@@ -46,7 +46,7 @@ def test_boxes_of_views_are_their_annotations_and_of_originals_the_foreground(fo
     assert list(first.boxes) == [(4, 5, 20, 10.5)]
     assert list(second.boxes) == [(5, 5, 20, 10.5)]
     assert list(original.boxes) == [(0, 0, 32, 32)]  # noise is bright everywhere
-    html = render(outputs_under(str(folder.root)), "t", 1).decode()
+    html = page(folder)
     boxes = [found for tag, found in tags(html) if tag == "rect" and found.get("class") == "box"]
     assert len(boxes) == 12
     assert {"x": "5.0", "y": "5.0", "width": "20.0", "height": "10.5"}.items() <= boxes[2].items()
@@ -55,13 +55,18 @@ def test_boxes_of_views_are_their_annotations_and_of_originals_the_foreground(fo
 def test_what_acted_on_a_view_stands_under_it_in_the_policys_order(folder: DataFolder) -> None:
     original, first, second = grid_of(folder).rows[0]
     assert (original.drawn, first.drawn) == ([], [("horizontal_flip", "")])
-    # One angle is all there is, so nobody can have drawn it; the order is the policy's, not the alphabet's.
-    assert second.drawn == [("rotate", ""), ("horizontal_flip", "")]
+    # The order is the policy's, not the alphabet's.
+    assert second.drawn == [("rotate", f"degrees{FIXED}−3.25"), ("horizontal_flip", "")]
 
 
-def test_values_that_nobody_drew_and_seeds_are_left_out() -> None:
-    views = [{"b": {"x": 0.12345, "order": [0, 2]}, "a": {"seed": 7}}, {"b": {"x": -2.0, "order": [0, 2]}}, None]
-    assert drawn(views, {"b": 0, "a": 1}) == [[("b", f"x{FIXED}0.123"), ("a", "")], [("b", f"x{FIXED}−2")], []]
+def test_every_value_is_shown_and_no_seed() -> None:
+    views = [{"b": {"x": 0.12345, "order": [0, 2]}, "a": {"seed": 7}}, {"b": {"x": -2.0}}, None, {"b": 3}]
+    assert drawn(views, {"b": 0, "a": 1}) == [
+        [("b", f"x{FIXED}0.123, order{FIXED}0{FIXED}2"), ("a", "")],
+        [("b", f"x{FIXED}−2")],
+        [],
+        [("b", "")],
+    ]
 
 
 def test_the_summary_counts_boxes_that_came_along_and_those_that_did_not(folder: DataFolder) -> None:
@@ -74,9 +79,9 @@ def test_the_summary_counts_boxes_that_came_along_and_those_that_did_not(folder:
 def test_a_job_without_views_is_told_nothing_of_them(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path)
     folder.ingest()
-    page = build(outputs_under(str(tmp_path)), "t", 1)
-    assert not page.views
-    assert "augment" not in [name for name, _, _ in page.missing]
+    html = page(folder)
+    assert 'id="views"' not in html
+    assert "limbeck run augment" not in html
 
 
 def test_views_of_a_source_that_is_gone_are_shown_without_originals(folder: DataFolder) -> None:

@@ -11,19 +11,27 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipelines.report.controls import CONTROL_HEAD, control_headline, control_rows, control_sentences, per_class_table
-from pipelines.report.dream_tables import filter_table, quality_table
-from pipelines.report.dreams import class_rows
-from pipelines.report.dreams import dreams as dreams_of
-from pipelines.report.page import build, render
+from pipelines.evaluation.datadream.section import (
+    HEAD,
+    control_headline,
+    control_sentences,
+    control_table,
+    per_class_table,
+)
+from pipelines.report.blocks import ClassStrips
+from pipelines.report.facts import dataset_table, outcome_tables
 from pipelines.report.reading import Outputs
 from pipelines.report.words import FIXED
 from pipelines.stages import outputs_under
+from pipelines.stages.datadream.section import class_strips
+from pipelines.stages.datadream.tables import filter_table, quality_table
+from pipelines.stages.generator.section import contact_sheets, knowledge, model_table, recognition_table
 from pipelines.storage import pretty_json
 from tests.report.dreaming import control, dream_folder, dream_metrics, dreams, few_shot, generator, number_of, win
 from tests.report.folders import CLASSES, NOTE, DataFolder, noise
 from tests.report.test_page import page, tags
 from tests.report.test_stage import printed, run
+from tests.sealing import seal
 
 
 @pytest.fixture
@@ -38,26 +46,38 @@ def outputs(folder: DataFolder) -> Outputs:
 # The control table
 
 
+def rows_of(form: dict[str, Any], group: str) -> dict[str, dict[str, str]]:
+    """Cells by row and column of a group of the control table."""
+    rows = dict(control_table(form).groups)[group]
+    return {row.name: dict(zip(HEAD, row.cells, strict=True)) for row in rows}
+
+
 def test_each_row_stands_with_its_difference_from_both_controls() -> None:
-    groups = dict(control_rows(dream_metrics()))
-    assert list(groups) == [
+    form = dream_metrics()
+    assert [group for group, _ in control_table(form).groups] == [
         "4 shots, CLIP with LoRA",
         "16 shots, CLIP with LoRA",
         "For reference, CLIP with LoRA",
     ]
-    rows = {name: dict(zip(CONTROL_HEAD, cells, strict=True)) for name, cells in groups["16 shots, CLIP with LoRA"]}
-    assert list(rows) == ["real only", "cls only", "real + zero-shot", "real + cls", "real + dset"]
+    rows = rows_of(form, "16 shots, CLIP with LoRA")
+    assert list(rows) == [
+        *("real only", "cls only", "real + zero-shot", "real + cls", "real + dset"),
+        "real + zero-shot less real only, 95 % interval",
+        "real + cls less real only, 95 % interval",
+        "real + cls less real + zero-shot, 95 % interval",
+        "real + dset less real only, 95 % interval",
+    ]
     ours = rows["real + cls"]
     assert ours["test, %"] == "75.0 ± 1.0"
-    assert (ours["against real only"], ours["against zero-shot"]) == ("+5.0 ± 0.5", "+4.0 ± 0.5")
-    assert rows["real + dset"]["against real only"] == "−4.0 ± 0.5"
-    assert (rows["real + dset"]["against zero-shot"], rows["real only"]["against real only"]) == ("", "")
+    gap = rows["real + cls less real only, 95 % interval"]
+    assert (gap["test, %"], gap["verdict"], gap["seeds"]) == ("+5.0 (+4.0 to +6.0)", "wins", "3 pairs")
+    loss = rows["real + dset less real only, 95 % interval"]
+    assert (loss["test, %"], loss["verdict"]) == ("−4.0 (−5.0 to −3.0)", "loses")
     assert (ours["seeds"], ours["real images"], ours["synthetic"], ours["steps"]) == ("3", "48", "300", "1\u202f000")
     # 1024 + 2048 bytes of images; with adapters and class numbers 3608.
     sizes = (ours["image bytes"], ours["adapters"], ours["together"])
     assert sizes == (f"3.0{FIXED}KiB", f"512{FIXED}B", f"3.5{FIXED}KiB")
-    (reference,) = groups["For reference, CLIP with LoRA"]
-    assert (reference[0], reference[1][0]) == ("CLIP, not trained", "41.0")
+    assert rows_of(form, "For reference, CLIP with LoRA")["CLIP, not trained"]["test, %"] == "41.0"
 
 
 def test_the_headline_counts_wins_of_adapted_variants_over_real_images_only() -> None:
@@ -72,22 +92,22 @@ def test_the_headline_counts_wins_of_adapted_variants_over_real_images_only() ->
     assert control_headline(single) == "At 4 shots one seed proves nothing."
 
 
-def test_sentences_are_those_of_the_measurement_then_choices_and_note() -> None:
-    told = control_sentences(dream_metrics())
-    assert told[0] == "Sentence of pooled_cls and real at 4."
-    assert told[-2:] == ["3 choices of few-shot images were drawn.", NOTE]
+def test_sentences_are_reasons_then_choices_and_note() -> None:
+    form = dream_metrics() | {"why_not": [{"sentence": "No variant wins."}, 3]}
+    assert control_sentences(form) == ["No variant wins.", "3 choices of few-shot images were drawn.", NOTE]
 
 
 def test_values_that_are_no_numbers_become_dashes() -> None:
     form: dict[str, Any] = {
         "shots_4": {"clip": {"real": {"mean": "nan", "bytes": 3}, "pooled_cls": 5}},
-        "wins": [7],
+        "wins": [7, {"shots": 4, "classifier": "clip", "gap": "x", "outcome": []}],
         "reference": {"clip": 1},
     }
-    ((_, rows),) = control_rows(form)
-    assert rows == [("real only", ("–", "", "", "–", "–", "–", "–", "–", "–", "–", "–"))]
+    ((_, (row, comparison)),) = control_table(form).groups
+    assert (row.name, row.cells) == ("real only", ("–", "", *["–"] * 8))
+    assert list(comparison.cells[:3]) == ["–", "–", ""]
     assert control_headline(form) == "DataDream's images are not compared with real images only."
-    assert control_rows({"shots_x": {}}) == []
+    assert control_table({"shots_x": {}}).groups == []
 
 
 def test_classes_are_told_apart_at_the_most_shots() -> None:
@@ -103,24 +123,30 @@ def test_classes_are_told_apart_at_the_most_shots() -> None:
 # Pictures
 
 
-def test_real_images_stand_over_the_same_ordinals_of_every_variant(folder: DataFolder) -> None:
-    rows, note = class_rows(outputs(folder), ["zero_shot", "cls", "dset", "loft"], 3)
-    assert [row.name for row in rows] == list(CLASSES)
-    sources = dict(rows[1].sources)
-    assert list(sources) == ["real", "zero-shot", "cls", "dset", "LoFT"]
+def strips(folder: DataFolder, variants: list[str], count: int) -> ClassStrips:
+    found = class_strips(outputs(folder), variants, count)
+    assert found is not None
+    return found
+
+
+def test_real_images_stand_beside_the_same_ordinals_of_every_variant(folder: DataFolder) -> None:
+    shown = strips(folder, ["zero_shot", "cls", "dset", "loft"], 3)
+    assert [row.name for row in shown.rows] == list(CLASSES)
+    assert list(shown.columns) == ["real", "zero-shot", "cls", "dset", "LoFT"]
+    sources = dict(zip(shown.columns, shown.rows[1].sources, strict=True))
     # The most shots, and of their few-shot seeds the first: the start noise is that of zero-shot images.
-    assert "16 shots, few-shot seed 0." in note
-    assert "start from the same noise" in note
-    shown = {source: [pixels(picture.uri) for picture in pictures] for source, pictures in sources.items()}
+    assert "16 shots, few-shot seed 0." in shown.note
+    assert "starts from the same noise" in shown.note
+    seen = {source: [pixels(picture.uri) for picture in pictures] for source, pictures in sources.items()}
     for source, variant, shots in (("zero-shot", "zero_shot", 0), ("cls", "cls", 16), ("LoFT", "loft", 16)):
         # What the filters dropped is shown too: nobody chose.
         expected = [noise(1, number_of(variant, shots, 0, ordinal)).tobytes() for ordinal in (0, 1, 2)]
-        assert shown[source] == expected
+        assert seen[source] == expected
     train = outputs(folder).dataset("split", "train")
     assert train is not None
     keys = json.loads((folder.root / "split/few_shot.json").read_text())["seeds"]["0"]["1"][:3]
     assert [picture.alt for picture in sources["real"]] == [f"dog, {key}" for key in keys]
-    assert (sources["cls"][0].width, sources["cls"][0].crisp) == (128, True)  # 32 pixels, four times, not smoothed
+    assert (sources["cls"][0].width, sources["cls"][0].crisp) == (64, True)  # 32 pixels, twice, not smoothed
 
 
 def pixels(uri: str) -> bytes:
@@ -133,19 +159,19 @@ def test_another_few_shot_seed_is_not_said_to_share_its_noise_with_zero_shot(tmp
     form = few_shot(folder)
     dreams(folder, "zero_shot")
     dreams(folder, "cls", [(4, 1)])
-    rows, note = class_rows(outputs(folder), ["zero_shot", "cls"], 2)
-    assert note.startswith("4 shots, few-shot seed 1.")
-    assert "same noise" not in note
-    assert [picture.alt for picture in rows[0].sources[0][1]] == [f"cat, {key}" for key in form["seeds"]["1"]["0"][:2]]
+    shown = strips(folder, ["zero_shot", "cls"], 2)
+    assert shown.note.startswith("4 shots, few-shot seed 1.")
+    assert "same noise" not in shown.note
+    assert [picture.alt for picture in shown.rows[0].sources[0]] == [
+        f"cat, {key}" for key in form["seeds"]["1"]["0"][:2]
+    ]
 
 
 def test_sheets_are_shown_in_whole_multiples_and_large_ones_smaller(tmp_path: Path) -> None:
     for side, size, crisp in (((30, 20), (780, 520), True), ((1600, 800), (800, 400), False)):
         folder = DataFolder(tmp_path / str(side[0]))
         generator(folder, side)
-        section = dreams_of(outputs(folder), 3)
-        assert section is not None
-        (sheet,) = section.sheets
+        (sheet,) = contact_sheets(outputs(folder))
         assert (sheet.picture.width, sheet.picture.height, sheet.picture.crisp) == (*size, crisp)
 
 
@@ -157,7 +183,7 @@ def test_reasons_are_counted_by_variant_and_set(folder: DataFolder) -> None:
     assert table is not None
     assert list(table.head) == ["images", "adapters", "made", "kept", "share", "clip low"]
     assert table.rows == [["zero-shot, no real images", "0", "9", "6", f"67{FIXED}%", "3"]]
-    facts = {table.title: table for table in build(outputs(folder), "t", 1).facts}
+    facts = {table.title: table for table in (*outcome_tables(outputs(folder)), *dataset_table(outputs(folder)))}
     # An image is counted once, though it lies in two datasets.
     assert ["datadream@zero_shot", "9", "6", "3", "0"] in facts["Outcomes"].rows
     assert ["clip low", "9", "datadream@cls", "dropped", "policy"] in facts["Why samples were lost"].rows
@@ -174,17 +200,24 @@ def test_figures_that_were_not_measured_have_no_column(folder: DataFolder) -> No
 
 
 def test_the_teacher_on_generated_images_stands_next_to_real_ones(folder: DataFolder) -> None:
-    section = dreams_of(outputs(folder), 1)
-    assert section is not None
-    tables = {table.title: table for table in section.tables}
-    told = tables["Does the teacher recognise generated images?"]
-    assert list(told.rows[0]) == ["all classes", "300", f"60.0{FIXED}%"]
-    assert list(told.rows[3]) == ["eel", "100", f"70.0{FIXED}%"]
-    assert (
-        told.note
-        == f"The teacher gets 80.0{FIXED}% of real test images right. On generated ones it reaches 75.0{FIXED}% of that."
+    recognised, models = recognition_table(outputs(folder)), model_table(outputs(folder))
+    assert recognised is not None
+    assert models is not None
+    assert list(recognised.rows[0]) == ["all classes", "300", f"60.0{FIXED}%"]
+    assert list(recognised.rows[3]) == ["eel", "100", f"70.0{FIXED}%"]
+    assert recognised.note == (
+        f"The teacher gets 60.0{FIXED}% of 300 generated images right and 80.0{FIXED}% of real test images: 75.0{FIXED}% of that."
     )
-    assert ["clip", "clip", "64x64", "small", "cdcdcdcdcdcd"] in tables["Generators"].rows
+    assert ["clip", "clip", "64x64", "small", "cdcdcdcdcdcd"] in models.rows
+
+
+def test_a_family_says_what_it_knows_and_which_classes_it_does_not(folder: DataFolder) -> None:
+    assert knowledge(outputs(folder)) == []
+    folder.write("generator/family.json", pretty_json({"classes": ["Cat", "dog"], "nouns": ["cat", "hound"]}))
+    seal(folder.root / "generator", "generator")
+    known, strange = knowledge(outputs(folder))
+    assert known == "These generators know 2 things and show no other: cat and hound."
+    assert strange.startswith("Not among them by name: eel. Asked for these they show one of their own")
 
 
 # The page and the console
@@ -192,7 +225,9 @@ def test_the_teacher_on_generated_images_stands_next_to_real_ones(folder: DataFo
 
 def test_a_job_of_datadream_alone_is_a_whole_page(folder: DataFolder) -> None:
     html = page(folder)
-    assert [found["id"] for tag, found in tags(html) if tag == "section"] == ["datadream", "images", "data", "runs"]
+    assert [found["id"] for tag, found in tags(html) if tag == "section"] == [
+        *("datadream", "datadream-images", "data", "images", "generator", "runs")
+    ]
     assert "Not in this report" not in html
     assert "1 of 2 DataDream variants beats real images only" in html
     assert NOTE in html
@@ -204,7 +239,7 @@ def test_both_parts_stand_on_one_page(tmp_path: Path) -> None:
     folder = dream_folder(DataFolder(tmp_path).everything())
     html = page(folder)
     sections = [found["id"] for tag, found in tags(html) if tag == "section"]
-    assert sections == ["accuracy", "datadream", "images", "views", "curves", "data", "runs"]
+    assert sections == [*("distilled", "datadream", "datadream-images", "data", "views", "making", "generator", "runs")]
     text = printed(tmp_path)
     assert "Distilled images beat" in text
     assert "real + cls" in text
@@ -219,7 +254,7 @@ def test_a_stage_alone_makes_a_page(tmp_path: Path, only: str) -> None:
         dreams(folder, only, quality=False)
     html = page(folder)
     tags(html)
-    assert 'id="datadream"' in html
+    assert ('id="generator"' if only == "generator" else 'id="datadream-images"') in html
     assert "Nothing is proved yet" in html
 
 
@@ -227,7 +262,6 @@ def test_a_job_without_these_stages_is_told_nothing_of_them(tmp_path: Path) -> N
     html = page(DataFolder(tmp_path).everything())
     assert "datadream" not in html.lower()
     assert "generator" not in html
-    assert ".dreams" not in html
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
@@ -244,7 +278,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     folder.finish("evaluate@datadream", 1, {})
     generator(folder)
     folder.write("generator/generator.json", pretty_json({bad: {"family": bad, "model": bad}}))
-    html = render(outputs(folder), "t", 2).decode()
+    html = page(folder)
     tags(html)
     assert "<script" not in html
     assert html.count("&lt;script&gt;") > 8
@@ -262,7 +296,7 @@ def test_the_console_shows_controls_and_what_they_amount_to(folder: DataFolder) 
     text = printed(folder.root)
     assert "real + cls" in text
     assert "75.0 ± 1.0" in text
-    assert "+5.0 ± 0.5" in text
+    assert "+5.0 (+4.0 to +6.0)" in text
     assert "At 4 shots DataDream (cls) is not told apart from real images only" in text
     assert NOTE in text
     assert "not made yet: limbeck run report" in text

@@ -11,9 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.report.page import build, render
+from pipelines.artifacts.distilled import shuffled_keys
+from pipelines.evaluation.distilled.gallery import gallery
+from pipelines.report.blocks import Bars, Charts, ClassStrips
+from pipelines.report.facts import outcome_tables
+from pipelines.report.page import render
 from pipelines.report.pictures import BUDGET
-from pipelines.stages import outputs_under
+from pipelines.seeds import seed_for
+from pipelines.stages import outputs_under, sections
+from pipelines.stages.relabel.section import label_rows
+from pipelines.stages.split.section import class_balance
+from pipelines.stages.squeeze.section import teacher_table
+from pipelines.storage import pretty_json
 from tests.report.folders import CLASSES, DataFolder, metrics
 from tests.sealing import seal
 
@@ -49,7 +58,14 @@ def tags(html: str) -> list[tuple[str, dict[str, str]]]:
 
 
 def page(folder: DataFolder, title: str = "Limbeck report", per_class: int = 10) -> str:
-    return render(outputs_under(str(folder.root)), title, per_class).decode()
+    outputs = outputs_under(str(folder.root))
+    return render(outputs, title, sections(outputs, per_class)).decode()
+
+
+def strips(folder: DataFolder, count: int) -> ClassStrips:
+    found = gallery(outputs_under(str(folder.root)), count)
+    assert found is not None
+    return found
 
 
 @pytest.fixture
@@ -59,8 +75,8 @@ def whole(tmp_path: Path) -> DataFolder:
 
 def test_every_section_is_there_when_everything_ran(whole: DataFolder) -> None:
     html = page(whole)
-    sections = [attributes["id"] for tag, attributes in tags(html) if tag == "section"]
-    assert sections == ["accuracy", "images", "views", "curves", "data", "runs"]
+    found = [attributes["id"] for tag, attributes in tags(html) if tag == "section"]
+    assert found == ["distilled", "data", "views", "making", "runs"]
     assert "Not in this report" not in html
     assert "Could not be read" not in html
 
@@ -72,7 +88,7 @@ def test_the_page_needs_nothing_outside_itself(whole: DataFolder) -> None:
         for name, value in attributes.items():
             assert not name.startswith("on"), f"<{tag} {name}>"
             if name in ("src", "href", "xlink:href", "srcset", "action"):
-                assert value.startswith("data:image/"), value[:60]
+                assert value.startswith("#" if tag == "a" else "data:image/"), value[:60]
     assert not re.search(r"https?://|url\(|@import", html)
     assert "default-src 'none'" in html
 
@@ -95,19 +111,42 @@ def test_hostile_names_from_data_and_parameters_stay_text(tmp_path: Path) -> Non
     assert html.count("&lt;script&gt;alert(1)") > 8
 
 
-def test_pictures_are_the_first_by_key_and_the_stored_bytes(whole: DataFolder) -> None:
-    outputs = outputs_under(str(whole.root))
-    gallery = build(outputs, "t", 2).gallery
-    assert gallery is not None
-    assert gallery.part == "split/train"
-    assert [row.name for row in gallery.rows] == list(CLASSES)
-    train = outputs.dataset("split", "train")
+def test_real_pictures_are_the_first_by_key_until_a_control_drew_some(tmp_path: Path) -> None:
+    whole = DataFolder(tmp_path)
+    whole.split()
+    whole.cda()
+    shown = strips(whole, 2)
+    assert [row.name for row in shown.rows] == list(CLASSES)
+    assert list(shown.columns) == ["real", "distilled"]
+    train = outputs_under(str(tmp_path)).dataset("split", "train")
     assert train is not None
     samples = sorted((s for s in train.samples() if s.row["label"] == 1), key=lambda sample: sample.key)[:2]
-    shown = [base64.b64decode(picture.uri.partition(",")[2]) for picture in gallery.rows[1].real]
-    assert shown == [sample.member("png") for sample in samples]
-    first = gallery.rows[1].distilled[0]
+    real, distilled = shown.rows[1].sources
+    assert [base64.b64decode(picture.uri.partition(",")[2]) for picture in real] == [s.member("png") for s in samples]
+    first = distilled[0]
     assert (first.alt, first.width, first.height, first.crisp) == ("dog, cda-c00001-s00000", 64, 64, True)
+    assert "nobody chose them" in shown.note
+
+
+def test_the_control_is_shown_as_its_first_student_saw_it(whole: DataFolder) -> None:
+    shown = strips(whole, 3)
+    assert list(shown.columns) == ["random real", "distilled"]
+    train = outputs_under(str(whole.root)).dataset("split", "train")
+    assert train is not None
+    keys = shuffled_keys(train, seed_for(0, "evaluate", "random", "0"))
+    for label, row in enumerate(shown.rows):
+        assert [picture.alt.partition(", ")[2] for picture in row.sources[0]] == keys[label][:3]
+    assert "the control of seed 0 was trained on" in shown.note
+
+
+def test_all_but_four_classes_are_folded(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path, classes=[f"class {place}" for place in range(6)])
+    folder.split(1)
+    html = page(folder)
+    before, summary, after = html.partition("<summary>2 more classes</summary>")
+    assert summary
+    assert "<h4>class 3</h4>" in before
+    assert "<h4>class 4</h4>" in after
 
 
 def test_large_images_become_thumbnails(tmp_path: Path) -> None:
@@ -117,12 +156,11 @@ def test_large_images_become_thumbnails(tmp_path: Path) -> None:
 
     folder = DataFolder(tmp_path, pictures=large)
     folder.ingest(2)
-    gallery = build(outputs_under(str(tmp_path)), "t", 10).gallery
-    assert gallery is not None
-    picture = gallery.rows[0].real[0]
+    shown = strips(folder, 10)
+    picture = shown.rows[0].sources[0][0]
     assert (picture.width, picture.height, picture.crisp) == (96, 48, False)
     assert picture.uri.startswith("data:image/jpeg;base64,")
-    assert not gallery.any_distilled
+    assert list(shown.columns) == ["real"]
 
 
 def test_a_page_with_heavy_pictures_stays_below_three_megabytes_and_says_so(tmp_path: Path) -> None:
@@ -140,28 +178,53 @@ def test_a_page_with_heavy_pictures_stays_below_three_megabytes_and_says_so(tmp_
 
 
 def test_outcomes_and_reasons_are_counted_from_the_markers(whole: DataFolder) -> None:
-    tables = {table.title: table for table in build(outputs_under(str(whole.root)), "t", 1).facts}
+    outputs = outputs_under(str(whole.root))
+    tables = {table.title: table for table in outcome_tables(outputs)}
     assert ["ingest", "15", "12", "1", "2"] in tables["Outcomes"].rows
     assert tables["Why samples were lost"].rows == [
         ["unsupported format", "2", "ingest", "failed", "permanent"],
         ["duplicate", "1", "ingest", "dropped", "policy"],
     ]
-    assert ["IPC 10", "int8", "300", "30", "1.0\u00a0MiB"] in tables["Soft labels"].rows
-    assert tables["Teacher"].rows[0][:3] == ["resnet18_stem3", "92.0\u00a0%", "91.2\u00a0%"]
+    assert ["IPC 10", "int8", "300", "30", "1.0\u00a0MiB"] in label_rows(outputs, "relabel", "")
+    (teacher,) = teacher_table(outputs)
+    assert teacher.rows[0][:3] == ["resnet18_stem3", "92.0\u00a0%", "91.2\u00a0%"]
+
+
+def test_labels_of_several_sets_are_told_apart_by_the_item(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
+    for item in ("cda", "d3hr"):
+        form = {"ipc_1": {"bytes": 10, "epochs": 3, "samples": 3, "format": "fp16"}}
+        folder.write(f"relabel/{item}/metrics.json", pretty_json(form))
+        folder.finish(f"relabel@{item}", 1, {})
+    html = page(folder)
+    assert "cda IPC 1" in html
+    assert "d3hr IPC 1" in html
+
+
+def balance(folder: DataFolder) -> Bars | Charts:
+    outputs = outputs_under(str(folder.root))
+    block = class_balance({part: outputs.stats("split", part) for part in ("train", "val", "test")})
+    assert isinstance(block, Bars | Charts)
+    return block
 
 
 def test_the_balance_shows_every_class_in_proportion_to_the_largest(whole: DataFolder) -> None:
-    bars = build(outputs_under(str(whole.root)), "t", 1).bars
-    assert [(bar.name, bar.total) for bar in bars] == [("cat", "7"), ("dog", "7"), ("eel", "7")]
-    assert bars[0].parts == [("train", 57.14, 4), ("val", 14.29, 1), ("test", 28.57, 2)]
+    bars = balance(whole)
+    assert isinstance(bars, Bars)
+    assert [(bar.name, bar.total) for bar in bars.rows] == [("cat", "7"), ("dog", "7"), ("eel", "7")]
+    assert bars.rows[0].parts == [("train", 57.14, 4), ("val", 14.29, 1), ("test", 28.57, 2)]
 
 
 def test_many_classes_are_a_line_over_the_rank(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path, classes=[f"class {place}" for place in range(50)])
     folder.split(1)
-    built = build(outputs_under(str(tmp_path)), "t", 1)
-    assert built.bars == []
-    assert built.balance is not None
+    assert isinstance(balance(folder), Charts)
+
+
+def test_what_every_page_links_to_is_on_it(whole: DataFolder) -> None:
+    found = tags(page(whole))
+    anchors = {attributes["id"] for tag, attributes in found if tag == "section"}
+    assert {attributes["href"].removeprefix("#") for tag, attributes in found if tag == "a"} == anchors
 
 
 @pytest.mark.parametrize("last", ["ingest", "split", "squeeze", "cda", "relabel"])
@@ -207,7 +270,8 @@ def test_damaged_files_are_told_and_cost_only_their_own_part(whole: DataFolder) 
     assert "squeeze/metrics.json cannot be read: holds list, not an object" in html
     assert "evaluate/distilled/students.csv cannot be read" in html
     assert str(whole.root) not in html
-    assert 'id="images"' in html
+    assert 'id="distilled"' in html
+    assert "Nothing is proved yet" in html
 
 
 def test_missing_run_facts_leave_dashes(whole: DataFolder) -> None:

@@ -7,8 +7,10 @@ import re
 
 import pytest
 
-from pipelines.report.series import recover_figures, student_figures, teacher_figures
+from pipelines.evaluation.distilled.table import student_figures
 from pipelines.report.svg import Dot, Series, dot_chart, line_chart, nice_ticks, thinned
+from pipelines.stages.cda.section import recover_figures
+from pipelines.stages.squeeze.section import teacher_figures
 
 
 def polyline(svg: str) -> list[tuple[float, float]]:

@@ -68,7 +68,7 @@ def test_variants_are_made_measured_and_shown(tmp_path: Path) -> None:
 def test_the_variants_are_those_of_the_stage() -> None:
     from typing import get_args
 
-    from pipelines.report.controls import VARIANTS
+    from pipelines.evaluation.datadream.section import VARIANTS
     from pipelines.stages.datadream import params as datadream
 
     assert get_args(Variant) == get_args(datadream.Variant) == tuple(VARIANTS)

@@ -11,4 +11,6 @@ class ReportParams(Section):
     """Parameters of `report`."""
 
     title: str = Field("Limbeck report", min_length=1, max_length=200, description="stands at the top of the page")
-    samples_per_class: int = Field(10, ge=1, le=50, description="real and distilled images shown of each class")
+    samples_per_class: int | None = Field(
+        None, ge=1, le=50, description="images shown of each class and source; null: as many as stand in one line"
+    )

@@ -1,5 +1,5 @@
 """`report`: all outputs -> `report.html`, one file that can be mailed, opened on a phone and read without a network,
-and `distilled.md`, the card of the distilled dataset.
+and a card for each distilled set, `distilled.md`.
 
 One unit. Its payload holds the plan and a content hash of every finished stage that it reads, and a hash of the
 template, so it is up to date exactly when they are; stages that have not run are allowed and told. Times and machines
@@ -21,7 +21,7 @@ from pipelines.stages import STAGES, get_stage, section_packages, sections
 from pipelines.stages.report.params import ReportParams
 from pipelines.storage import Storage
 
-REPORT_FILE, CARD_FILE = "report.html", "distilled.md"
+REPORT_FILE = "report.html"
 
 
 class Report(Stage[ReportParams]):
@@ -56,16 +56,14 @@ class Report(Stage[ReportParams]):
         return Plan([Unit("report-000000", {"inputs": inputs, "code": code})])
 
     def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[ReportParams]) -> None:
-        from pipelines.report.card import distilled_card
+        from pipelines.evaluation.distilled.card import cards
         from pipelines.report.page import render
 
         outputs = _outputs(job)
         shown = sections(outputs, job.params.samples_per_class)
-        page = render(outputs, job.params.title, job.params.samples_per_class, shown)
-        output.write(REPORT_FILE, page)
-        card = distilled_card(outputs, job.params.title)
-        if card is not None:
-            output.write(CARD_FILE, card)
+        output.write(REPORT_FILE, render(outputs, job.params.title, shown))
+        for name, card in cards(outputs, job.params.title).items():
+            output.write(name, card)
         output.summary = {"stages": sorted(unit.payload["inputs"]), "problems": len(outputs.problems)}
 
     def identity_params(self, job: Job[ReportParams]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Views that `augment` made, next to the picture they were made of, with boxes drawn and what was drawn by lot beneath.
+"""What the report shows of `augment`: views next to the picture they were made of, with their boxes and what was drawn by lot.
 
 Which pictures are shown is decided by key order alone. Boxes are those of the samples' `json`, and of the original as the stage
 took them along.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -20,9 +19,11 @@ from augment.policy import load
 from pipelines.images.annotations import foreground, read_annotations
 from pipelines.images.process import decode_rgb
 from pipelines.outcomes import Outcome
-from pipelines.report.pictures import Picture, picture_of
-from pipelines.report.reading import Outputs
-from pipelines.report.words import FIXED, grouped, listed
+from pipelines.report.blocks import Box, BoxGrid, Sentences, Shown
+from pipelines.report.pictures import picture_of
+from pipelines.report.reading import Outputs, inner, object_of
+from pipelines.report.section import Options, Section
+from pipelines.report.words import FIXED, grouped, listed, number, one_line
 from pipelines.shards.dataset import Dataset
 
 #: Sets, originals of a set, and views of an original that are shown at the most.
@@ -30,54 +31,45 @@ SETS, ORIGINALS, VIEWS = 8, 4, 4
 #: Longest side of a picture on the page, and of the thumbnail of a larger one, pixels.
 SIDE = 144
 
-Box = tuple[float, float, float, float]
+
+def section(outputs: Outputs, options: Options) -> Section | None:
+    """A grid for each set of views; None when there are none."""
+    grids = view_grids(outputs)
+    if not grids:
+        return None
+    note = Sentences(
+        [
+            "Left is the original, the first by key. What was drawn for a view stands under it; boxes move with the pixels."
+        ],
+        quiet=True,
+    )
+    return Section("views", "Augmented views", 45, blocks=[note, *grids])
 
 
-@dataclass(frozen=True)
-class Shown:
-    """One picture of `width` x `height` stored pixels; `boxes` x, y, width, height in these; `drawn` name and values."""
-
-    title: str
-    picture: Picture
-    width: int
-    height: int
-    boxes: Sequence[Box]
-    drawn: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A set of views: the policy as it was written, what was made, and rows of an original and its views."""
-
-    name: str
-    policy: str
-    summary: str
-    rows: Sequence[Sequence[Shown]]
-
-
-def view_grids(outputs: Outputs) -> list[Grid]:
+def view_grids(outputs: Outputs) -> list[BoxGrid]:
     """A grid for each set of views of a finished `augment`; none when it has not run."""
     if not outputs.done("augment"):
         return []
-    params = outputs.stages["augment"].config.get("augment", {})
+    params = inner(outputs.stages["augment"].config, "augment")
     stage, _, part = str(params.get("source", "")).partition("/")
     source = outputs.dataset(stage, part) if stage in outputs.stages else None
-    made = outputs.json("augment", "metrics.json")
+    metrics = outputs.json("augment", "metrics.json")
     grids = []
-    for name in sorted(made)[:SETS]:
+    for name in sorted(metrics)[:SETS]:
         dataset = outputs.dataset("augment", name)
-        settings = params.get("sets", {}).get(name, {})
+        settings, facts = inner(inner(params, "sets"), name), inner(metrics, name)
         if dataset is not None and len(dataset):
             policy = settings.get("policy")
             policy = policy if isinstance(policy, str) else json.dumps(policy, ensure_ascii=False)
-            grids.append(Grid(name, policy, _summary(made[name]), _rows(dataset, source, settings)))
+            grids.append(BoxGrid(name, policy, _summary(facts), _rows(dataset, source, settings), open=1))
     return grids
 
 
 def _summary(facts: Mapping[str, Any]) -> str:
     """`400 views, 4 each of 100 images. 380 boxes came along, 20 were dropped.`"""
-    text = f"{grouped(facts.get('samples'))} views, {facts.get('views')} each of {grouped(facts.get('images'))} images."
-    boxes = facts.get("boxes") or {}
+    views, images = (grouped(number(facts.get(field))) for field in ("samples", "images"))
+    text = f"{views} views, {one_line(facts.get('views'))} each of {images} images."
+    boxes = {name: number(count) for name, count in inner(facts, "boxes").items()}
     if boxes:
         kept, lost = boxes.get("annotations", 0), boxes.get("dropped", 0)
         text += f" {grouped(kept)} boxes came along, {grouped(lost)} ended outside or too small."
@@ -105,7 +97,7 @@ def _rows(dataset: Dataset, source: Dataset | None, settings: Mapping[str, Any])
     originals = _originals(source, list(chosen), settings)
     places = [place for found in chosen.values() for place in found[:VIEWS]]
     views = rows.take(pa.array(places)).to_pylist()
-    records = [_parsed(row["params"]) for row in views]
+    records = [object_of(row["params"]) for row in views]
     texts = drawn([record.get("draws") for record in records], _order(settings.get("policy")))
     shown: dict[str, list[Shown | None]] = {parent: [originals.get(parent)] for parent in chosen}
     for row, record, text in zip(views, records, texts, strict=True):
@@ -132,29 +124,18 @@ def _order(policy: Any) -> dict[str, int]:
 
 
 def drawn(views: Sequence[Any], order: Mapping[str, int]) -> list[list[tuple[str, str]]]:
-    """For each view what acted on it, in the policy's order: `("rotate", "degrees 12.3")`.
+    """For each view what acted on it, in the policy's order: `("rotate", "degrees 12.3")`. Seeds of noise say nothing and are left out."""
+    lines = []
+    for view in (view if isinstance(view, Mapping) else {} for view in views):
+        paths = sorted(view, key=lambda path: (order.get(path, len(order)), path))
+        lines.append([(path, _values(view[path])) for path in paths])
+    return lines
 
-    Seeds of noise are left out, and values that are the same wherever the operation acts: nobody drew them.
-    """
-    different: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-    known = [view if isinstance(view, Mapping) else {} for view in views]
-    for view in known:
-        for path, values in view.items():
-            for name, value in values.items():
-                different[path, name].add(_value(value))
-    found = []
-    for view in known:
-        lines = []
-        for path in sorted(view, key=lambda path: (order.get(path, len(order)), path)):
-            told = {name: _value(value) for name, value in view[path].items() if name != "seed"}
-            parts = [
-                f"{name.replace('_', FIXED)}{FIXED}{text}"
-                for name, text in told.items()
-                if len(different[path, name]) > 1 or len(known) == 1
-            ]
-            lines.append((path, ", ".join(parts)))
-        found.append(lines)
-    return found
+
+def _values(drawn_values: Any) -> str:
+    values = drawn_values if isinstance(drawn_values, Mapping) else {}
+    named = {name: _value(value) for name, value in values.items() if name != "seed"}
+    return ", ".join(f"{name.replace('_', FIXED)}{FIXED}{text}" for name, text in named.items())
 
 
 def _value(value: Any) -> str:
@@ -201,12 +182,4 @@ def _boxes(annotations: Any, row: Mapping[str, Any]) -> list[Box]:
 
 
 def _described(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:
-    return _parsed(dataset.read(row["shard"], row["key"], row["members"], ["json"]).get("json"))
-
-
-def _parsed(text: str | bytes | None) -> dict[str, Any]:
-    try:
-        form = json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    return form if isinstance(form, dict) else {}
+    return object_of(dataset.read(row["shard"], row["key"], row["members"], ["json"]).get("json"))

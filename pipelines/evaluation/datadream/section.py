@@ -1,23 +1,25 @@
-"""The control table of DataDream as `evaluate` measured it, for the page and the console, and what it amounts to in words.
+"""What the report shows of DataDream's worth: the control table, differences in pairs of seeds, and what they amount to in words.
 
-Reads `metrics.json` only; what is not there or not a number becomes a dash. Comparisons and their sentences were computed with
-the numbers, in pairs of seeds; nothing is compared here.
+Reads `results.json` only; what is not there or not a number becomes a dash. Comparisons were computed with the numbers; nothing is
+compared here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from pipelines.report.blocks import Row, Table
-from pipelines.report.words import UNKNOWN, grouped, human_bytes, listed, number, percent, signed
+from pipelines.evaluation.outputs import interval, results_of, verdict_of
+from pipelines.report.blocks import Beside, Block, Definitions, Folded, GroupedTable, NamedRow, Row, Sentences, Table
+from pipelines.report.reading import Outputs, inner, inner_list
+from pipelines.report.section import Options, Section
+from pipelines.report.words import grouped, human_bytes, listed, number, percent
 
 #: Columns of the control table, after the name of the arm.
-CONTROL_HEAD = (
+HEAD = (
     "test, %",
-    "against real only",
-    "against zero-shot",
+    "verdict",
     "seeds",
     "validation, %",
     "real images",
@@ -27,35 +29,68 @@ CONTROL_HEAD = (
     "adapters",
     "together",
 )
-CONTROL_NOTE = (
-    "± beside an accuracy is one standard deviation over seeds; beside a difference, in percentage points, the standard error of "
-    "the mean difference of paired seeds. Who beats whom is Student's t at 95 %, all comparisons of the report held to it together "
-    "(Holm). Real and synthetic images are trained on together. Together is what was stored: images, "
-    "class numbers and adapters; the generator comes on top of it."
+WORDS = ("verdict",)
+#: Columns that a terminal of 80 characters has no room for; the report has them.
+LEFT_OUT = ("validation, %", "steps", "image bytes", "adapters", "together")
+NOTE = (
+    "± is one standard deviation over seeds. A difference is in percentage points and in pairs of seeds, with its own 95 % interval "
+    "(Student's t). The verdict holds all comparisons of the table to 95 % together (Holm), so an interval may leave out zero "
+    "without a win. Real and synthetic images are trained on together. Together is what was stored: images, class numbers and "
+    "adapters; the generator comes on top of it."
 )
 _KINDS = {"clip": "CLIP with LoRA", "student": "network from scratch"}
 _REFERENCES = {"zero_shot_clip": "CLIP, not trained", "full": "all of train"}
 #: Variants that are adapted to the few-shot images: DataDream proper.
 ADAPTED = ("cls", "dset", "loft")
 VARIANTS = {"zero_shot": "zero-shot", "cls": "cls", "dset": "dset", "loft": "LoFT"}
+#: Controls of the arms with real and generated images, as rows call them.
+_AGAINST = {"real": "real only", "pooled_zero_shot": "real + zero-shot"}
 
-Groups = list[tuple[str, list[tuple[str, Row]]]]
+
+def section(outputs: Outputs, options: Options) -> Section | None:
+    """The classifiers; None while they are not measured."""
+    form = results_of(outputs, "datadream")
+    if not form:
+        return None
+    table, sentences = control_table(form), Sentences(control_sentences(form))
+    blocks: list[Block] = [table, *([sentences] if sentences.texts else [])]
+    protocol, per_class = control_protocol(form), per_class_table(form)
+    beside: list[list[Block]] = [[Definitions("Protocol", protocol)]] if protocol else []
+    beside += [[per_class]] if per_class is not None else []
+    blocks += [Folded("Protocol and accuracy per class", [Beside(beside)])] if beside else []
+    title = "DataDream: what its images are worth"
+    return Section("datadream", title, 20, control_headline(form), blocks, [table, sentences], form)
 
 
-def control_rows(form: Mapping[str, Any]) -> Groups:
-    """Groups (shots and classifier) of rows (arm, cells under `CONTROL_HEAD`), reference lines last."""
-    groups: Groups = []
+def control_table(form: Mapping[str, Any]) -> GroupedTable:
+    """Groups by shots and classifier: the arms, then the differences between them; reference lines last."""
+    groups: list[tuple[str, list[NamedRow]]] = []
     for shots in _shots(form):
         for kind, arms in _kinds(form, f"shots_{shots}"):
-            gaps = {(win.get("arm"), win.get("against")): win for win in _wins(form, shots, kind)}
-            rows = [(name_of_arm(arm), _cells(numbers, arm, gaps)) for arm, numbers in _in_order(arms)]
+            rows = [NamedRow(name_of_arm(arm), _cells(one), _is_ours(arm)) for arm, one in _in_order(arms)]
+            rows += [_difference(one) for one in _comparisons(form, shots, kind)]
             groups.append((f"{shots} shots, {_KINDS.get(kind, kind)}", rows))
     for kind, arms in _kinds(form, "reference"):
-        known = [(_REFERENCES[arm], arms[arm]) for arm in _REFERENCES if isinstance(arms.get(arm), dict)]
-        rows = [(name, _cells(numbers, name, {})) for name, numbers in known]
+        rows = [NamedRow(_REFERENCES[arm], _cells(inner(arms, arm))) for arm in _REFERENCES if inner(arms, arm)]
         if rows:
             groups.append((f"For reference, {_KINDS.get(kind, kind)}", rows))
-    return groups
+    title = "Classifiers on real, generated and both kinds of images"
+    return GroupedTable(title, "trained on", HEAD, groups, NOTE, WORDS, LEFT_OUT)
+
+
+def _difference(comparison: Mapping[str, Any]) -> NamedRow:
+    against = str(comparison.get("against"))
+    name = f"{name_of_arm(str(comparison.get('arm')))} less {_AGAINST.get(against, against)}, 95 % interval"
+    seeds = number(comparison.get("seeds"))
+    pairs = "" if seeds is None else f"{grouped(seeds)} pair{'s' if seeds > 1 else ''}"
+    cells = (interval(comparison), verdict_of(comparison), pairs)
+    return NamedRow(name, (*cells, *[""] * (len(HEAD) - len(cells))), difference=True)
+
+
+def _is_ours(arm: str) -> bool:
+    """Whether an arm is of real and adapted images together."""
+    kind, _, variant = arm.partition("_")
+    return kind == "pooled" and variant in ADAPTED
 
 
 def name_of_arm(arm: str) -> str:
@@ -65,18 +100,13 @@ def name_of_arm(arm: str) -> str:
     return {"real": "real only", "synthetic": f"{named} only", "pooled": f"real + {named}"}.get(kind, arm)
 
 
-def is_ours(name: str) -> bool:
-    """Whether a row of the table is of real and adapted images together."""
-    return name in {f"real + {VARIANTS[variant]}" for variant in ADAPTED}
-
-
 def control_headline(form: Mapping[str, Any]) -> str:
     """One sentence: which adapted variants beat real images only, by number of shots."""
     parts = []
     for shots in _shots(form):
         found: list[tuple[str, Any]] = []
         for kind in ("student", "clip"):  # CLIP's where there are both
-            against_real = [win for win in _wins(form, shots, kind) if win.get("against") == "real"]
+            against_real = [win for win in _comparisons(form, shots, kind) if win.get("against") == "real"]
             named = [(str(win.get("arm")).removeprefix("pooled_"), win.get("outcome")) for win in against_real]
             found = [(variant, outcome) for variant, outcome in named if variant in ADAPTED] or found
         outcomes = [outcome for _, outcome in found]
@@ -101,29 +131,27 @@ def control_headline(form: Mapping[str, Any]) -> str:
 
 def _one_choice(form: Mapping[str, Any], shots: int) -> bool:
     """Whether several seeds stand on one choice of few-shot images, so that chance in it is in no spread."""
-    wins = [win for win in _list(form, "wins") if isinstance(win, Mapping) and win.get("shots") == shots]
+    wins = [win for win in inner_list(form, "wins") if isinstance(win, Mapping) and win.get("shots") == shots]
     return any(win.get("products") == 1 and (number(win.get("seeds")) or 1) > 1 for win in wins)
 
 
 def control_sentences(form: Mapping[str, Any]) -> list[str]:
-    """Every comparison in words, and what a reader must know about the numbers."""
-    told = [*_list(form, "why_not"), *_list(form, "wins")]
-    found = [str(one["sentence"]) for one in told if isinstance(one, Mapping) and one.get("sentence")]
-    protocol = _object(form, "protocol")
-    seeds = protocol.get("few_shot_seeds")
-    if isinstance(seeds, list) and seeds:
-        found.append(
-            f"{len(seeds)} choices of few-shot images were drawn."
-            if len(seeds) > 1
-            else "One choice of few-shot images was drawn."
-        )
+    """What a reader must know about the numbers."""
+    reasons = (one for one in inner_list(form, "why_not") if isinstance(one, Mapping))
+    sentences = [str(one["sentence"]) for one in reasons if one.get("sentence")]
+    protocol = inner(form, "protocol")
+    seeds = inner_list(protocol, "few_shot_seeds")
+    if len(seeds) == 1:
+        sentences.append("One choice of few-shot images was drawn.")
+    elif seeds:
+        sentences.append(f"{len(seeds)} choices of few-shot images were drawn.")
     note = str(protocol.get("note") or "").strip()
-    return [*found, note] if note else found
+    return [*sentences, note] if note else sentences
 
 
 def control_protocol(form: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What held for every row, as name and value."""
-    protocol = _object(form, "protocol")
+    protocol = inner(form, "protocol")
     shown = {
         name: value for name, value in protocol.items() if name not in ("note", "generator_bytes", "few_shot_seeds")
     }
@@ -132,17 +160,19 @@ def control_protocol(form: Mapping[str, Any]) -> list[tuple[str, str]]:
         for name, value in shown.items()
         if value is not None
     ]
-    models = _object(protocol, "generator_bytes")
+    models = inner(protocol, "generator_bytes")
     sizes = [f"{role} {human_bytes(number(size))}" for role, size in models.items()]
     return [*rows, ("stored models", listed(sizes))] if sizes else rows
 
 
 def per_class_table(form: Mapping[str, Any]) -> Table | None:
     """Accuracy of each class at the largest number of shots, by arm."""
-    classes = [str(name) for name in _list(form, "classes")]
+    classes = [str(name) for name in inner_list(form, "classes")]
     for shots in reversed(_shots(form)):
         for kind, arms in _kinds(form, f"shots_{shots}"):
-            known = [(name_of_arm(arm), one["per_class"]) for arm, one in _in_order(arms) if _list(one, "per_class")]
+            known = [
+                (name_of_arm(arm), one["per_class"]) for arm, one in _in_order(arms) if inner_list(one, "per_class")
+            ]
             known = [(name, values) for name, values in known if len(values) == len(classes)]
             if known:
                 rows = [
@@ -154,33 +184,24 @@ def per_class_table(form: Mapping[str, Any]) -> Table | None:
     return None
 
 
-def _cells(form: Mapping[str, Any], arm: str, gaps: Mapping[Any, Mapping[str, Any]]) -> Row:
+def _cells(form: Mapping[str, Any]) -> Row:
     mean, std, seeds = (number(form.get(name)) for name in ("mean", "std", "seeds"))
     shown = percent(mean, False) + (f" ± {percent(std, False)}" if std is not None and (seeds or 1) > 1 else "")
-    images, stored = _object(form, "images"), _object(form, "bytes")
+    images, stored = inner(form, "images"), inner(form, "bytes")
     pictures = [number(stored.get(name)) for name in ("real_bytes", "synthetic_bytes")]
+    sizes = [size for size in pictures if size is not None]
     return (
         shown,
-        _gap(gaps.get((arm, "real"))),
-        _gap(gaps.get((arm, "pooled_zero_shot"))),
+        "",
         grouped(seeds),
         percent(number(form.get("val")), False),
         grouped(number(images.get("real"))),
         grouped(number(images.get("synthetic"))),
         grouped(number(form.get("steps"))),
-        human_bytes(
-            sum(size for size in pictures if size is not None) if any(p is not None for p in pictures) else None
-        ),
+        human_bytes(sum(sizes) if sizes else None),
         human_bytes(number(stored.get("adapter_bytes"))),
         human_bytes(number(stored.get("together"))),
     )
-
-
-def _gap(win: Mapping[str, Any] | None) -> str:
-    if win is None:
-        return ""
-    gap, error = number(win.get("gap")), number(win.get("standard_error"))
-    return UNKNOWN if gap is None else signed(round(gap, 1)) + ("" if error is None else f" ± {error:.1f}")
 
 
 def _in_order(arms: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -197,7 +218,7 @@ def _in_order(arms: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _kinds(form: Mapping[str, Any], key: str) -> list[tuple[str, dict[str, Any]]]:
     """(classifier, its arms)."""
-    return [(kind, arms) for kind, arms in _object(form, key).items() if isinstance(arms, dict)]
+    return [(kind, arms) for kind, arms in inner(form, key).items() if isinstance(arms, dict)]
 
 
 def _shots(form: Mapping[str, Any]) -> list[int]:
@@ -205,16 +226,6 @@ def _shots(form: Mapping[str, Any]) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def _wins(form: Mapping[str, Any], shots: int, kind: str) -> list[Mapping[str, Any]]:
-    wins = (win for win in _list(form, "wins") if isinstance(win, Mapping))
+def _comparisons(form: Mapping[str, Any], shots: int, kind: str) -> list[Mapping[str, Any]]:
+    wins = (win for win in inner_list(form, "wins") if isinstance(win, Mapping))
     return [win for win in wins if win.get("shots") == shots and win.get("classifier") == kind]
-
-
-def _object(form: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = form.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _list(form: Mapping[str, Any], key: str) -> Sequence[Any]:
-    value = form.get(key)
-    return value if isinstance(value, list) else []
