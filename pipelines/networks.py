@@ -25,9 +25,9 @@ _OLD_NAME = re.compile(r"^\s*['\"]([\w.]+)['\"]\s*:", re.MULTILINE)
 @lru_cache
 def timm_names() -> frozenset[str]:
     """The names of timm's architectures, old ones too; none where timm is not installed."""
-    found = importlib.util.find_spec("timm")
+    timm = importlib.util.find_spec("timm")
     names: set[str] = set()
-    for folder in (found.submodule_search_locations or []) if found is not None else []:
+    for folder in (timm.submodule_search_locations or []) if timm is not None else []:
         for file in (Path(folder) / "models").glob("*.py"):
             text = file.read_text(encoding="utf-8", errors="replace")
             names.update(_REGISTERED.findall(text), *(_OLD_NAME.findall(block) for block in _RENAMED.findall(text)))

@@ -39,10 +39,10 @@ def choose(names: Sequence[str], params: Path | str, overrides: Sequence[str] = 
     jobs = {}
     for stage in STAGES:
         # Items in the order of the parameters, however they were named.
-        mine = [job for job in by_name.values() if job.stage == stage]
-        if mine:
+        of_stage = [job for job in by_name.values() if job.stage == stage]
+        if of_stage:
             order = [job.name for job in jobs_of(stage, sections, data)]
-            jobs[stage] = sorted(mine, key=lambda job: order.index(job.name))
+            jobs[stage] = sorted(of_stage, key=lambda job: order.index(job.name))
     return Chosen(jobs, tuple(stage for stage in STAGES if ALL in names and stage not in jobs))
 
 

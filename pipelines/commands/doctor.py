@@ -45,10 +45,10 @@ def _optional() -> list[dict[str, Any]]:
     checks = []
     for package, extras in bringing.items():
         users = [name for name in [*STAGES, *BESIDE.values()] if any(name in asked[extra] for extra in extras)]
-        found = is_installed(package)
-        advice = "" if found else f"pip install 'limbeck[{extras[0]}]'"
-        result = "installed" if found else "not installed"
-        checks.append(_checked(f"{package} ({', '.join(users)})", found, result, advice))
+        installed = is_installed(package)
+        advice = "" if installed else f"pip install 'limbeck[{extras[0]}]'"
+        result = "installed" if installed else "not installed"
+        checks.append(_checked(f"{package} ({', '.join(users)})", installed, result, advice))
     return checks
 
 

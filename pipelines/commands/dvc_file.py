@@ -11,12 +11,12 @@ frozen, since DVC stops over a frozen stage whose output is not there.
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipelines.commands.dvc_commands import DVC_FILE, body_of, commands, named_in, own_command, read_text
 from pipelines.commands.dvc_wanted import (
     PACKAGES,
     Options,
@@ -30,13 +30,11 @@ from pipelines.commands.dvc_wanted import (
     wanted,
 )
 from pipelines.commands.yaml_text import Item, YamlText, flow
-from pipelines.errors import LimbeckError, UserError
-from pipelines.locations import is_url, local_path
+from pipelines.errors import UserError
 from pipelines.runtime.job import Plot
 from pipelines.stages import STAGES, get_stage
 from pipelines.storage import pretty_json
 
-DVC_FILE = Path("dvc.yaml")
 _MARK = "limbeck"
 _HEAD = """# Written by `limbeck dvc` from what the stages declare and params.yaml asks for; `limbeck dvc --check` says whether it fits.
 # Stages of your own, comments, options of commands and of outputs stay as you write them. persist: true keeps a stage's
@@ -64,7 +62,7 @@ def update(check: bool, file: Path = DVC_FILE, options: Options | None = None) -
     A file that is not there is written. Templates of plots are written where DVC looks for them, if `dvc init` was called.
     """
     pipeline = Pipeline(options or Options(), file.parent)
-    text = _text(file)
+    text = read_text(file)
     edited = YamlText(_HEAD + "  {}\n" if text is None else text, str(file))
     changes = _Edit(edited, pipeline).all()
     templates = {path: body for path, body in _templates(pipeline).items() if not _is(path, body)}
@@ -108,9 +106,9 @@ class _Edit:
             if text.node(*body) is None:
                 if stage in asked and stage not in self._run_by_others():
                     changes.append(self._added(stage))
-            elif (own := _own_command(text, stage)) is not None:
+            elif (own := own_command(text, stage)) is not None:
                 changes.append(self._edited(stage, own))
-        theirs = [name for name in text.keys("stages") if name not in STAGES or _own_command(text, name) is None]
+        theirs = [name for name in text.keys("stages") if name not in STAGES or own_command(text, name) is None]
         changes += [self._followed(name) for name in theirs]
         changes += [self._listed("metrics", self._metrics()), self._listed("plots", self._plots())]
         return [change for change in changes if change.said]
@@ -118,7 +116,7 @@ class _Edit:
     def _run_by_others(self) -> set[str]:
         """The stages that stages of the user's run into this data folder: two of DVC's stages may not have one output."""
         here = place_of(self._pipeline.options.data, self._root)
-        bodies = [(name, _body(self._text, name)) for name in self._text.keys("stages")]
+        bodies = [(name, body_of(self._text, name)) for name in self._text.keys("stages")]
         ran = [one for name, body in bodies for one in commands(self._text, body) if one[0] != name]
         return {stage for stage, options in ran if place_of(options.data, self._root) == here}
 
@@ -159,15 +157,15 @@ class _Edit:
             change.said.append("has no items")
         command = str(text.value(*body, "cmd"))
         name = f"{want.stage}@{want.item}" if want.item else want.stage
-        now = _named(command)
+        now = named_in(command)
         if now is not None and now != name:
             text.set_value(command.replace(f"run {now}", f"run {name}", 1), *body, "cmd")
             change.said.append(f"runs limbeck run {name}")
 
     def _set_params(self, body: tuple[str, ...], want: Wanted, change: Change) -> None:
         now = self._text.value(*body, "params") or []
-        mine = {"run", *STAGES}
-        plain = [one for one in now if isinstance(one, str) and one.partition(".")[0] not in mine]
+        ours = {"run", *STAGES}
+        plain = [one for one in now if isinstance(one, str) and one.partition(".")[0] not in ours]
         files = {name: keys for one in now if isinstance(one, dict) for name, keys in one.items()}
         wanted_files = {name: keys for one in want.params if not isinstance(one, str) for name, keys in one.items()}
         strings = [one for one in want.params if isinstance(one, str)]
@@ -221,7 +219,7 @@ class _Edit:
     def _followed(self, name: str) -> Change:
         """A stage of the user's that runs ours: what its parameters name becomes a dependency, and no more."""
         change = Change(name)
-        body = _body(self._text, name)
+        body = body_of(self._text, name)
         written: list[Path] = []
         inputs: dict[str, None] = {}
         for stage, options in commands(self._text, body):
@@ -247,9 +245,9 @@ class _Edit:
         plots: list[tuple[str, tuple[str, Plot]]] = []
         for stage in pipeline.asked:
             for job in pipeline.jobs(stage):
-                output, known = pipeline.output(job.name), get_stage(stage)
-                metrics += [(f"{output}/{file}", None) for file in known.metrics]
-                plots += [(f"{output}/{plot.file}", (stage, plot)) for plot in known.plots_of(job.item)]
+                output, declared = pipeline.output(job.name), get_stage(stage)
+                metrics += [(f"{output}/{file}", None) for file in declared.metrics]
+                plots += [(f"{output}/{plot.file}", (stage, plot)) for plot in declared.plots_of(job.item)]
         return metrics, plots
 
     def _listed(self, key: str, items: dict[str, Item]) -> Change:
@@ -311,83 +309,3 @@ def _templates(pipeline: Pipeline) -> dict[Path, str]:
 
 def _is(path: Path, body: str) -> bool:
     return path.is_file() and path.read_text(encoding="utf-8") == body
-
-
-def unseen(stage: str, data: str, paths: Iterable[str], file: Path = DVC_FILE) -> list[str]:
-    """Which inputs of a stage dvc.yaml does not name; none where no dvc.yaml runs this stage into this data folder."""
-    root = file.parent
-    here = (stage, place_of(data, root))
-    try:
-        if (written := _text(file)) is None:
-            return []
-        text = YamlText(written, str(file))
-        bodies = []
-        for name in text.keys("stages"):
-            body = _body(text, name)
-            if here in {(ran, place_of(options.data, root)) for ran, options in commands(text, body)}:
-                bodies.append(body)
-    except LimbeckError:
-        return []
-    seen = [place_of(path, root) for body in bodies for path in text.names(*body, "deps")]
-    local = [path for path in paths if not is_url(path) and local_path(path).exists()]
-    return [path for path in local if bodies and not any(place_of(path, root).is_relative_to(other) for other in seen)]
-
-
-def _text(file: Path) -> str | None:
-    """The text of a file; None where there is none."""
-    try:
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file}: {error}") from None
-
-
-def _body(text: YamlText, stage: str) -> tuple[str, ...]:
-    """Where a stage says what it does: with `foreach` under `do`."""
-    return ("stages", stage, "do") if text.node("stages", stage, "do") is not None else ("stages", stage)
-
-
-def _own_command(text: YamlText, stage: str) -> Options | None:
-    """The options of the one command of a stage that runs the stage of its own name; None for what is the user's work."""
-    body = ("stages", stage)
-    if text.node(*body, "do") is not None or len(text.keys(*body, "matrix")) > 1:
-        return None
-    if not isinstance(text.value(*body, "cmd"), str):
-        return None
-    ran = list(commands(text, body))
-    return ran[0][1] if len(ran) == 1 and ran[0][0] == stage else None
-
-
-def _named(command: str) -> str | None:
-    """STAGE or STAGE@ITEM as a command has it."""
-    words = command.split()
-    return next((words[place + 1] for place, word in enumerate(words[:-1]) if word == "run"), None)
-
-
-def commands(text: YamlText, body: Sequence[str]) -> Iterator[tuple[str, Options]]:
-    """(stage, options) of every `limbeck run` in a stage's commands."""
-    value = text.value(*body, "cmd")
-    for line in value if isinstance(value, list) else [value]:
-        try:
-            words = shlex.split(str(line))
-        except ValueError:
-            continue
-        for place, word in enumerate(words[:-2]):
-            stage = words[place + 2].partition("@")[0]
-            if word.rsplit("/", 1)[-1] in ("limbeck", "pipelines") and words[place + 1] == "run" and stage in STAGES:
-                yield stage, _options(words[place + 3 :])
-
-
-def _options(words: Sequence[str]) -> Options:
-    given: dict[str, list[str]] = {}
-    for place, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if equals and name.startswith("--"):
-            given.setdefault(name, []).append(value)
-        elif word.startswith("--") and place + 1 < len(words):
-            given.setdefault(word, []).append(words[place + 1])
-        elif word in ("&&", ";", "||", "|"):
-            break
-    params, data = given.get("--params", [Options.params])[-1], given.get("--data", [Options.data])[-1]
-    return Options(params, tuple(given.get("--set", [])), data)

@@ -97,7 +97,7 @@ class Wanted:
 
 def wanted(stage: str, pipeline: Pipeline, asked: Iterable[str], dimension: str = DIMENSION) -> Wanted:
     """What dvc.yaml is to say of a stage; `asked` are the stages whose outputs are there to be read."""
-    jobs, known = pipeline.jobs(stage), get_stage(stage)
+    jobs, declared = pipeline.jobs(stage), get_stage(stage)
     has_items = any(job.item for job in jobs)
     item = f"${{item.{dimension}}}" if has_items else ""
     inputs = tuple(dict.fromkeys(path for job in jobs for path in own_inputs(job, pipeline.root)))
@@ -106,7 +106,7 @@ def wanted(stage: str, pipeline: Pipeline, asked: Iterable[str], dimension: str 
         stage,
         item,
         _matrix(stage, [job.item for job in jobs], pipeline) if has_items else "",
-        _params(stage, known.computes, pipeline),
+        _params(stage, declared.computes, pipeline),
         tuple(dict.fromkeys(deps)),
         inputs,
         pipeline.output(f"{stage}@{item}" if item else stage),
@@ -136,7 +136,7 @@ def _params(stage: str, computes: bool, pipeline: Pipeline) -> tuple[Item, ...]:
 def _upstream(jobs: Sequence[Job[Any]], pipeline: Pipeline, asked: set[str]) -> list[str]:
     """The outputs of other stages: the folder of all items where all are read, so that another item needs no other line."""
     read = dict.fromkeys(name for job in jobs for name in get_stage(job.stage).inputs(job))
-    found: dict[str, None] = {}
+    outputs: dict[str, None] = {}
     for name in read:
         stage, _, item = name.partition("@")
         if stage not in asked or stage == jobs[0].stage:
@@ -144,8 +144,8 @@ def _upstream(jobs: Sequence[Job[Any]], pipeline: Pipeline, asked: set[str]) -> 
         there = {job.item for job in pipeline.jobs(stage)}
         every = not item or {f"{stage}@{one}" for one in there} <= set(read)
         if every or item in there:
-            found[pipeline.output(stage if every else name)] = None
-    return list(found)
+            outputs[pipeline.output(stage if every else name)] = None
+    return list(outputs)
 
 
 def _code(jobs: Sequence[Job[Any]], root: Path) -> list[str]:
@@ -178,13 +178,13 @@ def is_ours(package: str, root: Path) -> bool:
 def own_inputs(job: Job[Any], root: Path, written: Sequence[Path] = ()) -> list[str]:
     """The local files and folders that a stage's parameters name, as dvc.yaml writes them; none that a stage writes, or
     another command of the same stage of dvc.yaml (`written`)."""
-    found: dict[str, None] = {}
+    inputs: dict[str, None] = {}
     outputs = [*written, *(place_of(f"{job.data}/{stage}", root) for stage in STAGES)]
     for path in get_stage(job.stage).reads(job.params).values():
         place = place_of(path, root)
         if not is_url(path) and place.exists() and not any(place.is_relative_to(other) for other in outputs):
-            found[_as_written(path, place, root)] = None
-    return list(found)
+            inputs[_as_written(path, place, root)] = None
+    return list(inputs)
 
 
 def _as_written(path: str, place: Path, root: Path) -> str:

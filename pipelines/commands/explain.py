@@ -72,13 +72,13 @@ def _unknown(path: str, name: str, valid: list[str], before: str = "") -> UserEr
 
 
 def _contents() -> View:
-    told = {"run": "what holds for every stage"} | {name: get_stage(name).summary for name in STAGES}
+    summaries = {"run": "what holds for every stage"} | {name: get_stage(name).summary for name in STAGES}
     table = new_table("sections of params.yaml; limbeck explain SECTION tells more")
     table.add_column("section", no_wrap=True)
     table.add_column("what it is")
-    for name, summary in told.items():
+    for name, summary in summaries.items():
         add_row(table, styled(name, "bold"), summary)
-    return View({"sections": [{"path": name, "about": summary} for name, summary in told.items()]}, [table])
+    return View({"sections": [{"path": name, "about": summary} for name, summary in summaries.items()]}, [table])
 
 
 def _of_group(group: Group, at: Parameter | None = None) -> View:
@@ -90,10 +90,10 @@ def _of_group(group: Group, at: Parameter | None = None) -> View:
         about = one.about if not _is_docstring_of(group, one) else ""
         add_row(table, styled(one.name, "bold"), _value(one), one.default, about or _further(group, one))
     parts: list[RenderableType] = [table]
-    told = "\n\n".join(filter(None, ["" if at is None else at.about, _own_words(group)]))
-    if told:
-        parts.append(cell(_filled(told)))
-    return View({"path": group.path, "about": told, "keys": [_form(group, one) for one in group.parameters]}, parts)
+    text = "\n\n".join(filter(None, ["" if at is None else at.about, _own_words(group)]))
+    if text:
+        parts.append(cell(_filled(text)))
+    return View({"path": group.path, "about": text, "keys": [_form(group, one) for one in group.parameters]}, parts)
 
 
 def _of_parameter(group: Group, parameter: Parameter) -> View:

@@ -25,10 +25,10 @@ def packages_by_extra() -> dict[str, list[str]]:
         required = importlib.metadata.requires("limbeck") or []
     except importlib.metadata.PackageNotFoundError:
         return {}
-    found: dict[str, list[str]] = {}
+    by_extra: dict[str, list[str]] = {}
     for package, extra in (match.groups() for one in required if (match := _REQUIREMENT.match(one))):
-        found.setdefault(extra, []).append(package)
-    return found
+        by_extra.setdefault(extra, []).append(package)
+    return by_extra
 
 
 def purposes() -> dict[str, list[str]]:

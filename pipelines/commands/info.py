@@ -109,7 +109,7 @@ def _accounted(account: Account) -> str:
 def _stage_form(folder: Storage, url: str, stage: str) -> dict[str, Any]:
     """A finished stage that leaves no dataset: its files, and what it says of itself."""
     finished = Finished(folder, stage)
-    sizes = {path: known.bytes for path, known in finished.sealed.items()}
+    sizes = {path: entry.bytes for path, entry in finished.sealed.items()}
     sizes |= {file.path: file.bytes for marker in finished.markers for file in marker.files}
     files = [{"path": path, "bytes": size} for path, size in sorted(sizes.items()) if not path.startswith("plan/")]
     form = finished.form

@@ -81,13 +81,13 @@ def group_of(path: str, model: type, default: Any = None) -> Group:
 
 def _docstring(model: type) -> str:
     """What a model says of itself, and below it what the classes say that it has keys from."""
-    told = []
+    texts = []
     for one in model.__mro__:
         own = one.__dict__.get("__doc__") or ""
         is_base = one in (Section, BaseModel) or not _is_section(one)
         if own and not is_base and not own.startswith(f"{one.__name__}("):
-            told.append("\n".join(map(str.strip, own.strip().splitlines())))
-    return "\n\n".join(told)
+            texts.append("\n".join(map(str.strip, own.strip().splitlines())))
+    return "\n\n".join(texts)
 
 
 def _fields(model: type) -> Iterator[tuple[str, Any, FieldInfo | None]]:
@@ -166,12 +166,12 @@ def _sections_in(annotation: Any) -> dict[str, type]:
         return {"": annotation}
     if origin is dict:
         return {".".join(filter(None, ("NAME", tag))): one for tag, one in _sections_in(arguments[1]).items()}
-    found: dict[str, type] = {}
+    sections: dict[str, type] = {}
     for inner in arguments if origin is not Literal else ():
         for tag, one in _sections_in(inner).items():
             tags = get_args({name: hint for name, hint, _ in _fields(one)}.get("type"))
-            found[str(tags[0]) if tags else tag] = one
-    return found
+            sections[str(tags[0]) if tags else tag] = one
+    return sections
 
 
 def _limits(metadata: Any) -> str:
@@ -179,7 +179,7 @@ def _limits(metadata: Any) -> str:
     least: list[str] = []
     most: list[str] = []
     rest: list[str] = []
-    for one in [one for given in metadata for one in (given.metadata if isinstance(given, FieldInfo) else [given])]:
+    for one in [one for item in metadata for one in (item.metadata if isinstance(item, FieldInfo) else [item])]:
         for name, words, to in (
             *(("ge", "from {}", least), ("gt", "above {}", least), ("le", "up to {}", most), ("lt", "below {}", most)),
             *(("min_length", "at least {} long", rest), ("max_length", "at most {} long", rest)),

@@ -132,7 +132,7 @@ def run_stages(
 
 def unseen_by_dvc(job: Job[Any]) -> str:
     """A sentence about inputs of the user's own whose changes `dvc repro` would not see; empty when there are none."""
-    from pipelines.commands.dvc_file import unseen
+    from pipelines.commands.dvc_commands import unseen
 
     paths = unseen(job.stage, job.data, get_stage(job.stage).reads(job.params).values())
     if not paths:

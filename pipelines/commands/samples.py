@@ -33,7 +33,7 @@ def show_view(key: str, data: str, out: Path | None) -> View:
     table = new_table(f"{key}: {len(hits)} found", show_header=False)
     table.add_column("what", no_wrap=True)
     table.add_column("value", overflow="fold")
-    found = []
+    samples = []
     for folder, sidecar, row in hits[:SHOWN]:
         shard = f"{folder}/shards/{sidecar.removesuffix('.parquet')}.tar".lstrip("/")
         add_row(table, styled("sample", "bold"), styled(f"{row['key']} in {folder or '.'}", "bold"))
@@ -45,8 +45,8 @@ def show_view(key: str, data: str, out: Path | None) -> View:
             if out is not None:
                 _write(out.expanduser(), file_name(f"{row['key']}.{span['ext']}"), _member(root, shard, span))
         table.add_section()
-        found.append({"dataset": folder, "shard": shard, "row": row})
-    return View({"data": root.url, "found": len(hits), "samples": found}, [table])
+        samples.append({"dataset": folder, "shard": shard, "row": row})
+    return View({"data": root.url, "found": len(hits), "samples": samples}, [table])
 
 
 def file_name(wanted: str) -> str:

@@ -44,6 +44,6 @@ def params_schema() -> dict[str, Any]:
 def _describe(definition: dict[str, Any], group: Group) -> None:
     """Say of every key of a model what `explain` says, in place."""
     for parameter in group.parameters:
-        told = definition.get("properties", {}).get(parameter.name)
-        if told is not None and parameter.about:
-            told.setdefault("description", parameter.about)
+        described = definition.get("properties", {}).get(parameter.name)
+        if described is not None and parameter.about:
+            described.setdefault("description", parameter.about)

@@ -160,7 +160,7 @@ def _cells(form: Mapping[str, Any]) -> tuple[Text, str, str, str, str]:
 def _state(form: Mapping[str, Any]) -> Text:
     """The state in words, with the next command where there is one."""
     state, command = form["state"], form["next"]
-    told = {
+    words = {
         "running": f"running (process {form['process']})",
         "unfinished": f"unfinished: {command}",
         "damaged": f"damaged plan: {command}",
@@ -169,4 +169,4 @@ def _state(form: Mapping[str, Any]) -> Text:
     }.get(state, state)
     if state == "done" and form["transient"]:
         return styled(f"done, {form['transient']:,} failed for a time: {command}", "yellow")
-    return styled(told, _COLOURS.get(state, "yellow"))
+    return styled(words, _COLOURS.get(state, "yellow"))

@@ -31,13 +31,10 @@ def plan_view(job: Job[Any]) -> View:
     listed: list[dict[str, Any]] = []
     for unit in prepared.plan.units:
         other = unit.name in prepared.others
-        if unit.name in pending:
-            state = "to run, made by other code" if other else "to run"
-        else:
-            state = "done, by other code" if other else "done"
+        state = "to run" if unit.name in pending else "done"
         again = prepared.again.get(unit.name, 0)
-        identity = prepared.identities[unit.name]
-        listed.append({"name": unit.name, "id": identity, "state": state, "failed": again, "payload": unit.payload})
+        form: dict[str, Any] = {"name": unit.name, "id": prepared.identities[unit.name], "state": state}
+        listed.append(form | {"other_code": other, "failed": again, "payload": unit.payload})
     form = {"stage": job.name, "output": job.output.url, "to_run": len(pending), "units": listed}
     table = new_table(f"{job.name}: {len(pending)} of {len(listed)} units to run -> {job.output.url}")
     for name in ("unit", "id", "state"):
@@ -45,12 +42,13 @@ def plan_view(job: Job[Any]) -> View:
     table.add_column("payload", overflow="ellipsis", no_wrap=True, max_width=44)
     for one in listed[:SHOWN]:
         payload = ", ".join(f"{key}={value}" for key, value in one["payload"].items())
-        told = f"again: {one['failed']:,} failed for a time" if one["failed"] else one["state"]
+        words = one["state"] + (", made by other code" if one["other_code"] else "")
+        words = f"again: {one['failed']:,} failed for a time" if one["failed"] else words
         add_row(
             table,
             one["name"],
             one["id"][:8],
-            styled(told, "green" if told.startswith("done") else "yellow"),
+            styled(words, "green" if words.startswith("done") else "yellow"),
             payload[:200],
         )
     if len(listed) > SHOWN:

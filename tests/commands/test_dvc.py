@@ -145,6 +145,12 @@ def test_a_stage_of_the_user_s_that_runs_ours_is_not_run_twice() -> None:
     Path("dvc.yaml").write_text("stages:\n  bring:\n    cmd: limbeck run ingest\n    outs: [data/ingest]\n")
     assert "bring: adds photos" in said()
     assert list(stages()) == ["bring", "split", "report"]
+    Path("dvc.yaml").write_text("stages:\n  job:\n    cmd: limbeck ray -- limbeck run ingest split --workers 2\n")
+    assert "job: adds photos" in said()
+    assert list(stages()) == ["job", "report"]
+    Path("dvc.yaml").write_text("stages:\n  job:\n    cmd: limbeck run all\n")
+    said()
+    assert list(stages()) == ["job"]
 
 
 def test_curves_have_a_template_with_a_line_for_each_arm() -> None:

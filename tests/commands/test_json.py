@@ -21,7 +21,7 @@ def test_a_plan_lists_every_unit_with_its_state(limbeck: Limbeck) -> None:
     (plan,) = limbeck("plan", "ingest", "--json").json["plans"]
     assert (plan["stage"], plan["output"], plan["to_run"]) == ("ingest", str(Path("data/ingest").absolute()), 1)
     (unit,) = plan["units"]
-    assert unit.keys() == {"name", "id", "state", "failed", "payload"}
+    assert unit.keys() == {"name", "id", "state", "other_code", "failed", "payload"}
     assert unit["state"] == "to run"
     limbeck("run", "ingest")
     (plan,) = limbeck("plan", "ingest", "--json").json["plans"]

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.commands.dvc_file import unseen, update
+from pipelines.commands.dvc_commands import unseen
+from pipelines.commands.dvc_file import update
 from pipelines.commands.dvc_wanted import Options
 from pipelines.errors import UserError
 from tests.faults.making import lay, png
