@@ -12,18 +12,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.errors import UserError
-
-
-class Section(BaseModel):
-    """Base of every parameter model: immutable, an unknown key is an error, and so is a number that is not finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -40,9 +34,19 @@ SPEED_ONLY = Effect("changes speed, no byte")
 PLAN_ONLY = Effect("acts through the plan")
 
 
+class Section(BaseModel):
+    """Base of every parameter model: immutable, an unknown key is an error, and so is a number that is not finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    #: that of fields without a mark of their own
+    effect: ClassVar[Effect | None] = None
+
+
 def effect_of(model: type[BaseModel], name: str) -> Effect | None:
     """What a field of a model is marked with: `threads: Annotated[int, SPEED_ONLY] = 2`."""
-    return next((mark for mark in model.model_fields[name].metadata if isinstance(mark, Effect)), None)
+    marks = (mark for mark in model.model_fields[name].metadata if isinstance(mark, Effect))
+    return next(marks, getattr(model, "effect", None))
 
 
 def deciding(section: BaseModel) -> dict[str, Any]:

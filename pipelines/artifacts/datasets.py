@@ -9,7 +9,6 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.runtime.finished import Finished
 from pipelines.runtime.job import Job
-from pipelines.runtime.ledger import STAGE_FILE
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.index import INDEX
 from pipelines.storage import Storage
@@ -52,5 +51,6 @@ def dataset_digest(dataset: Dataset) -> str:
 
 
 def stage_digest(job: Job[Any], stage: str, item: str = "") -> str:
-    """The identity of the whole output of an earlier stage, or of one of its items."""
-    return file_digest(finished(job, stage, item).storage, STAGE_FILE)
+    """The identity of the whole output of an earlier stage, or of one of its items: of what it published, and not of how or by which
+    code that was made."""
+    return finished(job, stage, item).digest

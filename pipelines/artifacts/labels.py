@@ -11,7 +11,7 @@ from pydantic import Field
 from distill.config import ViewConfig
 from pipelines.artifacts.distilled import DEFAULT_SOURCES, Sources
 from pipelines.artifacts.teacher import Teacher
-from pipelines.config import Section
+from pipelines.config import PLAN_ONLY, Section
 from pipelines.loaders.arrays import ImageArrays
 from pipelines.loaders.soft_labels import Epoch, write_soft_labels
 from pipelines.runtime.device import torch_device
@@ -27,16 +27,20 @@ class RelabelParams(Section):
     are. `epochs_per_unit` is how many epochs one file holds.
     """
 
-    sources: Sources = Field(DEFAULT_SOURCES, description="stages whose distilled sets are labelled, an item each")
-    ipc: tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...] = Field(
+    sources: Annotated[Sources, PLAN_ONLY] = Field(
+        DEFAULT_SOURCES, description="stages whose distilled sets are labelled, an item each"
+    )
+    ipc: Annotated[tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...], PLAN_ONLY] = Field(
         (1, "all"), min_length=1, description="subsets to label: the first n slots of every class, or all of them"
     )
-    epochs: int = Field(300, ge=1, description="epochs of labels; a longer training uses them in turn")
+    epochs: Annotated[int, PLAN_ONLY] = Field(
+        300, ge=1, description="epochs of labels; a longer training uses them in turn"
+    )
     batch_size: int = Field(100, ge=2, description="images are mixed within a batch of this size")
     views: ViewConfig = ViewConfig(crop="resized", mix="cutmix")
     format: Literal["fp16", "int8", "top_k"] = "fp16"
     top_k: int = Field(5, ge=1)
-    epochs_per_unit: int = Field(100, ge=1)
+    epochs_per_unit: Annotated[int, PLAN_ONLY] = Field(100, ge=1)
 
 
 def labels_of(ipc: int, number: int) -> str:

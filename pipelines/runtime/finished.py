@@ -6,17 +6,18 @@ themselves. Whatever a later stage takes from an earlier one comes through here 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import cached_property
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.runtime.ledger import CONFIG_FILE, STAGE_FILE, all_markers, content_of
+from pipelines.runtime.ledger import CONFIG_FILE, PLAN_FOLDER, STAGE_FILE, all_markers, content_of
 from pipelines.runtime.units import LEDGER, Marker
 from pipelines.shards.checksum import FileSum, file_sum, read_signed, remedy, sum_of
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.index import INDEX
-from pipelines.storage import Storage
+from pipelines.storage import Storage, canonical_json
 
 
 class Finished:
@@ -42,6 +43,16 @@ class Finished:
     @property
     def _remedy(self) -> str:
         return remedy(self.stage)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over all files but the plan: the same where another plan or other code made the same."""
+        files = [
+            [path, known.sha256]
+            for path, known in sorted(self.sealed.items())
+            if not path.startswith(f"{PLAN_FOLDER}/")
+        ]
+        return hashlib.sha256(canonical_json([self.form["content"], files])).hexdigest()
 
     def read(self, path: str) -> bytes:
         """The content of a file."""

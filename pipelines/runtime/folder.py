@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import StageStopped
@@ -67,7 +66,7 @@ class Prepared:
 
 def plan_digest(plan: Plan, identities: Mapping[str, str], reduced_by: str = "") -> str:
     """32 hex characters over all that a plan says, units, facts and tables, and the code that puts the units together."""
-    tables = {name: [table_digest(group) for group in groups] for name, groups in plan.tables.items()}
+    tables = {name: table_digest(table) for name, table in plan.tables.items()}
     form = [sorted(identities.items()), dict(plan.facts), tables, *([reduced_by] if reduced_by else [])]
     return hashlib.sha256(canonical_json(form)).hexdigest()[:32]
 
@@ -95,9 +94,9 @@ def begin(stage: Stage[Any], job: Job[Any], prepared: Prepared) -> Names:
     output.write_bytes(UNITS_FILE, pretty_json(redacted_values({**form, "units": listed})))
     if prepared.plan.rows:
         write_rows(output, prepared.plan.rows)
-    for name, groups in prepared.plan.tables.items():
+    for name, table in prepared.plan.tables.items():
         with output.replacing(_table_path(name)) as temporary:
-            _write_table(str(temporary), groups)
+            pq.write_table(table, str(temporary), compression="zstd")
     output.write_bytes(CONFIG_FILE, config_bytes(stage, job))
     return names
 
@@ -112,14 +111,6 @@ def _table_path(name: str) -> str:
 
 def _table_paths(plan: Plan) -> list[str]:
     return [*map(_table_path, plan.tables), *([ROWS_FILE] if plan.rows else [])]
-
-
-def _write_table(path: str, groups: Sequence[pa.Table]) -> None:
-    """One row group per element, so that a unit reads its own slice only."""
-    assert groups, f"{path} has no rows to plan"
-    with pq.ParquetWriter(path, groups[0].schema, compression="zstd") as writer:
-        for group in groups:
-            writer.write_table(group, row_group_size=max(group.num_rows, 1))
 
 
 def resolved_config(stage: Stage[Any], job: Job[Any]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Plan:
     """
 
     units: Sequence[Unit]
-    tables: Mapping[str, Sequence[pa.Table]] = field(default_factory=dict)
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     rows: Mapping[str, pa.Table] = field(default_factory=dict)
 

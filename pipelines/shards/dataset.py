@@ -122,6 +122,21 @@ class Dataset:
             return pa.schema([*(SCHEMA.field(name) for name in wanted), _SHARD_FIELD]).empty_table()
         return pa.concat_tables(tables)
 
+    def by_content(self, rows: pa.Table) -> pa.Table:
+        """What `rows` returned with the SHA-256 (hex) of each shard for its position: what a row says is then the same wherever its
+        shard stands in the index."""
+        sums = pa.array([shard.sha256 for shard in self.shards], pa.string()).dictionary_encode()
+        place = rows.schema.get_field_index("shard")
+        return rows.set_column(place, "shard", sums.take(rows["shard"].combine_chunks()))
+
+    def place_of(self, sha256: str) -> int:
+        """The position of the shard with this SHA-256 (hex)."""
+        return self._places[sha256]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {shard.sha256: place for place, shard in enumerate(self.shards)}
+
     def reader(self, shard: int) -> ShardReader:
         """The reader of the shard at this position of the index; a bounded number stays open."""
         with self._lock:

@@ -151,7 +151,7 @@ def test_loft_can_be_made_for_fewer_shots_than_the_others(base: Path, tmp_path: 
     for variant, wanted in (("loft", {1}), ("cls", {1, 2})):
         job = job_of(base, variant, tmp_path / "data", shots=[1, 2], loft_shots=[1])
         units = prepare(get_stage("datadream"), job).plan.units
-        assert {unit.payload["shots"] for unit in units if unit.payload["kind"] == "generate"} == wanted
+        assert {unit.payload["shots"] for unit in units if unit.kind == "generate"} == wanted
 
 
 def test_an_image_names_the_real_images_its_adapter_saw(base: Path, made: Path) -> None:

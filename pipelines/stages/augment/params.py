@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from augment.policy import load
-from pipelines.config import Section
+from pipelines.config import PLAN_ONLY, Section
 
 #: What a set may be called, and what the stage's own folders are called.
 SET_NAME, RESERVED = re.compile(r"[a-z0-9_]{1,40}"), ("ledger", "plan")
@@ -58,8 +58,10 @@ class AugmentParams(Section):
     """Parameters of `augment`."""
 
     source: str = Field("split/train", description="the dataset to view: STAGE, or STAGE/PART")
-    sets: dict[str, ViewSet] = Field(default_factory=dict, description="sets of views by name")
-    shard_samples: int = Field(10_000, ge=1, le=100_000, description="views a shard holds at the most, about")
+    sets: Annotated[dict[str, ViewSet], PLAN_ONLY] = Field(default_factory=dict, description="sets of views by name")
+    shard_samples: Annotated[int, PLAN_ONLY] = Field(
+        10_000, ge=1, le=100_000, description="views a shard holds at the most, about"
+    )
 
     @field_validator("source")
     @classmethod

@@ -7,21 +7,18 @@ and its sidecar row holds what was drawn, from which `worker.remake` makes it ag
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.artifacts.datasets import METRICS_FILE, open_part
 from pipelines.errors import UserError
 from pipelines.runtime.code import WRITERS
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job, Plan, Stage
-from pipelines.runtime.ledger import PLAN_FOLDER
 from pipelines.runtime.method_errors import method_errors
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
@@ -59,8 +56,9 @@ class Augment(Stage[AugmentParams]):
         rows = dataset.rows(["key", "members", *CARRIED])
         if rows.num_rows == 0:
             raise UserError(f"{dataset.storage.url} holds no kept samples")
+        named = dataset.by_content(rows)
         units: list[Unit] = []
-        groups: list[pa.Table] = []
+        tables: dict[str, pa.Table] = {}
         for name, views in params.sets.items():
             chosen = _chosen(rows, views.samples, job.seed(name, "samples"))
             shards = rows["shard"].to_numpy()[chosen]
@@ -68,18 +66,11 @@ class Augment(Stage[AugmentParams]):
                 places = chosen[shards == shard]
                 step = max(params.shard_samples // views.views, 1)
                 for part, start in enumerate(range(0, len(places), step)):
-                    group = rows.take(pa.array(places[start : start + step]))
-                    payload = {
-                        "set": name,
-                        "params": views.model_dump(mode="json"),
-                        "group": len(groups),
-                        "content": hashlib.sha256("".join(group["key"].to_pylist()).encode()).hexdigest(),
-                        "shard": dataset.shards[shard].sha256,
-                    }
+                    payload = {"set": name, "params": views.model_dump(mode="json")}
                     units.append(Unit(f"{name}/augment-{shard:06d}-{part:03d}", payload))
-                    groups.append(group)
+                    tables[units[-1].name] = named.take(pa.array(places[start : start + step]))
         facts = {"classes": dataset.classes, "sets": list(params.sets), "images": rows.num_rows}
-        return Plan(units, {"rows": groups}, facts)
+        return Plan(units, rows=tables, facts=facts)
 
     def open(self, job: Job[AugmentParams]) -> dict[str, ViewMaker]:
         import cv2
@@ -101,9 +92,7 @@ class Augment(Stage[AugmentParams]):
                 Augmenter(views.policy, backend=views.backend)
 
     def run(self, unit: Unit, worker: dict[str, ViewMaker], output: UnitOutput, job: Job[AugmentParams]) -> None:
-        with job.output.open(f"{PLAN_FOLDER}/rows.parquet") as handle:
-            rows = pq.ParquetFile(handle).read_row_group(unit.payload["group"]).to_pylist()
-        name = unit.payload["set"]
+        rows, name = output.rows(), unit.payload["set"]
         maker, facts = worker[name], Counter[str]()
         total = len(rows) * maker.params.views
         with output.shard(name) as shard:
@@ -137,10 +126,6 @@ class Augment(Stage[AugmentParams]):
             facts[name] = sizes | {"images": images, "views": views.views, "boxes": dict(sorted(boxes.items()))}
         job.output.write_bytes(METRICS_FILE, pretty_json(facts))
         return facts
-
-    def identity_params(self, job: Job[AugmentParams]) -> dict[str, Any]:
-        """Without the sets: a unit's payload holds its own, so that another set leaves those that are done."""
-        return {"seed": job.run.seed, "threads": job.run.threads, "source": job.params.source}
 
 
 def open_source(job: Job[AugmentParams]) -> Dataset:

@@ -113,7 +113,7 @@ class ViewMaker:
     def load(self, row: Mapping[str, Any]) -> Parent | Outcome:
         """Read and decode one sample; never raises on bad data."""
         try:
-            members = self.dataset.read(row["shard"], row["key"], row["members"])
+            members = self.dataset.read(self.dataset.place_of(row["shard"]), row["key"], row["members"])
         except OSError as error:
             return failed("unreadable", "transient", words(error))
         image = next((members.pop(ext) for ext in IMAGE_EXTENSIONS if ext in members), None)

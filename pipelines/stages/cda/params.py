@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from distill.config import RecoverConfig
-from pipelines.config import Section
+from pipelines.config import PLAN_ONLY, Section
 from pipelines.fields import CaptionTemplate
 from pipelines.images.params import ImageParams
 
@@ -20,16 +20,20 @@ class CdaParams(Section):
     `recover.flip: false`), on Tiny-ImageNet it rolls both ways (`recover.jitter_symmetric: true`). The defaults start from real images.
     """
 
-    ipc: int = Field(10, ge=1, le=10_000, description="distilled images per class")
+    ipc: Annotated[int, PLAN_ONLY] = Field(10, ge=1, le=10_000, description="distilled images per class")
     recover: RecoverConfig = RecoverConfig()
-    seeds: int = Field(
+    seeds: Annotated[int, PLAN_ONLY] = Field(
         1,
         ge=1,
         le=100,
         description="sets distilled, each from a seed of its own; with one, no ± holds chance in distilling",
     )
-    class_chunk: int = Field(100, ge=1, description="classes of one group; BN statistics couple its images")
-    slots_per_unit: int | Literal["auto"] = Field("auto", description="IPC slots recovered in one step; auto by size")
+    class_chunk: Annotated[int, PLAN_ONLY] = Field(
+        100, ge=1, description="classes of one group; BN statistics couple its images"
+    )
+    slots_per_unit: Annotated[int | Literal["auto"], PLAN_ONLY] = Field(
+        "auto", description="IPC slots recovered in one step; auto by size"
+    )
     init: Literal["noise", "real"] = Field("real", description="where recovery starts")
     image: ImageParams = ImageParams(format="png")
     caption: CaptionTemplate | None = Field(

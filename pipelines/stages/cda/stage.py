@@ -154,13 +154,6 @@ class Cda(Stage[CdaParams]):
         extra = {"name": "cda", "description": f"distilled images, {plan.facts['ipc']} per class{sets}"}
         return publish_datasets(job.output, markers, plan.facts["classes"], extra)
 
-    def identity_params(self, job: Job[CdaParams]) -> dict[str, Any]:
-        """Without what only shapes the plan: raising ipc or seeds adds units and keeps those that are done."""
-        whole = super().identity_params(job)
-        for name in ("ipc", "seeds", "class_chunk", "slots_per_unit"):
-            whole["own"].pop(name)
-        return whole
-
 
 def _sample(
     pixels: np.ndarray[Any, Any],

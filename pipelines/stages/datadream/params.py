@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipelines.config import Section
+from pipelines.config import PLAN_ONLY, Section
 from pipelines.fields import Names
 from pipelines.images.params import ImageParams
 from synth.datadream.config import AdaptConfig
@@ -29,6 +29,8 @@ class DatadreamParams(Section):
     steps of DPM-Solver++ 2M at guidance 2 by default, 50 steps of the model's own scheduler as published. With `teacher` images are
     also scored by the classifier that `squeeze` left; it has seen the whole training set, so a few-shot claim must not filter by it.
     """
+
+    effect = PLAN_ONLY  # another threshold or more images leave adapters alone
 
     variants: tuple[Variant, ...] = Field(("zero_shot", "cls", "dset"), min_length=1)
     shots: tuple[Annotated[int, Field(ge=1)], ...] = Field((16,), min_length=1, description="real images per class")

@@ -40,7 +40,8 @@ from pipelines.shards.checksum import sum_of
 from pipelines.shards.keys import slot_key
 from pipelines.shards.sample import Sample
 from pipelines.stages.datadream.figures import set_figures, stored_features
-from pipelines.stages.datadream.params import GENERATED, KEPT, DatadreamParams, adapter_folder, contexts_file, tag_of
+from pipelines.stages.datadream.params import GENERATED, KEPT, DatadreamParams, adapter_folder, contexts_file
+from pipelines.stages.datadream.payloads import Adapt, Admit, Caption, Generate, Quality
 from pipelines.storage import canonical_json, pretty_json
 from synth.backends import GeneratorOptions, load_backend
 from synth.datadream.adapt import Adaptation, Subject
@@ -115,38 +116,38 @@ class Dreamer:
                 f"datadream.context: {self.params.context} is not a mapping of image keys to pose and background: {error}"
             ) from None
 
-    def caption(self, payload: dict[str, Any], output: UnitOutput) -> None:
+    def caption(self, payload: Caption, output: UnitOutput) -> None:
         """Have a vision-language model tell the context of each few-shot image."""
         from synth.datadream.captioning import Captioner
 
         assert self.params.captioner is not None
         captioner = Captioner(self.params.captioner, self.device)
         told = {}
-        for place, (key, image) in enumerate(zip(payload["keys"], self._real(payload["keys"]), strict=True)):
+        for place, (key, image) in enumerate(zip(payload.keys, self._real(payload.keys), strict=True)):
             told[key] = asdict(captioner(image))
-            output.tick(place + 1, len(payload["keys"]), "captions")
-        output.write(contexts_file(output.unit.name.split("/")[1]), pretty_json(told))
+            output.tick(place + 1, len(payload.keys), "captions")
+        output.write(contexts_file(payload.tag), pretty_json(told))
 
     # training
 
-    def adapt(self, payload: dict[str, Any], output: UnitOutput) -> None:
+    def adapt(self, payload: Adapt, output: UnitOutput) -> None:
         """Train this unit's adapters, one after another, each from its last checkpoint."""
-        config = self.params.config_of(payload["variant"])
+        config = self.params.config_of(payload.variant)
         images = {
-            payload["names"][label]: dict(zip(keys, self._real(keys), strict=True))
-            for label, keys in payload["images"].items()
+            payload.names[label]: dict(zip(keys, self._real(keys), strict=True))
+            for label, keys in payload.images.items()
         }
-        todo = subjects(images, payload["variant"], domain=self.params.domain, bank=self.bank(payload["tag"]))
+        todo = subjects(images, payload.variant, domain=self.params.domain, bank=self.bank(payload.tag))
         sizes, losses = [], []
         for place, subject in enumerate(todo):
-            data, loss = self._trained(subject, config, place, len(todo), output)
-            output.write(f"{adapter_folder(payload['tag'], subject.name)}/{WEIGHTS}", data)
+            data, loss = self._trained(subject, config, place, len(todo), payload.tag, output)
+            output.write(f"{adapter_folder(payload.tag, subject.name)}/{WEIGHTS}", data)
             sizes.append(len(data))
             losses.append(loss)
         output.summary = {"adapters": len(sizes), "bytes": sum(sizes), "loss": sum(losses) / len(losses)}
 
     def _trained(
-        self, subject: Subject, config: AdaptConfig, place: int, of: int, output: UnitOutput
+        self, subject: Subject, config: AdaptConfig, place: int, of: int, tag: str, output: UnitOutput
     ) -> tuple[bytes, float]:
         """The adapter's file, and the mean loss of the last tenth of its steps."""
         scratch, done = output.scratch(), f"{place:05d}.safetensors"
@@ -155,7 +156,7 @@ class Dreamer:
             form = json.loads(scratch.read_bytes(f"{done}.json"))
             return scratch.read_bytes(done), float(form["loss"])
         adapters = LoraSet(self.backend, text=config.train_text)
-        training = Adaptation(adapters, subject, config, run_seed=self.job.seed(output.unit.payload["tag"], "adapt"))
+        training = Adaptation(adapters, subject, config, run_seed=self.job.seed(tag, "adapt"))
         kept: list[float] = []
         try:
             if scratch.exists(checkpoint):
@@ -192,59 +193,57 @@ class Dreamer:
 
     # generation
 
-    def generate(self, payload: dict[str, Any], output: UnitOutput) -> None:
+    def generate(self, payload: Generate, output: UnitOutput) -> None:
         """Make a block of a class's images with its adapter, score them as tensors, store all of them."""
-        first, count, tag = payload["first"], payload["count"], tag_of(payload["shots"], payload["few_shot_seed"])
+        first, count, tag = payload.first, payload.count, payload.tag
         # A class's prompts and adapters follow from an image's number alone, so a block has its own part of them.
-        told = generation_prompts(payload["prompt_name"], first + count, domain=self.params.domain, bank=self.bank(tag))
-        requests = [Request(told[place], payload["class"], place) for place in range(first, first + count)]
+        told = generation_prompts(payload.prompt_name, first + count, domain=self.params.domain, bank=self.bank(tag))
+        requests = [Request(told[place], payload.class_name, place) for place in range(first, first + count)]
         active = self._adapters_for(payload, tag, first + count)[first:]
-        seen = self._few_shot(payload["few_shot"])
+        seen = self._few_shot(payload.few_shot)
         stored: list[Future[Sample] | None] = [None] * count
         black = done = 0
         # An image is encoded and hashed on a thread of its own while the next ones are denoised.
         with ThreadPoolExecutor(1) as encoding:
-            run_seed = self.job.seed(f"few-shot {payload['few_shot_seed']}", "generate")
+            run_seed = self.job.seed(f"few-shot {payload.few_shot_seed}", "generate")
             sampler = Sampler(self.backend, self.params.generate, run_seed=run_seed, batch_size=self.params.batch_size)
             # Images of one set of adapters together; which are in a batch follows from the plan alone.
             for names in dict.fromkeys(active):
                 with self._running(names, tag):
                     for batch in self._batches([place for place, mine in enumerate(active) if mine == names]):
                         images = sampler.batch([requests[place] for place in batch]).images
-                        scores, features = self.scorer.score(images, payload["label"], seen)
+                        scores, features = self.scorer.score(images, payload.label, seen)
                         features = features.cpu()
                         for row, place in enumerate(batch):
                             made = Made(_pixels(images[row]), rounded(scores[row]), features[row], names)
                             black += not made.pixels.any()
                             stored[place] = encoding.submit(self._sample, payload, requests[place], made, tag)
                         done += len(batch)
-                        output.tick(done, count, payload["class"])
+                        output.tick(done, count, payload.class_name)
         with output.shard(GENERATED) as shard:
             for sample in stored:
                 assert sample is not None
                 shard.keep(sample.result())
         output.summary = {"black": black}
 
-    def _sample(self, payload: dict[str, Any], request: Request, made: Made, tag: str) -> Sample:
+    def _sample(self, payload: Generate, request: Request, made: Made, tag: str) -> Sample:
         """The image, what is known of it, its class, and the CLIP features it was judged by."""
         settings, image = self.params.generate, self.params.image
-        key = slot_key(
-            f"{self.job.item}_k{payload['shots']}_s{payload['few_shot_seed']}", payload["label"], request.ordinal
-        )
-        facts = {"variant": self.job.item, "shots": payload["shots"], "few_shot_seed": payload["few_shot_seed"]}
+        key = slot_key(f"{self.job.item}_k{payload.shots}_s{payload.few_shot_seed}", payload.label, request.ordinal)
+        facts = {"variant": self.job.item, "shots": payload.shots, "few_shot_seed": payload.few_shot_seed}
         facts |= {"ordinal": request.ordinal, "prompt": request.prompt, "steps": settings.steps}
         facts |= {"guidance": settings.guidance, "scheduler": settings.scheduler, "scores": made.scores}
         facts["adapter"] = [self._adapter_digest(tag, name) for name in made.adapters] or None
         row = {
-            "source": f"{self.job.name} {payload['class']} {request.ordinal}",
-            "parents": list(payload["few_shot"]),
+            "source": f"{self.job.name} {payload.class_name} {request.ordinal}",
+            "parents": list(payload.few_shot),
             "op": "datadream",
             "params": canonical_json(facts).decode(),
-            "model_id": payload["made"]["text"],
+            "model_id": payload.making.text,
         }
         features = io.BytesIO()
         np.save(features, made.features.numpy().astype(np.float16))
-        label = (payload["label"], payload["class"])
+        label = (payload.label, payload.class_name)
         caption = str(request.prompt) if self.params.captions else None
         return synthetic_sample(key, made.pixels, image, label, row, facts, features.getvalue(), caption)
 
@@ -258,16 +257,16 @@ class Dreamer:
         size = self.params.batch_size
         return [list(places[at : at + size]) for at in range(0, len(places), size)]
 
-    def _adapters_for(self, payload: dict[str, Any], tag: str, count: int) -> list[tuple[str, ...]]:
+    def _adapters_for(self, payload: Generate, tag: str, count: int) -> list[tuple[str, ...]]:
         """Which adapters make each of the first `count` images of a class."""
         if self.job.item == "zero_shot":
             return [()] * count
         if self.job.item == "dset":
             return [(WHOLE_DATASET,)] * count
         if self.job.item == "cls":
-            return [(adapter_name(payload["prompt_name"]),)] * count
-        names = [adapter_name(payload["prompt_name"], key) for key in payload["few_shot"]]
-        return loft_pairs(names, count, key=payload["class"], run_seed=self.job.seed(tag, "loft"))
+            return [(adapter_name(payload.prompt_name),)] * count
+        names = [adapter_name(payload.prompt_name, key) for key in payload.few_shot]
+        return loft_pairs(names, count, key=payload.class_name, run_seed=self.job.seed(tag, "loft"))
 
     @contextmanager
     def _running(self, names: tuple[str, ...], tag: str) -> Iterator[None]:
@@ -314,11 +313,11 @@ class Dreamer:
 
     # admission
 
-    def admit(self, payload: dict[str, Any], output: UnitOutput) -> None:
+    def admit(self, payload: Admit, output: UnitOutput) -> None:
         """Judge a class's images by their stored scores; those that stay are copied, byte for byte, the others are rows."""
         rows, members, features = [], [], []
-        for stem in payload["stems"]:
-            shard = self._made.shard(f"{GENERATED}/{stem}", GENERATED)
+        for unit in payload.generated:
+            shard = self._made.shard(unit, GENERATED)
             for row in shard.sidecar(0).to_pylist():
                 read = shard.read(0, row["key"], row["members"])
                 features.append(stored_features(read.pop("npy")))
@@ -326,7 +325,7 @@ class Dreamer:
                 members.append(tuple(read.items()))
         told = [json.loads(row["params"])["scores"] for row in rows]
         columns: dict[str, Any] = {name: as_numbers([scores[name] for scores in told]) for name in told[0]}
-        labels = [payload["label"]] * len(rows)
+        labels = [payload.label] * len(rows)
         columns |= twins(torch.from_numpy(np.stack(features)), labels, TWIN_FLOOR)
         reasons = decide(Scores.of({"label": labels, **columns}), self.params.filters)
         with output.shard(KEPT) as admitted:
@@ -339,7 +338,7 @@ class Dreamer:
 
     # quality
 
-    def quality(self, payload: dict[str, Any], output: UnitOutput) -> None:
+    def quality(self, payload: Quality, output: UnitOutput) -> None:
         """See `figures`."""
         output.summary = set_figures(self.job, self.scorer, self.device, payload, output.tick)
 

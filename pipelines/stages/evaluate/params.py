@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, create_model, model_serializer, model_validator
 
-from pipelines.config import Section
+from pipelines.config import PLAN_ONLY, Section
 from pipelines.evaluation import EVALUATIONS, params_of
 
 #: Parameters of distilled sets that stood in the section itself before there was one for each product.
@@ -17,6 +17,8 @@ _MOVED = ("network", "ipc", "seeds", "arms", "soft", "hard", "full")
 
 class EvaluateParams(Section):
     """Parameters of `evaluate`: what is measured is what has a section."""
+
+    effect = PLAN_ONLY  # a payload holds its network's own recipe, so that an arm or a seed more keeps the others
 
     note: str = Field("", description="what a reader must know about these numbers; printed with them")
 

@@ -76,11 +76,8 @@ class Evaluate(Stage[EvaluateParams]):
             raise UserError(
                 f"evaluate measures what has a section, and there is none: add {sections} to the parameters"
             )
-        return get_evaluation(job.item).plan(_own(job))
-
-    def identity_params(self, job: Job[EvaluateParams]) -> dict[str, Any]:
-        """A payload holds its network's own recipe, so adding an arm or a seed keeps the others."""
-        return {"seed": job.run.seed, "threads": job.run.threads}
+        plan = get_evaluation(job.item).plan(_own(job))
+        return replace(plan, facts={**plan.facts, "note": job.params.note})
 
     def check(self, job: Job[EvaluateParams]) -> None:
         torch_device(job)
@@ -99,7 +96,7 @@ class Evaluate(Stage[EvaluateParams]):
     def finish(self, job: Job[EvaluateParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         measured = get_evaluation(job.item).metrics(_own(job), plan, markers)
         results = dict(measured.results)
-        results["protocol"] = {**results.get("protocol", {}), "note": note_of(job.params.note, measured.seeds)}
+        results["protocol"] = {**results.get("protocol", {}), "note": note_of(plan.facts["note"], measured.seeds)}
         job.output.write_bytes(RESULTS_FILE, pretty_json(results))
         job.output.write_bytes(METRICS_FILE, pretty_json(dict(measured.numbers)))
         if measured.curves:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pipelines.artifacts.generators import ROLES
-from pipelines.config import Section
+from pipelines.config import PLAN_ONLY, Section
 from synth.family.config import AutoencoderBudget, ClipBudget, DenoiserBudget, Shape
 from synth.settings import Settings
 
@@ -36,6 +36,8 @@ class GeneratorParams(Section):
 
     `source`: `embedded` unpacks the small family of this package, `train` trains one like it, `model` names pretrained models.
     """
+
+    effect = PLAN_ONLY  # a longer check trains nothing anew
 
     source: Literal["embedded", "train", "model"] = "embedded"
     folder: str | None = Field(None, description="a family's folder instead of the embedded one (source embedded)")

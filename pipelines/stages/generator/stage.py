@@ -90,13 +90,13 @@ class GeneratorStage(Stage[GeneratorParams]):
             if job.params.sheet_images and wanted:
                 told: dict[str, Any] = {"role": role, "made": made, "images": job.params.sheet_images}
                 told |= {"settings": _plain(getattr(job.params, role)), "prompts": prompts if role == "text" else None}
-                units.append(Unit(f"sheet-{role}", told, wave))
+                units.append(Unit(f"sheet-{role}", told, wave, "sheet"))
         why_not = _why_no_check(job) if "classes" in roles else "there is no class model"
         if why_not is None:
             told = {"made": made, "teacher": stage_digest(job, "squeeze"), "settings": _plain(job.params.classes)}
             for first in range(0, job.params.check_images, CHECK_BLOCK):
                 block = {"first": first, "images": min(CHECK_BLOCK, job.params.check_images - first)}
-                units.append(Unit(f"check-{first // CHECK_BLOCK:04d}", told | block, wave))
+                units.append(Unit(f"check-{first // CHECK_BLOCK:04d}", told | block, wave, "check"))
         facts: dict[str, Any] = {"source": job.params.source, "not_checked": why_not}
         family, unknown = _unknown(job)
         if family is not None and unknown:
@@ -131,7 +131,7 @@ class GeneratorStage(Stage[GeneratorParams]):
 
     def run(self, unit: Unit, worker: Looking, output: UnitOutput, job: Job[GeneratorParams]) -> None:
         told = unit.payload
-        match unit.name.partition("-")[0]:
+        match unit.kind:
             case "train":
                 train_part(job, told["part"], output)
             case "family":
@@ -143,7 +143,7 @@ class GeneratorStage(Stage[GeneratorParams]):
                 recognise(unit.name, told["first"], told["images"], worker, output)
 
     def subject(self, unit: Unit, job: Job[GeneratorParams]) -> str:
-        match unit.name.partition("-")[0]:
+        match unit.kind:
             case "train":
                 return f"generator.train.{unit.payload['part']}"
             case "sheet":
@@ -153,13 +153,13 @@ class GeneratorStage(Stage[GeneratorParams]):
         return job.name
 
     def finish(self, job: Job[GeneratorParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
-        by_name = {marker.name: marker for marker in markers}
         if job.params.source == "model":
-            entries = next(unit.payload["models"] for unit in plan.units if unit.name == "models")
+            entries = next(unit.payload["models"] for unit in plan.units if unit.kind == "models")
         else:
-            entries = {role: made_folder(job.output, role, by_name["family"].files).to_json() for role in ROLES}
+            family = next(marker for marker in markers if marker.kind == "family")
+            entries = {role: made_folder(job.output, role, family.files).to_json() for role in ROLES}
         job.output.write_bytes(GENERATOR_FILE, pretty_json(entries))
-        tables = [file.path for name in by_name if name.startswith("check-") for file in by_name[name].files]
+        tables = [file.path for marker in markers if marker.kind == "check" for file in marker.files]
         metrics = recognised(job, tables) if tables else {"images": 0, "note": plan.facts["not_checked"]}
         if job.params.source == "train":
             scenes = _train_scenes(job)
@@ -168,11 +168,6 @@ class GeneratorStage(Stage[GeneratorParams]):
         metrics |= {name: plan.facts[name] for name in ("knows", "unknown_classes") if name in plan.facts}
         job.output.write_bytes(METRICS_FILE, pretty_json(metrics))
         return {"source": job.params.source, "top1": metrics.get("top1"), "ratio": metrics.get("ratio")}
-
-    def identity_params(self, job: Job[GeneratorParams]) -> dict[str, Any]:
-        """What a unit depends on is in its payload: a longer check trains nothing anew."""
-        whole = super().identity_params(job)
-        return {name: value for name, value in whole.items() if name != "own"}
 
 
 def _family_folder(job: Job[GeneratorParams]) -> Storage:
@@ -197,14 +192,14 @@ def _unknown(job: Job[GeneratorParams]) -> tuple[Family | None, list[str]]:
 
 
 def _embedded(job: Job[GeneratorParams]) -> list[Unit]:
-    return [Unit("family", {"sums": sums_digest(_family_folder(job)), "dtype": job.params.dtype})]
+    return [Unit("family", {"sums": sums_digest(_family_folder(job)), "dtype": job.params.dtype}, kind="family")]
 
 
 def _named(job: Job[GeneratorParams]) -> list[Unit]:
     """One unit, which does nothing: a reference is resolved by the plan."""
     named = {role: getattr(job.params.model, role) for role in ROLES}
     found = {role: None if model is None else reference(model, role).to_json() for role, model in named.items()}
-    return [Unit("models", {"models": found})]
+    return [Unit("models", {"models": found}, kind="models")]
 
 
 def _trained(job: Job[GeneratorParams]) -> list[Unit]:
@@ -217,9 +212,9 @@ def _trained(job: Job[GeneratorParams]) -> list[Unit]:
         if part in ("unet", "dit"):
             # Both denoisers take their family's words and scale from the first wave.
             payloads[part]["after"] = {name: _digest(payloads[name]) for name in ("vae", "clip")}
-    units = [Unit(f"train-{part}", payload, int("after" in payload)) for part, payload in payloads.items()]
+    units = [Unit(f"train-{part}", payload, int("after" in payload), "train") for part, payload in payloads.items()]
     made = {"parts": {part: _digest(payload) for part, payload in payloads.items()}, "dtype": job.params.dtype}
-    return [*units, Unit("family", made, 2)]
+    return [*units, Unit("family", made, 2, "family")]
 
 
 def _unpack(job: Job[GeneratorParams], output: UnitOutput) -> None:

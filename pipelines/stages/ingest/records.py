@@ -5,7 +5,6 @@ Nothing is decoded here. A record that a source could not read or understand is 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -255,15 +254,6 @@ def deal(
     cuts = np.searchsorted(place[order], np.array(edges, dtype=np.uint64))
     bounds = [0, *(int(cut) for cut in cuts), count]
     return order, [bound for index, bound in enumerate(bounds) if index == 0 or bound > bounds[index - 1]]
-
-
-def content(group: pa.Table) -> str:
-    """A hash of all that a unit's records say."""
-    digest = hashlib.sha256()
-    for row in group.to_pylist():
-        said = {name: value for name, value in row.items() if value is not None or name not in HANDED_OVER.names}
-        digest.update(canonical_json({**said, "sha256": row["sha256"] and row["sha256"].hex()}))
-    return digest.hexdigest()
 
 
 def record_key(row: dict[str, Any]) -> str:

@@ -14,7 +14,6 @@ from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.errors import UserError
 from pipelines.outcomes import Outcome
@@ -22,14 +21,13 @@ from pipelines.redaction import redacted
 from pipelines.runtime.code import WRITERS
 from pipelines.runtime.in_hand import InHand
 from pipelines.runtime.job import Job, Plan, Stage
-from pipelines.runtime.ledger import PLAN_FOLDER
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.shards.account import Met
 from pipelines.sources import Source, open_source
 from pipelines.sources.base import SAMPLE_PREFIX
 from pipelines.stages.ingest.params import IngestParams
-from pipelines.stages.ingest.records import captioned, content, deal, scan, without_unused
+from pipelines.stages.ingest.records import captioned, deal, scan, without_unused
 from pipelines.stages.ingest.twins import mark_twins
 from pipelines.stages.ingest.worker import describe, process_rows, sidecar_row
 
@@ -44,7 +42,7 @@ class Ingest(Stage[IngestParams]):
     Params = IngestParams
     code = ("pipelines.images", *WRITERS)
     plan_code = ("pipelines.sources",)
-    speed_only = frozenset({"threads"})
+    draws = False
 
     def reads(self, params: IngestParams) -> dict[str, str]:
         named = {f"ingest.sources.{place}.path": source.path for place, source in enumerate(params.sources)}
@@ -73,22 +71,18 @@ class Ingest(Stage[IngestParams]):
             columns[place] = column.take(pa.array(order))
         dealt = pa.table(columns, schema=schema)
         _hand_back()  # the columns as they were
-        groups = [dealt.slice(a, b - a) for a, b in itertools.pairwise(bounds)]
-        units = [
-            Unit(f"ingest-{index:06d}", {"group": index, "rows": group.num_rows, "content": content(group)})
-            for index, group in enumerate(groups)
-        ]
+        slices = (dealt.slice(a, b - a) for a, b in itertools.pairwise(bounds))
+        rows = {f"ingest-{index:06d}": table for index, table in enumerate(slices)}
+        units = [Unit(name, {"records": table.num_rows}) for name, table in rows.items()]
         facts = {"classes": classes, "records": dealt.num_rows, "passed_over": dict(sorted(passed.items()))}
         facts |= {"seen": dealt.num_rows + passed.total()}
-        return Plan(units, {"records": groups}, facts)
+        return Plan(units, rows=rows, facts=facts)
 
     def open(self, job: Job[IngestParams]) -> list[Source]:
         return [open_source(source) for source in job.params.sources]
 
     def run(self, unit: Unit, worker: list[Source], output: UnitOutput, job: Job[IngestParams]) -> None:
-        with job.output.open(f"{PLAN_FOLDER}/records.parquet") as handle:
-            rows = pq.ParquetFile(handle).read_row_group(unit.payload["group"]).to_pylist()
-        in_hand = InHand(output.scratch(), job.params.threads)
+        rows, in_hand = output.rows(), InHand(output.scratch(), job.params.threads)
         with output.shard() as shard, in_hand, closing(process_rows(rows, worker, job.params, in_hand)) as processed:
             for count, (row, made) in enumerate(processed):
                 described = sidecar_row(row)
@@ -103,10 +97,6 @@ class Ingest(Stage[IngestParams]):
     def finish(self, job: Job[IngestParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         met = Met(plan.facts["seen"], plan.facts["passed_over"])
         return publish_datasets(job.output, markers, plan.facts["classes"], {"name": "ingest"}, met={"": met})
-
-    def identity_params(self, job: Job[IngestParams]) -> dict[str, Any]:
-        """Only what decides the bytes of a planned record: the plan's content covers the rest."""
-        return {"image": job.params.image.model_dump(mode="json")}
 
 
 def _hand_back() -> None:

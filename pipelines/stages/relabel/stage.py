@@ -89,10 +89,3 @@ class Relabel(Stage[RelabelParams]):
             }
         job.output.write_bytes(METRICS_FILE, pretty_json(metrics))
         return metrics
-
-    def identity_params(self, job: Job[RelabelParams]) -> dict[str, Any]:
-        """Without what only shapes the plan: more epochs or subsets add units and keep those that are done."""
-        whole = super().identity_params(job)
-        for name in ("sources", "ipc", "epochs", "epochs_per_unit"):
-            whole["own"].pop(name)
-        return whole

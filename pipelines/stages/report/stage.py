@@ -33,6 +33,7 @@ class Report(Stage[ReportParams]):
     Params = ReportParams
     code = ("pipelines.report",)
     plan_code = ("pipelines.stages", "pipelines.evaluation")  # their sections
+    draws = False
 
     def inputs(self, job: Job[ReportParams]) -> Sequence[str]:
         """Every other stage."""
@@ -65,10 +66,6 @@ class Report(Stage[ReportParams]):
         for name, card in cards(outputs, job.params.title).items():
             output.write(name, card)
         output.summary = {"stages": sorted(unit.payload["inputs"]), "problems": len(outputs.problems)}
-
-    def identity_params(self, job: Job[ReportParams]) -> dict[str, Any]:
-        """The page shows no random number: the run's seed is not its own."""
-        return {"own": job.params.model_dump(mode="json")}
 
 
 def _outputs(job: Job[ReportParams]) -> Outputs:

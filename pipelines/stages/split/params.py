@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipelines.config import Section
+from pipelines.config import PLAN_ONLY, Section
 
 
 class SplitParams(Section):
@@ -17,6 +17,8 @@ class SplitParams(Section):
 
     `shard_samples` is how many samples a shard holds at the most.
     """
+
+    effect = PLAN_ONLY  # units copy what their rows name
 
     strategy: Literal["source", "random", "auto"] = Field(
         "source", description="keep the source's own split, draw one, or keep it and draw what is missing"

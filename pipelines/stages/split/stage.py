@@ -7,7 +7,6 @@ adding an image moves no other image between train and val.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 
 from pipelines.artifacts.datasets import PARTS, open_part
 from pipelines.artifacts.distinct import distinct_places
@@ -23,7 +21,6 @@ from pipelines.artifacts.few_shot import FEW_SHOT
 from pipelines.errors import UserError
 from pipelines.runtime.code import WRITERS
 from pipelines.runtime.job import Job, Plan, Stage
-from pipelines.runtime.ledger import PLAN_FOLDER
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.seeds import hash_ranks, seed_for
@@ -51,6 +48,7 @@ class Split(Stage[SplitParams]):
     Params = SplitParams
     upstream = ("ingest",)
     code = ("synth", "pipelines.artifacts", *WRITERS)
+    draws = False
 
     def plan(self, job: Job[SplitParams]) -> Plan:
         dataset = open_part(job, "ingest")
@@ -60,51 +58,39 @@ class Split(Stage[SplitParams]):
                 f"{job.input('ingest').url} holds no kept samples; see limbeck info {job.input('ingest').url}"
             )
         decisions = decide(rows, job.params, job.run.seed)
-        digests = [shard.sha256 for shard in dataset.shards]
+        rows = dataset.by_content(rows)
         units: list[Unit] = []
-        groups: list[pa.Table] = []
+        tables: dict[str, pa.Table] = {}
         for part in PARTS:
             chosen = np.flatnonzero(decisions == part)
             count = math.ceil(len(chosen) / job.params.shard_samples)
             for index, block in enumerate(np.array_split(chosen, count) if count else []):
-                group = rows.take(pa.array(block))
-                read = sorted(set(group["shard"].to_pylist()))
-                payload = {
-                    "part": part,
-                    "group": len(groups),
-                    "content": hashlib.sha256("".join(group["key"].to_pylist()).encode()).hexdigest(),
-                    "shards": [digests[shard] for shard in read],
-                }
-                units.append(Unit(f"{part}/split-{index:06d}", payload))
-                groups.append(group)
+                units.append(Unit(f"{part}/split-{index:06d}", {"part": part}))
+                tables[units[-1].name] = rows.take(pa.array(block))
         parts = [part for part in PARTS if (decisions == part).any()]
         counts = {str(name): int(count) for name, count in zip(*np.unique(decisions, return_counts=True), strict=True)}
         facts = {"classes": dataset.classes, "parts": parts, "decisions": counts, "seen": rows.num_rows}
+        facts["few_shot"] = {name: getattr(job.params, f"few_shot{name}") for name in ("", "_seeds", "_order")}
+        facts["seed"] = job.run.seed
         columns = {name: rows[name] for name in ("key", "label", "source", "pixel_sha256")}
         table = pa.table(columns | {"decision": pa.array(decisions.tolist())})
-        return Plan(units, {"rows": groups, "decisions": [table]}, facts)
+        return Plan(units, tables={"decisions": table}, facts=facts, rows=tables)
 
     def open(self, job: Job[SplitParams]) -> Dataset:
         return open_part(job, "ingest")
 
     def run(self, unit: Unit, worker: Dataset, output: UnitOutput, job: Job[SplitParams]) -> None:
-        with job.output.open(f"{PLAN_FOLDER}/rows.parquet") as handle:
-            rows = pq.ParquetFile(handle).read_row_group(unit.payload["group"]).to_pylist()
         with output.shard(unit.payload["part"]) as shard:
-            for row in rows:
-                members = tuple(worker.read(row["shard"], row["key"], row["members"]).items())
+            for row in output.rows():
+                members = tuple(worker.read(worker.place_of(row["shard"]), row["key"], row["members"]).items())
                 kept = {name: row[name] for name in CARRIED}
                 shard.keep(Sample(row["key"], members, kept | {"split": unit.payload["part"]}))
 
     def finish(self, job: Job[SplitParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
-        manifests = few_shot(plan.tables["decisions"][0], job.params, job.run.seed)
+        manifests = few_shot(plan.tables["decisions"], job.params, job.run.seed)
         job.output.write_bytes(FEW_SHOT, pretty_json(manifests))
         met = {part: _met(plan.facts, part) for part in plan.facts["parts"]}
         return publish_datasets(job.output, markers, plan.facts["classes"], {"name": "split"}, plan.facts["parts"], met)
-
-    def identity_params(self, job: Job[SplitParams]) -> dict[str, Any]:
-        """Units copy what their payload names; every parameter acts through the plan."""
-        return {}
 
 
 def _met(facts: Mapping[str, Any], part: str) -> Met:

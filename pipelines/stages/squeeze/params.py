@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from distill.config import TrainConfig
-from pipelines.config import Section
+from pipelines.config import PLAN_ONLY, Section
 from pipelines.fields import SOFT_ONLY, ChannelsOrAuto, SpreadsOrAuto, refuse_ignored
 from pipelines.networks import NetworkName
 
@@ -22,7 +22,9 @@ class SqueezeParams(Section):
 
     network: NetworkName = Field("convnet3_w128", description="convnet{D}_w{W}, resnet20, resnet56 or any timm name")
     training: TrainConfig = TrainConfig()
-    weights: str | None = Field(None, description="local state dict, or a folder with one, to start from")
+    weights: Annotated[str | None, PLAN_ONLY] = Field(
+        None, description="local state dict, or a folder with one, to start from"
+    )
     mean: ChannelsOrAuto = Field(
         (0.5, 0.5, 0.5), description="per channel, of images in [0, 1]; auto: that of the training images"
     )
