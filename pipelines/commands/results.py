@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +23,7 @@ def results_view(data: str) -> View:
     """The numbers of every section that proves something, and its tables. Raises `UserError` when nothing is measured."""
     shown = [one for one in sections(outputs_under(data)) if one.headline or one.console]
     if not shown:
-        raise UserError(f"no accuracies under {data}/evaluate; run: limbeck run evaluate")
+        raise UserError(f"nothing is measured under {data} yet; run: limbeck run all")
     report = Storage(data).child("report")
     where = f"{report.url}/report.html" if report.exists("report.html") else None
     form = {one.anchor: {"headline": one.headline, "results": one.numbers} for one in shown}
@@ -55,7 +55,8 @@ def _table(block: GroupedTable) -> Table:
     table = Table(title=cell(block.title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(block.corner)
     for place in chosen:
-        table.add_column(block.head[place], justify="left" if block.head[place] in block.words else "right")
+        justify: JustifyMethod = "left" if block.head[place] in block.words else "right"
+        table.add_column(block.head[place], justify=justify, no_wrap=True)
     for group, rows in block.groups:
         table.add_section()
         table.add_row(cell(group, "bold"))

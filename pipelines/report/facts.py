@@ -61,9 +61,9 @@ def run_section(outputs: Outputs) -> Section:
         for name, record in outputs.stages.items()
         if record.config
     ]
-    told = Sentences([f"Packages where this page was made: {packages}."], quiet=True)
+    versions = Sentences([f"Packages where this page was made: {packages}."], quiet=True)
     return Section(
-        "runs", "What ran", 90, blocks=[_ran(outputs), Folded("Packages and all parameters", [told, *parameters])]
+        "runs", "What ran", 90, blocks=[_ran(outputs), Folded("Packages and all parameters", [versions, *parameters])]
     )
 
 

@@ -20,9 +20,11 @@ from pipelines.report.reading import Outputs
 
 @dataclass(frozen=True)
 class Options:
-    """What the reader of a report asked for: pictures of each class and source at the most; None: as many as stand in one line."""
+    """What the reader of a report asked for: pictures of each class and source at the most, where None stands for as many as stand in
+    one line, and what the report is called."""
 
     samples_per_class: int | None = None
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Section:
 
     `anchor` names it in links and in JSON. `order`: results 10-29, data 30-39, how things were made 40-89, in the order of the
     pipeline. `headline` is one sentence of what was proved; the first one is that of the page. `console` is what
-    `limbeck results` prints below the headline, `numbers` the same for programs.
+    `limbeck results` prints below the headline, `numbers` the same for programs. `files` are written beside the page, by name.
     """
 
     anchor: str
@@ -41,6 +43,7 @@ class Section:
     blocks: Sequence[Block] = ()
     console: Sequence[GroupedTable | Sentences] = ()
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 MakeSection = Callable[[Outputs, Options], Section | None]
@@ -67,5 +70,5 @@ def _with_a_section(packages: Iterable[str]) -> list[str]:
 
 def sections_by(functions: Iterable[MakeSection], outputs: Outputs, options: Options) -> list[Section]:
     """The sections that there is something to show in, in their order."""
-    made = (function(outputs, options) for function in functions)
-    return sorted((section for section in made if section is not None), key=lambda section: section.order)
+    sections = (function(outputs, options) for function in functions)
+    return sorted((section for section in sections if section is not None), key=lambda section: section.order)

@@ -57,11 +57,11 @@ def outputs_under(data: str) -> Outputs:
     return Outputs.under(data, [get_stage(name) for name in STAGES if name != REPORT])
 
 
-def sections(outputs: Outputs, samples_per_class: int | None = None) -> list[Section]:
+def sections(outputs: Outputs, samples_per_class: int | None = None, title: str = "") -> list[Section]:
     """What the stages and the evaluations show of their outputs: each folder that has a `section.py` is asked."""
     from pipelines.report.section import Options, section_makers, sections_by
 
-    return sections_by(section_makers(section_packages()), outputs, Options(samples_per_class))
+    return sections_by(section_makers(section_packages()), outputs, Options(samples_per_class, title))
 
 
 def section_packages() -> list[str]:

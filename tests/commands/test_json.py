@@ -54,7 +54,7 @@ def test_what_is_wrong_is_in_the_document_and_in_the_exit_code(limbeck: Limbeck)
 def test_an_error_is_a_sentence_and_no_document(limbeck: Limbeck) -> None:
     said = limbeck("results", "--json")
     assert (said.code, said.out) == (2, "")
-    assert "limbeck run evaluate" in said.err
+    assert "limbeck run all" in said.err
 
 
 def test_names_that_came_from_outside_move_no_cursor(limbeck: Limbeck) -> None:

@@ -159,7 +159,8 @@ def test_students_stand_with_their_norm_and_labels_with_their_kind() -> None:
     assert with_norm("convnet3_w0") == "convnet3_w0"
     told = {"label_kind": "stored epochs", "network": "resnet18", "norm": "batch"}
     form = at_ten(arm(0.9) | told, arm(0.8) | told | {"label_kind": "soft"}) | {"protocol": {"network": "convnet3_w32"}}
-    assert [cells["labels"] for _, cells in rows_of(form)] == ["soft, stored epochs", "soft", "soft"]
+    kinds = [(cells["labels"], cells["label kind"]) for _, cells in rows_of(form)]
+    assert kinds == [("soft", "stored epochs"), ("soft", "soft"), ("soft", "")]
     assert rows_of(form)[0][1]["student (norm)"] == "resnet18 (batch)"
     bare = at_ten(arm(0.9), arm(0.8)) | {"protocol": {"network": "convnet3_w32"}}
     assert rows_of(bare)[0][1]["student (norm)"] == "convnet3_w32 (batch)"

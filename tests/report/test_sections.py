@@ -99,7 +99,7 @@ def section(outputs, options):
         return None
     table = GroupedTable("Toys", "toy", ("worth",), [("all", [NamedRow("bear", (str(facts["worth"]),))])])
     note = Sentences([f"At most {options.samples_per_class} toys."])
-    return Section("toys", "Toys", 11, f"The toy is worth {facts['worth']}.", [table, note], [table, note], facts)
+    return Section("toys", "Toys", 11, f"The toy is worth {facts['worth']}.", [table, note], [table, note], facts, {"toys.md": b"toys"})
 """
 
 

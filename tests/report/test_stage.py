@@ -120,7 +120,7 @@ def test_the_console_shows_verdict_controls_bytes_and_the_path(folder: DataFolde
 
 
 def test_the_console_without_results_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="limbeck run evaluate"):
+    with pytest.raises(UserError, match="limbeck run all"):
         results_table(str(tmp_path))
 
 

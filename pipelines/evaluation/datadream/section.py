@@ -31,7 +31,7 @@ HEAD = (
 )
 WORDS = ("verdict",)
 #: Columns that a terminal of 80 characters has no room for; the report has them.
-LEFT_OUT = ("validation, %", "steps", "image bytes", "adapters", "together")
+LEFT_OUT = ("seeds", "validation, %", "real images", "steps", "image bytes", "adapters", "together")
 NOTE = (
     "± is one standard deviation over seeds. A difference is in percentage points and in pairs of seeds, with its own 95 % interval "
     "(Student's t). The verdict holds all comparisons of the table to 95 % together (Holm), so an interval may leave out zero "
@@ -63,12 +63,15 @@ def section(outputs: Outputs, options: Options) -> Section | None:
 
 
 def control_table(form: Mapping[str, Any]) -> GroupedTable:
-    """Groups by shots and classifier: the arms, then the differences between them; reference lines last."""
+    """Groups by shots and classifier: the arms, below each its differences from the controls; reference lines last."""
     groups: list[tuple[str, list[NamedRow]]] = []
     for shots in _shots(form):
         for kind, arms in _kinds(form, f"shots_{shots}"):
-            rows = [NamedRow(name_of_arm(arm), _cells(one), _is_ours(arm)) for arm, one in _in_order(arms)]
-            rows += [_difference(one) for one in _comparisons(form, shots, kind)]
+            compared = _comparisons(form, shots, kind)
+            rows = []
+            for arm, one in _in_order(arms):
+                rows.append(NamedRow(name_of_arm(arm), _cells(one), _is_ours(arm)))
+                rows += [_difference(comparison) for comparison in compared if comparison.get("arm") == arm]
             groups.append((f"{shots} shots, {_KINDS.get(kind, kind)}", rows))
     for kind, arms in _kinds(form, "reference"):
         rows = [NamedRow(_REFERENCES[arm], _cells(inner(arms, arm))) for arm in _REFERENCES if inner(arms, arm)]
@@ -80,7 +83,7 @@ def control_table(form: Mapping[str, Any]) -> GroupedTable:
 
 def _difference(comparison: Mapping[str, Any]) -> NamedRow:
     against = str(comparison.get("against"))
-    name = f"{name_of_arm(str(comparison.get('arm')))} less {_AGAINST.get(against, against)}, 95 % interval"
+    name = f"less {_AGAINST.get(against, against)}, 95 % interval"
     seeds = number(comparison.get("seeds"))
     pairs = "" if seeds is None else f"{grouped(seeds)} pair{'s' if seeds > 1 else ''}"
     cells = (interval(comparison), verdict_of(comparison), pairs)
@@ -104,25 +107,23 @@ def control_headline(form: Mapping[str, Any]) -> str:
     """One sentence: which adapted variants beat real images only, by number of shots."""
     parts = []
     for shots in _shots(form):
-        found: list[tuple[str, Any]] = []
+        adapted: list[tuple[str, str]] = []
         for kind in ("student", "clip"):  # CLIP's where there are both
-            against_real = [win for win in _comparisons(form, shots, kind) if win.get("against") == "real"]
-            named = [(str(win.get("arm")).removeprefix("pooled_"), win.get("outcome")) for win in against_real]
-            found = [(variant, outcome) for variant, outcome in named if variant in ADAPTED] or found
-        outcomes = [outcome for _, outcome in found]
+            against_real = [one for one in _comparisons(form, shots, kind) if one.get("against") == "real"]
+            named = [(str(one.get("arm")).removeprefix("pooled_"), str(one.get("outcome"))) for one in against_real]
+            adapted = [(variant, outcome) for variant, outcome in named if variant in ADAPTED] or adapted
+        outcomes = [outcome for _, outcome in adapted]
         wins, losses = outcomes.count("win"), outcomes.count("loss")
         limit = " (one choice of few-shot images)" if wins + losses and _one_choice(form, shots) else ""
         if set(outcomes) == {"unproved"}:
             parts.append(f"at {shots} shots one seed proves nothing")
-        elif len(found) == 1:
-            verb = {"win": "beats", "loss": "loses to"}.get(str(outcomes[0]), "is not told apart from")
-            parts.append(f"at {shots} shots DataDream ({VARIANTS[found[0][0]]}) {verb} real images only{limit}")
-        elif found:
-            text = (
-                f"at {shots} shots {wins or 'none'} of {len(found)} DataDream variants beat{'s' if wins <= 1 else ''}"
-            )
-            text += " real images only" + (f" and {losses} lose{'s' if losses == 1 else ''} to them" if losses else "")
-            parts.append(text + limit)
+        elif len(adapted) == 1:
+            verb = {"win": "beats", "loss": "loses to"}.get(outcomes[0], "is not told apart from")
+            parts.append(f"at {shots} shots DataDream ({VARIANTS[adapted[0][0]]}) {verb} real images only{limit}")
+        elif adapted:
+            variants = f"{wins or 'none'} of {len(adapted)} DataDream variants beat{'s' if wins <= 1 else ''}"
+            losing = f" and {losses} lose{'s' if losses == 1 else ''} to them" if losses else ""
+            parts.append(f"at {shots} shots {variants} real images only{losing}{limit}")
     if not parts:
         return "DataDream's images are not compared with real images only."
     text = "; ".join(parts) + "."
@@ -131,8 +132,8 @@ def control_headline(form: Mapping[str, Any]) -> str:
 
 def _one_choice(form: Mapping[str, Any], shots: int) -> bool:
     """Whether several seeds stand on one choice of few-shot images, so that chance in it is in no spread."""
-    wins = [win for win in inner_list(form, "wins") if isinstance(win, Mapping) and win.get("shots") == shots]
-    return any(win.get("products") == 1 and (number(win.get("seeds")) or 1) > 1 for win in wins)
+    compared = (one for one in inner_list(form, "wins") if isinstance(one, Mapping) and one.get("shots") == shots)
+    return any(one.get("products") == 1 and (number(one.get("seeds")) or 1) > 1 for one in compared)
 
 
 def control_sentences(form: Mapping[str, Any]) -> list[str]:
@@ -227,5 +228,5 @@ def _shots(form: Mapping[str, Any]) -> list[int]:
 
 
 def _comparisons(form: Mapping[str, Any], shots: int, kind: str) -> list[Mapping[str, Any]]:
-    wins = (win for win in inner_list(form, "wins") if isinstance(win, Mapping))
-    return [win for win in wins if win.get("shots") == shots and win.get("classifier") == kind]
+    compared = (one for one in inner_list(form, "wins") if isinstance(one, Mapping))
+    return [one for one in compared if one.get("shots") == shots and one.get("classifier") == kind]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipelines.evaluation.distilled.card import cards
 from pipelines.evaluation.distilled.gallery import PRODUCT, gallery
 from pipelines.evaluation.distilled.results import headline, read_results, remarks
 from pipelines.evaluation.distilled.table import accuracy_figure, accuracy_table, protocol_table, student_figures
@@ -28,9 +29,10 @@ def section(outputs: Outputs, options: Options) -> Section | None:
         columns = [column for column in ([Charts([figure])] if figure is not None else [], right) if column]
         blocks += [table, *([Beside(columns)] if columns else [])]
     blocks += [Folded("Curves of the students", [Charts(curves)])] if curves else []
+    files = cards(outputs, options.title)
     if not results:
-        return Section("distilled", "Distilled images", 10, blocks=blocks)
-    return Section("distilled", "Distilled images", 10, headline(results), blocks, [table, sentences], form)
+        return Section("distilled", "Distilled images", 10, blocks=blocks, files=files)
+    return Section("distilled", "Distilled images", 10, headline(results), blocks, [table, sentences], form, files)
 
 
 def _labelling(outputs: Outputs) -> dict[str, object]:

@@ -29,9 +29,10 @@ from pipelines.report.words import UNKNOWN, grouped, human_bytes, one_line, perc
 #: Columns of the accuracy table, after the source of the images.
 HEAD = (
     "labels",
+    "label kind",
     "last epoch, %",
     "verdict",
-    "best epoch, %",
+    "best, %",
     "seeds",
     "student (norm)",
     "images",
@@ -40,16 +41,16 @@ HEAD = (
     "together",
     "of full set",
 )
-WORDS = ("labels", "student (norm)", "verdict")
+WORDS = ("labels", "label kind", "student (norm)", "verdict")
 #: Columns that a terminal of 80 characters has no room for; the report has them.
-LEFT_OUT = ("student (norm)", "best epoch, %", "seeds", "images", "image bytes", "label bytes")
+LEFT_OUT = ("label kind", "student (norm)", "best, %", "seeds", "images", "image bytes", "label bytes", "of full set")
 #: What the rows of the differences are called, by the control.
 DIFFERENCES = {"random": "difference, 95 % interval", "start": "difference to its start"}
 NOTE = (
     "± is one standard deviation over seeds. A difference is to as many random real images, or to the real images that the set started "
     "from, with the same labels, in percentage points and in pairs of seeds, with its own 95 % interval (Student's t). The verdict "
-    "holds all comparisons of the table to 95 % together (Holm), so an interval may leave out zero without a win. The best epoch is "
-    "chosen by the test score itself and is optimistic: quote the last. Bytes are images and labels as stored."
+    "holds all comparisons of the table to 95 % together (Holm), so an interval may leave out zero without a win. The best is that "
+    "of any epoch, chosen by the test score itself and optimistic: quote the last. Bytes are images and labels as stored."
 )
 #: Colour says where the images come from; a dashed line or a hollow dot says hard labels.
 COLOURS = {"random": "random", "start": "start", "real": "full"}
@@ -112,7 +113,8 @@ def _cells(arm: Arm, results: Results, full_bytes: float | None) -> Row:
     if arm.sets is not None and (arm.seeds or 1) > 1 and arm.name != FULL_ARM:
         seeds += f" on {arm.sets} set{'s' if arm.sets > 1 else ''}"
     return (
-        _labels(arm),
+        arm.labels,
+        arm.label_kind or arm.labels,
         mean,
         "",
         percent(arm.best, False),
@@ -124,11 +126,6 @@ def _cells(arm: Arm, results: Results, full_bytes: float | None) -> Row:
         human_bytes(arm.bytes),
         share(arm.bytes, full_bytes),
     )
-
-
-def _labels(arm: Arm) -> str:
-    """`soft, stored epochs`, `hard`."""
-    return arm.labels if arm.label_kind in ("", arm.labels) else f"{arm.labels}, {arm.label_kind}"
 
 
 def _student(arm: Arm, results: Results) -> str:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -95,7 +96,7 @@ def _rows(dataset: Dataset, source: Dataset | None, settings: Mapping[str, Any])
         else:
             break
     originals = _originals(source, list(chosen), settings)
-    places = [place for found in chosen.values() for place in found[:VIEWS]]
+    places = [place for own in chosen.values() for place in own[:VIEWS]]
     views = rows.take(pa.array(places)).to_pylist()
     records = [object_of(row["params"]) for row in views]
     texts = drawn([record.get("draws") for record in records], _order(settings.get("policy")))
@@ -151,14 +152,14 @@ def _originals(source: Dataset | None, keys: Sequence[str], settings: Mapping[st
     columns = ["key", "label", "label_name", "width", "height", "members"]
     rows = source.rows(columns)
     rows = rows.filter(pc.is_in(rows["key"], pa.array(keys, pa.string()))).to_pylist()
-    found = {}
+    originals = {}
     for row in rows:
         picture = picture_of(source, row, row["label_name"] or row["key"], SIDE, SIDE)
         if picture is not None:
             boxes = _source_boxes(source, row, settings)
             title = row["label_name"] or "original"
-            found[row["key"]] = Shown(title, picture, row["width"], row["height"], boxes, [])
-    return found
+            originals[row["key"]] = Shown(title, picture, row["width"], row["height"], boxes, [])
+    return originals
 
 
 def _source_boxes(source: Dataset, row: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Box]:
@@ -166,8 +167,7 @@ def _source_boxes(source: Dataset, row: Mapping[str, Any], settings: Mapping[str
         pixels = decode_rgb(source.read_image_bytes(row["shard"], row["key"], row["members"]))
         if isinstance(pixels, Outcome):
             return []
-        found = foreground(pixels, int(settings.get("threshold", 0)), row["label"]).boxes
-        return [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in found.tolist()]
+        return _corners(foreground(pixels, int(settings.get("threshold", 0)), row["label"]).boxes)
     if settings.get("boxes") == "drop":
         return []
     return _boxes(_described(source, row).get("annotations", []), row)
@@ -175,10 +175,14 @@ def _source_boxes(source: Dataset, row: Mapping[str, Any], settings: Mapping[str
 
 def _boxes(annotations: Any, row: Mapping[str, Any]) -> list[Box]:
     try:
-        found = read_annotations(annotations, row["width"], row["height"]).boxes
+        return _corners(read_annotations(annotations, row["width"], row["height"]).boxes)
     except ValueError:
         return []
-    return [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in found.tolist()]
+
+
+def _corners(boxes: np.ndarray) -> list[Box]:
+    """x, y, width and height of boxes that are given by two corners."""
+    return [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in boxes.tolist()]
 
 
 def _described(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,14 +57,13 @@ class Report(Stage[ReportParams]):
         return Plan([Unit("report-000000", {"inputs": inputs, "code": code})])
 
     def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[ReportParams]) -> None:
-        from pipelines.evaluation.distilled.card import cards
         from pipelines.report.page import render
 
         outputs = _outputs(job)
-        shown = sections(outputs, job.params.samples_per_class)
+        shown = sections(outputs, job.params.samples_per_class, job.params.title)
         output.write(REPORT_FILE, render(outputs, job.params.title, shown))
-        for name, card in cards(outputs, job.params.title).items():
-            output.write(name, card)
+        for name, content in sorted({name: one for section in shown for name, one in section.files.items()}.items()):
+            output.write(name, content)
         output.summary = {"stages": sorted(unit.payload["inputs"]), "problems": len(outputs.problems)}
 
 
