@@ -86,18 +86,16 @@ def draw(step: int, size: int, config: RecoverConfig, torch_rng: torch.Generator
     return Draw(box, flip, (roll_rng.randint(low, config.jitter), roll_rng.randint(low, config.jitter)))
 
 
-def apply_draws(images: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
-    """Crop, stretch back, mirror and roll images (G, B, C, S, S): one draw per group, or G * B, one per image."""
-    return apply_draw_table(images, draw_table(draws).to(images.device))
-
-
 def draw_table(draws: Sequence[Draw]) -> torch.Tensor:
     """Write draws as a table (n, 7) int64: top, left, height and width of the box, flip, roll down, roll right."""
     return torch.tensor([(*one.box, one.flip, *one.roll) for one in draws])
 
 
-def apply_draw_table(images: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """Crop, stretch back, mirror and roll images (G, B, C, S, S) by a `draw_table` on the images' device; returns new images."""
+def apply_draws(images: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Crop, stretch back, mirror and roll images (G, B, C, S, S) by a `draw_table` on their device; returns new images.
+
+    The table has a row for each group, or G * B, one for each image.
+    """
     size = images.shape[-1]
     top, left, height, width, flip, down, right = table.unbind(1)
     rows = axis_matrices(top, height, size, roll=down).to(images.dtype)
@@ -152,7 +150,7 @@ def recover(
 
         def one_step() -> torch.Tensor:
             """Take one step of the optimiser on views by `table`; returns the loss (groups,) before it."""
-            views = apply_draw_table(images, table).flatten(0, 1)
+            views = apply_draws(images, table).flatten(0, 1)
             if not reference:
                 views = views.contiguous(memory_format=torch.channels_last)
             with torch.autocast(views.device.type, torch.bfloat16, enabled=half and dtype == torch.float32):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from augment.crops import Box, apply_matrices, axis_matrices, draw_resized_crop
-from distill.cda import Draw, apply_draws, draw, learning_rate, min_scale, pixel_bounds, recover, to_uint8
+from distill.cda import Draw, apply_draws, draw, draw_table, learning_rate, min_scale, pixel_bounds, recover, to_uint8
 from distill.config import RecoverConfig
 from distill.networks import build
 from distill.statistics import BatchNormMatcher, cross_entropy_by_group, plain_distance
@@ -315,11 +315,11 @@ def test_f9_an_untouched_pixel_drifts_with_adams_momentum(fused: bool) -> None:
 def test_f10_a_crop_is_two_matrices() -> None:
     x = wave((1, 3, 8, 8))
     box = Box(1, 2, 5, 4)
-    cropped = apply_draws(x[None], [Draw(box, False, (0, 0))])[0]
+    cropped = apply_draws(x[None], draw_table([Draw(box, False, (0, 0))]))[0]
     assert close(float(cropped.sum()), 6.447930422435, 1e-10)
     start = torch.tensor([-0.5298361409, -0.5975438012, -0.7329591219, -0.8412828193], dtype=torch.float64)
     assert torch.allclose(cropped[0, 0, 0, :4], start, rtol=0, atol=1e-10)
-    final = apply_draws(x[None], [Draw(box, True, (2, 3))])[0]
+    final = apply_draws(x[None], draw_table([Draw(box, True, (2, 3))]))[0]
     top = torch.tensor([0.0631574462, 0.0877180818, 0.0999983996, -0.0604430370], dtype=torch.float64)
     end = torch.tensor([-0.8221833134, -0.7581017864, -0.6694530211, -0.5562370174], dtype=torch.float64)
     assert torch.allclose(final[0, 0, 0, :4], top, rtol=0, atol=1e-10)
@@ -327,7 +327,7 @@ def test_f10_a_crop_is_two_matrices() -> None:
     rows = axis_matrices(torch.tensor([1]), torch.tensor([5]), 8)[0]
     assert rows[3].tolist() == [0, 0, 0.3125, 0.6875, 0, 0, 0, 0]
     assert rows[0].tolist() == [0, 1, 0, 0, 0, 0, 0, 0]
-    batch = apply_draws(wave((2, 3, 8, 8))[None], [Draw(box, True, (2, 3))])
+    batch = apply_draws(wave((2, 3, 8, 8))[None], draw_table([Draw(box, True, (2, 3))]))
     assert close(float(batch.sum()), -2.931799142632, 1e-10)
 
 
@@ -337,7 +337,9 @@ def test_f10_matrices_equal_cutting_and_interpolating() -> None:
         box = draw_resized_crop(32, 32, (0.08, 1.0), generator)
         cut = x[..., box.top : box.top + box.height, box.left : box.left + box.width]
         expected = nn.functional.interpolate(cut, (32, 32), mode="bilinear", align_corners=False)
-        assert torch.allclose(apply_draws(x[None], [Draw(box, False, (0, 0))])[0], expected, rtol=0, atol=1e-14)
+        assert torch.allclose(
+            apply_draws(x[None], draw_table([Draw(box, False, (0, 0))]))[0], expected, rtol=0, atol=1e-14
+        )
 
 
 def test_a_box_that_sticks_out_is_padding() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from augment.crops import Box, draw_resized_crop
-from distill.cda import Draw, apply_draws
+from distill.cda import Draw, apply_draws, draw_table
 from distill.compression import pack, unpack
 from distill.config import TrainConfig, ViewConfig
 from distill.labels import label_epoch, replay
@@ -36,7 +36,7 @@ def test_f11_a_tensor_crop_is_pils_to_a_level() -> None:
     differences = []
     for _ in range(20):
         box = draw_resized_crop(32, 32, (0.08, 1.0), generator)
-        ours = apply_draws(pixels.double()[None, None], [Draw(box, False, (0, 0))])[0, 0].round()
+        ours = apply_draws(pixels.double()[None, None], draw_table([Draw(box, False, (0, 0))]))[0, 0].round()
         picture = pil.fromarray(pixels.permute(1, 2, 0).numpy())
         edges = (box.left, box.top, box.left + box.width, box.top + box.height)
         theirs = np.asarray(picture.crop(edges).resize((32, 32), pil.Resampling.BILINEAR)).transpose(2, 0, 1)

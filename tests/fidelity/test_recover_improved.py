@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill.cda import apply_draws, draw, learning_rate, recover
+from distill.cda import apply_draws, draw, draw_table, learning_rate, recover
 from distill.config import RecoverConfig
 from distill.statistics import BatchNormMatcher, batch_statistics, plain_distance
 from tests.fidelity.test_cda import IMAGENET, recovered, tiny_network, wave
@@ -17,9 +17,9 @@ from tests.fidelity.test_cda import IMAGENET, recovered, tiny_network, wave
 def test_views_of_one_image_each_are_the_views_of_lone_images() -> None:
     images, generator = wave((2, 3, 3, 8, 8)), torch.Generator().manual_seed(4)
     draws = [draw(9, 8, RecoverConfig(iterations=10, jitter=2), generator, random.Random(one)) for one in range(6)]
-    together = apply_draws(images, draws).flatten(0, 1)
+    together = apply_draws(images, draw_table(draws)).flatten(0, 1)
     for place, one in enumerate(images.flatten(0, 1)):
-        assert torch.equal(together[place], apply_draws(one[None, None], [draws[place]])[0, 0])
+        assert torch.equal(together[place], apply_draws(one[None, None], draw_table([draws[place]]))[0, 0])
 
 
 def test_images_with_views_of_their_own_are_recovered_apart_from_other_groups() -> None:
