@@ -6,8 +6,9 @@ import string
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
+from augment.presets import NAMES as PRESETS
 from augment.values import WIDEST
 from pipelines.config import ALTERNATIVE
 
@@ -73,6 +74,11 @@ def caption_of(template: str, label_name: str) -> str:
     """The caption of an image of this class."""
     return template.format_map({LABEL_NAME: label_name})
 
+
+#: A policy of `augment`, which its reader checks; editors are told the presets.
+PolicySpec = Annotated[
+    Any, WithJsonSchema({"anyOf": [{"enum": [*PRESETS, None]}, {"type": "array"}, {"type": "object"}]})
+]
 
 #: Options of a training that mean nothing with hard labels.
 SOFT_ONLY = dict.fromkeys(("soft_loss", "temperature", "t_squared"), "its labels are hard")

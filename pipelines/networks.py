@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 
 from distill.names import EXAMPLES, read_name
 
@@ -49,4 +49,6 @@ def require_network(name: str) -> str:
 
 
 #: A key that names a network.
-NetworkName = Annotated[str, AfterValidator(require_network)]
+NetworkName = Annotated[
+    str, AfterValidator(require_network), WithJsonSchema({"anyOf": [{"enum": list(EXAMPLES)}, {"type": "string"}]})
+]

@@ -105,7 +105,8 @@ class Stage(ABC, Generic[ParamsT]):
     reduces: tuple[str, ...] = ()
     #: packages and modules beside its folder that decide what it plans, and show in no other code: `dvc repro` watches them too
     plan_code: ClassVar[tuple[str, ...]] = ()
-    #: files of numbers, and of curves, that its output (or each of its items') leaves for `dvc metrics` and `dvc plots`
+    #: files of few numbers, and of curves, that its output (or each of its items') leaves for `dvc metrics` and `dvc plots`: what
+    #: holds texts or a table by class is shown by the report
     metrics: ClassVar[tuple[str, ...]] = ()
     plots: ClassVar[tuple[Plot, ...]] = ()
     #: folder of the units that decide last on samples which others of the stage made; a sample is counted there

@@ -101,9 +101,16 @@ def test_the_schema_takes_every_file_of_the_repository_and_no_misspelt_one(repos
     check = jsonschema.Draft202012Validator(params_schema())
     for file in [repository / "params.yaml", *(repository / "recipes").glob("*.yaml")]:
         assert not list(check.iter_errors(yaml.safe_load(file.read_text()))), file
-    wrong: list[Any] = [{"cda": {"ipcs": 1}}, {"cda": {"ipc": 0}}, {"split": {"strategy": "luck"}}, {"sqeeze": {}}]
+    wrong: list[Any] = [{"augment": {"sets": {"a": {"policy": "imagenett"}}}}]
+    wrong += [{"cda": {"ipcs": 1}}, {"cda": {"ipc": 0}}, {"split": {"strategy": "luck"}}, {"sqeeze": {}}]
     for form in wrong:
         assert list(check.iter_errors(form)), form
+
+
+def test_the_schema_lists_the_names_that_a_key_takes() -> None:
+    keys = params_schema()["$defs"]
+    assert "simclr" in keys["ViewSet"]["properties"]["policy"]["anyOf"][0]["enum"]
+    assert "resnet20" in keys["SqueezeParams"]["properties"]["network"]["anyOf"][0]["enum"]
 
 
 def test_the_schema_describes_keys_of_plain_dataclasses_too() -> None:

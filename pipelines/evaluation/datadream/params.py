@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from augment.policy import load
 from pipelines.config import Section
 from pipelines.evaluation.students import StudentParams, require_epochs
-from pipelines.fields import SOFT_ONLY, Names, refuse_ignored
+from pipelines.fields import SOFT_ONLY, Names, PolicySpec, refuse_ignored
 from synth.datadream.config import FitConfig
 
 Variant = Literal["zero_shot", "cls", "dset", "loft"]
@@ -39,7 +39,7 @@ class DataDreamParams(Section):
     names: Names | None = Field(None, description="class name -> what prompts call it; null: as datadream has it")
     domain: str | None = Field(None, description="the word before `photo` in prompts; null: as datadream has it")
     classifier: FitConfig = FitConfig()
-    views: Any = Field(
+    views: PolicySpec = Field(
         None, description="a policy of augment that CLIP's training images go through; null: as published"
     )
     student: StudentParams | None = Field(None, description="null trains no network from scratch")

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from augment.policy import load
 from pipelines.config import PLAN_ONLY, Section
+from pipelines.fields import PolicySpec
 
 #: What a set may be called, and what the stage's own folders are called.
 SET_NAME, RESERVED = re.compile(r"[a-z0-9_]{1,40}"), ("ledger", "plan")
@@ -24,7 +25,7 @@ class ViewSet(Section):
     what computes a view: `auto` takes cv2 on a CPU and torch elsewhere, `kornia` is the slow reference.
     """
 
-    policy: Any = Field(description="a preset's name, a list of operations, or a mapping: see augment.policy")
+    policy: PolicySpec = Field(description="a preset's name, a list of operations, or a mapping: see augment.policy")
     views: int = Field(1, ge=1, le=10_000, description="views of each image")
     samples: int | None = Field(None, ge=1, description="images to view, drawn by a hash of their keys; all by default")
     tag: str = Field("a", pattern=r"^[a-z]{1,4}$", description="the letters in a view's key: KEY-a0003")

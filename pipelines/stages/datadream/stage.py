@@ -42,7 +42,6 @@ class Datadream(Stage[DatadreamParams]):
     code = ("augment", "distill", "synth", "pipelines.artifacts", "pipelines.images", "pipelines.loaders", *WRITERS)
     workers = "actors"
     computes = True
-    metrics = (METRICS_FILE,)
     counted = KEPT
 
     def items(self, params: DatadreamParams) -> tuple[str, ...]:

@@ -61,7 +61,6 @@ class GeneratorStage(Stage[GeneratorParams]):
     code = ("augment", "distill", "synth", "pipelines.artifacts", "pipelines.images", "pipelines.loaders")
     workers = "actors"
     computes = True
-    metrics = (METRICS_FILE,)
 
     def inputs(self, job: Job[GeneratorParams]) -> Sequence[str]:
         stage = scenes_stage(job.params.train.scenes or "")
