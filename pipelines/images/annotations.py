@@ -33,14 +33,14 @@ class Annotations:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def read_annotations(given: Any, width: int, height: int) -> Annotations:
+def read_annotations(listed: Any, width: int, height: int) -> Annotations:
     """The annotations of a picture; ValueError, one sentence, when they are not what COCO writes."""
-    if not isinstance(given, list):
-        raise ValueError(f"annotations are a list, not {type(given).__name__}")
+    if not isinstance(listed, list):
+        raise ValueError(f"annotations are a list, not {type(listed).__name__}")
     boxes: list[list[float]] = []
     items: list[Mapping[str, Any]] = []
     left_out: Counter[str] = Counter()
-    for place, item in enumerate(given):
+    for place, item in enumerate(listed):
         box = item.get("bbox") if isinstance(item, Mapping) else None
         if not (isinstance(box, list) and len(box) == 4 and all(_finite(value) for value in box)):
             raise ValueError(f"annotation {place} has no bbox of four numbers: {box!r}"[:200])
@@ -70,26 +70,26 @@ def foreground(pixels: Pixels, threshold: int, label: int | None) -> Annotations
 
 
 def moved(
-    before: Annotations, boxes: Boxes, kept: Sequence[int], image_id: int | str, view: int, views: int
+    before: Annotations, boxes: Boxes, places: Sequence[int], image_id: int | str, view: int, views: int
 ) -> list[dict[str, Any]]:
-    """Annotations for the boxes (m, 4) of `before` that are left, `kept` (m,) their places; other fields are carried."""
-    made = []
-    for box, place in zip(boxes, kept, strict=True):
+    """Annotations for the boxes (m, 4) of `before` that are left, `places` (m,) their places; other fields are carried."""
+    annotations = []
+    for box, place in zip(boxes, places, strict=True):
         x1, y1, x2, y2 = (round(float(value), 4) for value in box)
         w, h = round(x2 - x1, 4), round(y2 - y1, 4)
         item = {name: value for name, value in before.items[place].items() if name not in UNFIT}
-        given = item.get("id")
-        made.append(
+        number = item.get("id")
+        annotations.append(
             item
             | {
-                "id": numbered(given, view, views) if _whole(given) else stable_id(f"{image_id}/{place}"),
+                "id": numbered(number, view, views) if _whole(number) else stable_id(f"{image_id}/{place}"),
                 "image_id": image_id,
                 "bbox": [x1, y1, w, h],
                 "area": round(w * h, 4),
                 "iscrowd": 0,
             }
         )
-    return made
+    return annotations
 
 
 def iou(first: Sequence[float], second: Sequence[float]) -> float:
@@ -108,14 +108,14 @@ def unfit(items: Sequence[Mapping[str, Any]]) -> Counter[str]:
     return Counter(name for item in items for name in UNFIT if item.get(name))
 
 
-def image_id_of(given: Any, key: str, view: int, views: int) -> int:
+def image_id_of(stated: Any, key: str, view: int, views: int) -> int:
     """The id of a view's picture, from the parent's where that is a number, else from the view's key."""
-    return numbered(given, view, views) if _whole(given) else stable_id(key)
+    return numbered(stated, view, views) if _whole(stated) else stable_id(key)
 
 
-def numbered(given: int, view: int, views: int) -> int:
+def numbered(number: int, view: int, views: int) -> int:
     """Another id for each of `views` views, unique where the given ones are, and from 1 on as COCO's tools want it."""
-    return given * views + view + 1
+    return number * views + view + 1
 
 
 def stable_id(name: str) -> int:

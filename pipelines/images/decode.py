@@ -102,15 +102,15 @@ def by_opencv(header: Probe) -> bool:
     if header.format == "png" and header.bits == 16:
         return True
     plain = not (header.alpha or header.animated) and header.icc is None
-    known = header.format in ("png", "webp", "pnm") and header.colour in ("grey", "rgb")
-    return plain and known and header.bits == 8
+    simple = header.format in ("png", "webp", "pnm") and header.colour in ("grey", "rgb")
+    return plain and simple and header.bits == 8
 
 
 def _jpeg(raw: bytes, header: Probe, floor: tuple[int, int] | None) -> Decoded | Outcome:
-    found = decode_jpeg(raw, header, scale_for(header, floor), _opencv)
-    if isinstance(found, Outcome):
-        return found
-    pixels, grey, notes = found.pixels, header.colour == "grey", set(found.notes)
+    decoded = decode_jpeg(raw, header, scale_for(header, floor), _opencv)
+    if isinstance(decoded, Outcome):
+        return decoded
+    pixels, grey, notes = decoded.pixels, header.colour == "grey", set(decoded.notes)
     if pixels.shape[2] == 4:
         wanted = profiled(header.icc, "CMYK")
         shown = np.empty((*pixels.shape[:2], 3), np.uint8)
@@ -122,7 +122,7 @@ def _jpeg(raw: bytes, header: Probe, floor: tuple[int, int] | None) -> Decoded |
         pixels, plain = array_to_srgb(pixels, wanted, grey), wanted.transform is None
     if wanted.damaged:
         notes.add(BAD_PROFILE)
-    return Decoded(pixels, found.decoder, plain, tuple(sorted(notes)), found.repaired)
+    return Decoded(pixels, decoded.decoder, plain, tuple(sorted(notes)), decoded.repaired)
 
 
 def _checked(raw: bytes, header: Probe) -> Sound:
@@ -222,8 +222,8 @@ def _from_pillow(
         return failed("unsupported_mode", detail=f"pixels of mode {mode} have no stated range; convert them first")
     deep = mode == "I" or mode.startswith("I;16")
     clear = not deep and ("transparency" in image.info or mode in ("LA", "La", "PA", "RGBA", "RGBa"))
-    kept = "L" if deep else mode if mode in ("L", "RGB", "CMYK") and not clear else "RGB"
-    wanted = profiled(profile, kept)
+    target = "L" if deep else mode if mode in ("L", "RGB", "CMYK") and not clear else "RGB"
+    wanted = profiled(profile, target)
     shown = np.empty((image.height, image.width, 3), np.uint8)
     opaque = True
     for rows in bands(image.height, image.width):
@@ -237,8 +237,8 @@ def _from_pillow(
             continue
         if deep:
             part = Image.fromarray(deep_to_8_bit(np.asarray(part)))
-        elif part.mode != kept:
-            part = part.convert(kept)
+        elif part.mode != target:
+            part = part.convert(target)
         shown[rows] = np.asarray(to_srgb(part, wanted.transform))
     plain = wanted.transform is None and opaque and not deep and mode != "CMYK" and (clear or header.bits <= 8)
     return Decoded(shown, "pillow", plain, (BAD_PROFILE,) if wanted.damaged else ())

@@ -23,18 +23,18 @@ LEAST_VISIBLE, LEAST_SIDE = 0.5, 1.0
 _SIDES = ("height", "width")
 
 
-def stored_document(document: Any, key: str, made: Processed, params: ImageParams) -> dict[str, Any]:
-    """The document for the stored picture `made`; `image_id` and ids from 1 are kept, others follow from the key.
+def stored_document(document: Any, key: str, image: Processed, params: ImageParams) -> dict[str, Any]:
+    """The document for the stored picture `image`; `image_id` and ids from 1 are kept, others follow from the key.
 
     ValueError, one sentence, when the annotations are not COCO's or belong to a picture of another size.
     """
-    size = (made.src_height, made.src_width)
-    told = tuple(size[place] if document.get(name) is None else document[name] for place, name in enumerate(_SIDES))
-    if told != size:
-        turned = made.orientation >= 5 and told == size[::-1]
+    size = (image.src_height, image.src_width)
+    sides = tuple(size[place] if document.get(name) is None else document[name] for place, name in enumerate(_SIDES))
+    if sides != size:
+        turned = image.orientation >= 5 and sides == size[::-1]
         why = "; they were made before the picture was turned upright, as its EXIF orientation says" if turned else ""
         raise ValueError(
-            f"annotations are of a picture of {told[1]}x{told[0]}, but it has {size[1]}x{size[0]}{why}"[:300]
+            f"annotations are of a picture of {sides[1]}x{sides[0]}, but it has {size[1]}x{size[0]}{why}"[:300]
         )
     items = document["annotations"]
     boxes = _boxes(items)
@@ -65,7 +65,7 @@ def stored_document(document: Any, key: str, made: Processed, params: ImageParam
     facts = {name: value for name, value in document.items() if name != "annotations_left_out"}
     if moves and "description" in facts:
         facts["description"] = _moved_description(facts["description"], size, sizes)
-    facts |= {"annotations": stored, "image_id": image_id, "file_name": f"{key}.{made.ext}"}
+    facts |= {"annotations": stored, "image_id": image_id, "file_name": f"{key}.{image.ext}"}
     return facts | ({"annotations_left_out": dict(left_out)} if left_out else {})
 
 

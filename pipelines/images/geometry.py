@@ -92,8 +92,8 @@ def fit(pixels: Pixels, size: Size, pad_value: tuple[int, int, int]) -> Pixels:
     for axis in (0, 1):
         surplus = pixels.shape[axis] - size[axis]
         if surplus > 0:
-            kept = slice(surplus // 2, surplus // 2 + size[axis])
-            pixels = pixels[kept] if axis == 0 else pixels[:, kept]
+            middle = slice(surplus // 2, surplus // 2 + size[axis])
+            pixels = pixels[middle] if axis == 0 else pixels[:, middle]
     if pixels.shape[:2] != size:
         canvas = np.empty((*size, 3), np.uint8)
         canvas[:] = pad_value

@@ -101,13 +101,13 @@ class Decoders:
         crashes = kills = 0
         with self._slots:
             while len(results) < len(raws):
-                decoder, known = None, len(results)
+                decoder, answered = None, len(results)
                 try:
                     decoder = self._borrow()
-                    decoder.ask(kind, raws[known:], self._memory, results)
+                    decoder.ask(kind, raws[answered:], self._memory, results)
                 except DecoderDied as death:
                     self._discard(decoder)
-                    if len(results) > known:
+                    if len(results) > answered:
                         crashes = kills = 0
                     crashes += death.signal in _CRASHES
                     kills += death.signal not in _CRASHES

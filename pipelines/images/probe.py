@@ -25,7 +25,7 @@ def probe(raw: bytes) -> Probe | Outcome:
     if not raw:
         return failed("empty", detail="the file has no bytes")
     try:
-        found = _known(raw)
+        header = _known(raw)
     except HeaderError as error:
         known_foreign = str(error).startswith("it is ")
         return failed("unsupported_format" if known_foreign else "bad_header", detail=str(error))
@@ -33,8 +33,8 @@ def probe(raw: bytes) -> Probe | Outcome:
         return failed(damage.reason, detail=damage.detail)
     except (IndexError, struct.error):
         return failed("truncated", detail="the file ends inside its header")
-    if found is not None:
-        return found
+    if header is not None:
+        return header
     if sentence := foreign.named(raw):
         return failed("unsupported_format", detail=sentence)
     if not raw.strip(b"\0"):

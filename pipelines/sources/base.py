@@ -165,13 +165,13 @@ def read_object(raw: bytes, where: str) -> dict[str, Any] | Outcome:
     if len(raw) > MAX_SIDE_BYTES:
         return failed("bad_json", "policy", f"{where} has {len(raw)} bytes, the limit is {MAX_SIDE_BYTES}")
     try:
-        found = json.loads(raw)
-        canonical_json(found)
+        document = json.loads(raw)
+        canonical_json(document)
     except UnicodeError:
         return failed("bad_json", detail=f"{where} is no text in UTF-8")
     except (ValueError, RecursionError) as error:
         return failed("bad_json", detail=f"{where} cannot be read: {error}"[:300])
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def caption_from(value: object) -> str | Outcome | None:
@@ -186,8 +186,8 @@ def caption_from(value: object) -> str | Outcome | None:
                 "bad_caption", detail=f"the caption is no text in UTF-8: {error.reason} at byte {error.start}"
             )
     if value is None or not isinstance(value, str):
-        told = f"a caption is text, not {type(value).__name__}"
-        return None if value is None else failed("bad_caption", detail=told)
+        problem = f"a caption is text, not {type(value).__name__}"
+        return None if value is None else failed("bad_caption", detail=problem)
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -211,8 +211,8 @@ def unreadable(error: OSError) -> Outcome:
         return failed("missing_file", detail="there is no such file")
     if isinstance(error, RemoteError):
         return failed("unreadable", "permanent" if error.lasting else "transient", error.told)
-    told = os.strerror(error.errno) if error.errno else type(error).__name__
-    return failed("unreadable", "permanent" if error.errno in _LASTING else "transient", told)
+    reason = os.strerror(error.errno) if error.errno else type(error).__name__
+    return failed("unreadable", "permanent" if error.errno in _LASTING else "transient", reason)
 
 
 class Hashed(NamedTuple, Generic[T]):
@@ -238,10 +238,10 @@ def hash_in_order(
 
     def hashed_one(item: T) -> Hashed[T]:
         try:
-            found = load(item)
+            loaded = load(item)
         except OSError as error:
-            found = unreadable(error)
-        return Hashed(item, 0, None, found) if isinstance(found, Outcome) else Hashed(item, *found, None)
+            loaded = unreadable(error)
+        return Hashed(item, 0, None, loaded) if isinstance(loaded, Outcome) else Hashed(item, *loaded, None)
 
     remaining, few = iter(items), max(1, window // (2 * HASH_THREADS))
     with ThreadPoolExecutor(HASH_THREADS) as pool:

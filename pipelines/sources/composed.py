@@ -114,12 +114,12 @@ class ComposedSource:
                 self._cutouts.move_to_end(record.sha256)
                 return self._cutouts[record.sha256]
         pixels = decode_rgb(self._base.read(record), ImageLimits())
-        made = None if isinstance(pixels, Outcome) else cut(pixels)
+        cutout = None if isinstance(pixels, Outcome) else cut(pixels)
         with self._lock:
-            self._cutouts[record.sha256] = made
+            self._cutouts[record.sha256] = cutout
             while len(self._cutouts) > _KEPT:
                 self._cutouts.popitem(last=False)
-        return made
+        return cutout
 
     def _by_class(self) -> dict[str, list[Record]]:
         """The base's images by class, in the order of their hashes; of equal ones the first. Scanned once per process."""
@@ -129,30 +129,30 @@ class ComposedSource:
             return self._pools
 
     def _scanned(self) -> dict[str, list[Record]]:
-        found: dict[str, dict[bytes, Record]] = {name: {} for name in self._names}
+        by_class: dict[str, dict[bytes, Record]] = {name: {} for name in self._names}
         splits: set[str | None] = set()
         self._unusable = numbers = 0
         for record in self._base.scan():
             if record.problem is not None or record.sha256 is None:
                 self._unusable += 1
             elif record.label_name is not None:
-                found.setdefault(record.label_name, {}).setdefault(record.sha256, record)
+                by_class.setdefault(record.label_name, {}).setdefault(record.sha256, record)
                 splits.add(record.split)
             else:
                 numbers += record.label is not None
-        if not found or numbers:
+        if not by_class or numbers:
             raise UserError(
                 f"the base at {redacted(self._params.path)} has no class names; give them in `base.classes`"
             )
-        self._names += sorted(set(found).difference(self._names))
+        self._names += sorted(set(by_class).difference(self._names))
         if self._unusable:
             log.warning("%s: %d images of the base cannot be used", redacted(self._params.path), self._unusable)
         if len(splits) > 1:
-            told = ", ".join(sorted(str(split) for split in splits))
+            names = ", ".join(sorted(str(split) for split in splits))
             raise UserError(
-                f"the base at {redacted(self._params.path)} has the splits {told}; compose from one, by `base.split`"
+                f"the base at {redacted(self._params.path)} has the splits {names}; compose from one, by `base.split`"
             )
-        pools = {name: [pool[key] for key in sorted(pool)] for name, pool in found.items() if pool}
+        pools = {name: [pool[key] for key in sorted(pool)] for name, pool in by_class.items() if pool}
         if not pools:
             raise UserError(f"the base at {redacted(self._params.path)} has no labelled images; name its labels")
         return pools

@@ -115,7 +115,7 @@ def _matching(url: str, path: str, endings: tuple[str, ...], what: str) -> Files
         first += 1  # a folder whose own name holds such signs
     storage = Storage("/".join(parts[:first]) or ("/" if url.startswith("/") else "."))
     there = () if here else frozenset(storage.list())
-    found: dict[str, None] = {}
+    matches: dict[str, None] = {}
     missing = []
     for name in _spelled(parts[first:]):
         wanted = name.split("/")
@@ -127,17 +127,17 @@ def _matching(url: str, path: str, endings: tuple[str, ...], what: str) -> Files
             matching = [file for file in there if _is_like(file.split("/"), wanted)]
         if not matching:
             missing.append(name)
-        found.update(dict.fromkeys(matching))
+        matches.update(dict.fromkeys(matching))
     if missing:
-        told = ", ".join(missing[:_SHOWN]) + (f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else "")
-        raise UserError(f"no {what} at {path}: nothing is called {told}; check the path of this source")
-    refused = [file for file in found if not file.lower().endswith(endings)]
+        listed = ", ".join(missing[:_SHOWN]) + (f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else "")
+        raise UserError(f"no {what} at {path}: nothing is called {listed}; check the path of this source")
+    refused = [file for file in matches if not file.lower().endswith(endings)]
     _refuse_compressed(refused, path)
     if refused:
         raise UserError(
             f"{refused[0]} at {path} is no {what} ({' or '.join(endings)}); narrow the pattern of this source"
         )
-    return Files(storage, sorted(found), Counter())
+    return Files(storage, sorted(matches), Counter())
 
 
 def _is_like(inside: Sequence[str], wanted: Sequence[str]) -> bool:

@@ -101,10 +101,10 @@ class FolderSource:
         if file is None:
             return None
         try:
-            found = read_object(read_file(self._storage, file, MAX_SIDE_BYTES + 1), "the json beside it")
+            document = read_object(read_file(self._storage, file, MAX_SIDE_BYTES + 1), "the json beside it")
         except OSError as error:
             return unreadable(error)
-        return found if isinstance(found, Outcome) else handed_over(found)
+        return document if isinstance(document, Outcome) else handed_over(document)
 
 
 def _beside(file: str, sides: dict[str, str]) -> str | None:

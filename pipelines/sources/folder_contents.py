@@ -190,8 +190,8 @@ class Look:
             has = ", ".join(list(named.columns)[:_TOLD])
             return f"{table} has no column {column!r} (it has {has}); name the column of the files in `file_column`"
         first = next(iter(named.problems.items()), None)
-        told = "it is empty" if first is None else f"{first[0]}: {first[1].detail}"
-        return f"{table} names no file that is there ({told}); names are relative to the table: move it or mend it"
+        problem = "it is empty" if first is None else f"{first[0]}: {first[1].detail}"
+        return f"{table} names no file that is there ({problem}); names are relative to the table: move it or mend it"
 
     def _chosen(self, files: list[str]) -> list[str]:
         """The files of the wanted split."""
@@ -207,33 +207,33 @@ class Look:
     def _class_names(self, files: Sequence[str], tables: Tables) -> list[str]:
         """Class names by label: of the folders, and where a table labels files those it can mean."""
         by_table = {file for file in tables.entries if _labelled(tables, file, self._params.label_column)}
-        found = sorted(
+        folders = sorted(
             {name for file in files if file not in by_table and (name := place(self._params, file)[1]) is not None}
         )
         stated = self._stated.merged(by_table)
         if self._params.classes is None:
-            self._refuse_splits(found, files)
-            return list(dict.fromkeys([*stated, *found]))
-        unknown = [name for name in found if name not in self._params.classes]
+            self._refuse_splits(folders, files)
+            return list(dict.fromkeys([*stated, *folders]))
+        unknown = [name for name in folders if name not in self._params.classes]
         if unknown:
-            told = ", ".join(repr(name) for name in unknown[:_TOLD])
+            listed = ", ".join(repr(name) for name in unknown[:_TOLD])
             more = f" and {len(unknown) - _TOLD} more" if len(unknown) > _TOLD else ""
             raise UserError(
-                f"{self._storage.url} has a folder {told}{more} that `classes` does not name; add it or move it away"
+                f"{self._storage.url} has a folder {listed}{more} that `classes` does not name; add it or move it away"
             )
-        return list(self._params.classes) if found or by_table else []
+        return list(self._params.classes) if folders or by_table else []
 
-    def _refuse_splits(self, found: Sequence[str], files: Sequence[str]) -> None:
+    def _refuse_splits(self, names: Sequence[str], files: Sequence[str]) -> None:
         """Folders that are all called like splits are no classes."""
         explicit = self._params.layout == "class" and not self._guessed
-        if explicit or not found or any(name.lower() not in SPLITS for name in found):
+        if explicit or not names or any(name.lower() not in SPLITS for name in names):
             return
         deeper = any(file.count("/") + 1 > _LABELLED_DEPTH[self._params.layout] for file in files)
-        cure = "layout: split_class" if deeper else f"layout: flat and one source per split, such as {found[0]}"
+        cure = "layout: split_class" if deeper else f"layout: flat and one source per split, such as {names[0]}"
         if self._params.layout == "split_class":
             cure = "layout: class, if they hold the splits of one class each"
         raise UserError(
-            f"the class folders of {self._storage.url} are called {', '.join(found)}, which are splits and not classes; "
+            f"the class folders of {self._storage.url} are called {', '.join(names)}, which are splits and not classes; "
             f"set {cure}, or name them in `classes` if they are classes"
         )
 
@@ -247,10 +247,10 @@ class Look:
             log.warning("%s: %d entries cannot be used, as their rows say: %s", path, len(contents.problems), names)
         if tables:
             column = self._params.label_column
-            known = (self._params.file_column, column, self._params.caption_column, "objects")
-            unused = [name for name in contents.tables.columns if name not in known]
-            told = f"; its columns {', '.join(unused[:_TOLD])} are not kept" if unused else ""
-            log.warning("%s: %s read for %d files%s", path, tables[0], len(contents.tables.entries), told)
+            columns = (self._params.file_column, column, self._params.caption_column, "objects")
+            unused = [name for name in contents.tables.columns if name not in columns]
+            dropped = f"; its columns {', '.join(unused[:_TOLD])} are not kept" if unused else ""
+            log.warning("%s: %s read for %d files%s", path, tables[0], len(contents.tables.entries), dropped)
         other = [file for file in rest if ending_of(file) in ("csv", "tsv", "jsonl")]
         if other:
             names = ", ".join(readable(name) for name in other[:_TOLD])

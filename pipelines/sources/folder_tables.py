@@ -46,22 +46,22 @@ class Tables:
 
 def read_tables(storage: Storage, tables: Iterable[str], files: Iterable[str], params: FolderParams) -> Tables:
     """All of `tables` (relative paths); `files` are the files there are, so that a missing one is told."""
-    found, there = Tables(), frozenset(files)
+    read, there = Tables(), frozenset(files)
     for table in tables:
         folder = table.rpartition("/")[0]
         for where, values in _lines(storage, table, params.label_column):
             if isinstance(values, Outcome):
-                found.problems[where] = values
+                read.problems[where] = values
                 continue
-            found.columns.update(dict.fromkeys(values))
+            read.columns.update(dict.fromkeys(values))
             file = _file(values.get(params.file_column), folder, there)
             if isinstance(file, Outcome):
-                found.problems[where] = file
-            elif file in found.entries:
-                found.problems[where] = failed("bad_metadata", detail=f"{found.entries[file].where} names the file too")
+                read.problems[where] = file
+            elif file in read.entries:
+                read.problems[where] = failed("bad_metadata", detail=f"{read.entries[file].where} names the file too")
             else:
-                found.entries[file] = Entry(where, values)
-    return found
+                read.entries[file] = Entry(where, values)
+    return read
 
 
 def _file(named: Any, folder: str, there: frozenset[str]) -> str | Outcome:
@@ -94,8 +94,8 @@ def _json_lines(storage: Storage, table: str) -> Iterator[tuple[str, dict[str, A
         while line := stream.readline(MAX_SIDE_BYTES + 1):
             number += 1
             if line.strip():
-                found = read_object(line.removeprefix(b"\xef\xbb\xbf"), "the line")
-                yield f"{table}#{number}", found
+                row = read_object(line.removeprefix(b"\xef\xbb\xbf"), "the line")
+                yield f"{table}#{number}", row
             while len(line) > MAX_SIDE_BYTES and not line.endswith(b"\n"):  # the rest of a line that is too long
                 line = stream.readline(MAX_SIDE_BYTES + 1)
 
@@ -154,11 +154,11 @@ def _tabbed(text: str) -> bool:
 
 def document_of(entry: Entry, names: Names) -> str | Outcome | None:
     """The COCO annotations that the `objects` of an entry say; numbers among their categories count from 0."""
-    given = entry.values.get(_OBJECTS)
-    if given is None:
+    objects = entry.values.get(_OBJECTS)
+    if objects is None:
         return None
-    boxes = given.get("bbox") if isinstance(given, dict) else None
-    kinds = given.get("categories", given.get("category")) if isinstance(given, dict) else None
+    boxes = objects.get("bbox") if isinstance(objects, dict) else None
+    kinds = objects.get("categories", objects.get("category")) if isinstance(objects, dict) else None
     if not isinstance(boxes, list) or not (kinds is None or (isinstance(kinds, list) and len(kinds) == len(boxes))):
         return failed("bad_annotations", detail="objects has no list `bbox` with one of `categories` for each box")
     items: list[dict[str, Any]] = [{"bbox": box, "iscrowd": 0} for box in boxes]

@@ -125,8 +125,8 @@ def read_idx(storage: Storage, name: str, sha256: str | None = None) -> IdxArray
         raise UserError(f"no file {name} in {storage.url}; check the path of this source") from None
     except OSError as error:
         raise UserError(f"{name} in {storage.url} cannot be read ({unreadable(error).detail})") from None
-    if sha256 is not None and (found := hashlib.sha256(raw).hexdigest()) != sha256:
-        raise UserError(f"{name} in {storage.url} has sha256 {found}, expected {sha256}; fetch the file again")
+    if sha256 is not None and (actual := hashlib.sha256(raw).hexdigest()) != sha256:
+        raise UserError(f"{name} in {storage.url} has sha256 {actual}, expected {sha256}; fetch the file again")
     where = f"{name} in {storage.url}"
     inflate = zlib.decompressobj(wbits=31) if raw[:2] == b"\x1f\x8b" else None
     head = _unpacked(inflate, raw, 4 + 4 * 255, where) if inflate else raw

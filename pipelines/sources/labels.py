@@ -128,30 +128,30 @@ def _shown(text: str) -> str:
 
 
 def _few(names: Sequence[str]) -> str:
-    told = ", ".join(ascii(name) for name in names[:8])
-    return told + (f", ... ({len(names)} classes)" if len(names) > 8 else "")
+    listed = ", ".join(ascii(name) for name in names[:8])
+    return listed + (f", ... ({len(names)} classes)" if len(names) > 8 else "")
 
 
 class StatedNames:
-    """The class names for each file of a source: `given` for all, else the nearest `classes.json` at or above the file.
+    """The class names for each file of a source: `classes` for all, else the nearest `classes.json` at or above the file.
 
     Nearest of the file's own folder and those above it, up to the source's folder; for a folder called `shards` also
     the one it lies in, which is how datasets of ours are laid out.
     """
 
-    def __init__(self, storage: Storage, given: Sequence[str] | None = None) -> None:
+    def __init__(self, storage: Storage, classes: Sequence[str] | None = None) -> None:
         self._storage = storage
-        self._given = None if given is None else Names(given)
+        self._for_all = None if classes is None else Names(classes)
         self._found: dict[str, Names] = {}
 
     def of(self, file: str) -> Names:
         """Names by index for a file (relative path)."""
-        return self._given if self._given is not None else self._of_folder(file.rpartition("/")[0])
+        return self._for_all if self._for_all is not None else self._of_folder(file.rpartition("/")[0])
 
     def merged(self, files: Iterable[str]) -> list[str]:
         """All names of the files, each once, in the order they are stated."""
-        if self._given is not None:
-            return list(self._given)
+        if self._for_all is not None:
+            return list(self._for_all)
         return merge(self._of_folder(folder) for folder in dict.fromkeys(file.rpartition("/")[0] for file in files))
 
     def _of_folder(self, folder: str) -> Names:
@@ -174,10 +174,10 @@ class StatedNames:
 
 def merge(lists: Iterable[Iterable[str]]) -> list[str]:
     """Every name once, in the order of first mention."""
-    found: dict[str, None] = {}
+    order: dict[str, None] = {}
     for names in lists:
-        found.update(dict.fromkeys(names))
-    return list(found)
+        order.update(dict.fromkeys(names))
+    return list(order)
 
 
 def stated(names: object, where: str) -> Names:
@@ -203,8 +203,8 @@ def _read_names(storage: Storage, folder: str) -> Names | None:
     try:
         raw = read_file(storage, path)
     except OSError as error:
-        told = unreadable(error).detail
-        raise UserError(f"{where} cannot be read ({told}); repair it, move it away or give `classes`") from None
+        reason = unreadable(error).detail
+        raise UserError(f"{where} cannot be read ({reason}); repair it, move it away or give `classes`") from None
     try:
         names = json.loads(raw)
     except (ValueError, RecursionError):

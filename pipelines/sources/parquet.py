@@ -73,15 +73,15 @@ class ParquetSource:
 
     def read(self, record: Record) -> bytes:
         file = native_name(record.file)
-        found = image_of(self._rows.cell(file, record.offset, record.row), self._paths)
-        if isinstance(found, str):
-            path = inside(self._storage, file, found)
+        image = image_of(self._rows.cell(file, record.offset, record.row), self._paths)
+        if isinstance(image, str):
+            path = inside(self._storage, file, image)
             if isinstance(path, str):
                 return self._storage.read_bytes(path)
-            found = path
-        if isinstance(found, Outcome):
-            raise OSError(found.detail)
-        return bytes(found)
+            image = path
+        if isinstance(image, Outcome):
+            raise OSError(image.detail)
+        return bytes(image)
 
     def classes(self) -> list[str]:
         """`classes`, else the names in Hugging Face's metadata, file by file. Text labels are names as they are met."""
@@ -100,16 +100,16 @@ class ParquetSource:
         images = column_of(rows, self._image_column)
 
         def load(row: int) -> tuple[int, bytes] | Outcome:
-            found = image_of(images[row], self._paths)
-            if isinstance(found, str):
-                path = inside(self._storage, file, found)
+            image = image_of(images[row], self._paths)
+            if isinstance(image, str):
+                path = inside(self._storage, file, image)
                 return path if isinstance(path, Outcome) else hash_file(self._storage, path, limit)
-            if isinstance(found, Outcome):
-                return found
-            size = len(found)
+            if isinstance(image, Outcome):
+                return image
+            size = len(image)
             if limit is not None and size > limit:
                 return too_many_bytes(size, limit)
-            return size, hashlib.sha256(found).digest()
+            return size, hashlib.sha256(image).digest()
 
         labels = _values(rows, self._params.label_column)
         captions = _values(rows, self._params.caption_column)
@@ -143,7 +143,7 @@ class ParquetSource:
         """The class names by index for the labels of each file; `UserError` that names every file that is unfit."""
         if self._names_of is not None:
             return self._names_of
-        found: dict[str, Names] = {}
+        stated: dict[str, Names] = {}
         wrong = []
         for file in self._files:
             try:
@@ -151,16 +151,16 @@ class ParquetSource:
                     schema = table.schema_arrow
             except DAMAGE as error:
                 if isinstance(error, OSError) and error.errno:
-                    told = f"cannot be read: {unreadable(error).detail}"
+                    reason = f"cannot be read: {unreadable(error).detail}"
                 else:
-                    told = f"is not a sound parquet file ({first_line(error)})"
-                wrong.append(f"{readable(file)} {told}")
+                    reason = f"is not a sound parquet file ({first_line(error)})"
+                wrong.append(f"{readable(file)} {reason}")
                 continue
             fault = self._fault(file, schema)
             if fault:
                 wrong.append(f"{readable(file)}: {fault}")
             try:
-                found[file] = self._names(schema)
+                stated[file] = self._names(schema)
             except UserError as error:
                 wrong.append(f"{readable(file)}: {error}")
         if wrong:
@@ -169,8 +169,8 @@ class ParquetSource:
                 f"{len(wrong)} of {len(self._files)} tables at {self._storage.url} cannot be used: "
                 f"{'; '.join(wrong[:_SHOWN])}{more}. Mend them or move them away"
             )
-        self._names_of = found
-        return found
+        self._names_of = stated
+        return stated
 
     def _fault(self, file: str, schema: pa.Schema) -> str | None:
         """Why a table cannot be used as the parameters say."""
@@ -208,11 +208,11 @@ class ParquetSource:
 
 def _first_rows(table: pq.ParquetFile) -> list[int]:
     """The number in the file of each row group's first row."""
-    found, total = [], 0
+    rows, total = [], 0
     for group in range(table.num_row_groups):
-        found.append(total)
+        rows.append(total)
         total += table.metadata.row_group(group).num_rows
-    return found
+    return rows
 
 
 def _values(rows: pa.RecordBatch, column: str | None) -> list[Any] | None:

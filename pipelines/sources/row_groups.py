@@ -73,8 +73,8 @@ def group_batches(table: pq.ParquetFile, group: int, columns: Sequence[str]) -> 
     except RemoteError as error:
         problem = unreadable(error)
     except DAMAGE as error:
-        told = f"row group {group} cannot be read from its row {start} on: {first_line(error)}"
-        problem = failed("damaged_table", detail=told)
+        reason = f"row group {group} cannot be read from its row {start} on: {first_line(error)}"
+        problem = failed("damaged_table", detail=reason)
     if start < count:
         yield Batch(group, start, count - start, None, problem)
 
@@ -110,10 +110,10 @@ class RowReader:
     def cell(self, file: str, group: int, row: int) -> pa.Scalar:
         """The cell; raises OSError where the table does not have it any more."""
         with self._lock:
-            for key, kept in self._kept.items():
-                if key[:2] == (file, group) and key[2] <= row < key[2] + len(kept):
+            for key, batch in self._kept.items():
+                if key[:2] == (file, group) and key[2] <= row < key[2] + len(batch):
                     self._kept.move_to_end(key)
-                    return kept[row - key[2]]
+                    return batch[row - key[2]]
             try:
                 return self._advance(file, group, row)
             except RemoteError:

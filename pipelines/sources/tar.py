@@ -85,8 +85,8 @@ class TarSource:
                 where += f"@{image.offset}"
             trouble = image.problem or problem
             if image is not first and trouble is None and self._params.images == "first":
-                told = f"{readable(first.name)} is the image of this sample; images: all keeps every one"
-                trouble = dropped("further_image", told)
+                reason = f"{readable(first.name)} is the image of this sample; images: all keeps every one"
+                trouble = dropped("further_image", reason)
             yield Record(
                 source=where,
                 file=stored_name(file),
@@ -112,8 +112,8 @@ class TarSource:
         if isinstance(facts, Outcome):
             return Label(), None, None, facts
         label = self._label(raw.get("cls"), facts, names)
-        given = raw.get("txt", facts.get(self._params.caption_key))
-        caption = caption_from(given) if isinstance(given, bytes | str) else None
+        stated = raw.get("txt", facts.get(self._params.caption_key))
+        caption = caption_from(stated) if isinstance(stated, bytes | str) else None
         if isinstance(caption, Outcome):
             return label, None, None, label.problem or caption
         return label, caption, handed_over(facts), label.problem

@@ -191,8 +191,8 @@ class SamplesOfTar:
     def _add_side(self, run: TarSample, member: TarMember, target: str | None, problem: Outcome | None) -> None:
         ext = member.name.rpartition(".")[2].lower()
         if member.size > self._max_side:
-            told = f"its {ext} member has {member.size} bytes, the limit is {self._max_side}"
-            problem = failed({"cls": "bad_label", "txt": "bad_caption", "json": "bad_json"}[ext], "policy", told)
+            reason = f"its {ext} member has {member.size} bytes, the limit is {self._max_side}"
+            problem = failed({"cls": "bad_label", "txt": "bad_caption", "json": "bad_json"}[ext], "policy", reason)
         data = b"" if problem or target is not None else self._walker.read()
         side = TarSide(member.name, data, problem, target)
         earlier = run.sides.get(ext)
@@ -200,23 +200,23 @@ class SamplesOfTar:
 
     def _targets(self, runs: Iterator[TarSample]) -> dict[str, TarImage | TarSide]:
         """What links lead to, by name; of two members of a name the later, as a tar that is unpacked has it."""
-        found: dict[str, TarImage | TarSide] = {}
+        targets: dict[str, TarImage | TarSide] = {}
         links: dict[str, str] = {}
         for run in runs:
             members: list[TarImage | TarSide] = [*run.images, *run.sides.values()]
             for member in members:
                 name = _plain(member.name)
                 if name in self._wanted and member.target is None:
-                    found[name] = member
+                    targets[name] = member
                 elif name in self._wanted and member.target:
                     links[name] = member.target
         for name in links:  # a link to a link
             end, steps = name, 0
-            while end in links and end not in found and steps < _MOST_LINKS:
+            while end in links and end not in targets and steps < _MOST_LINKS:
                 end, steps = links[end], steps + 1
-            if end in found:
-                found.setdefault(name, found[end])
-        return found
+            if end in targets:
+                targets.setdefault(name, targets[end])
+        return targets
 
 
 def _replayed(file: BinaryIO) -> Iterator[TarSample]:
@@ -244,16 +244,16 @@ def _resolve(run: TarSample, targets: dict[str, TarImage | TarSide]) -> None:
     """Put the bytes of its target behind every link of a run; a link that leads nowhere is a problem."""
     for place, image in enumerate(run.images):
         if image.target is not None:
-            found = targets.get(image.target)
-            if isinstance(found, TarImage):
-                run.images[place] = replace(found, name=image.name)
+            target = targets.get(image.target)
+            if isinstance(target, TarImage):
+                run.images[place] = replace(target, name=image.name)
             else:
                 image.problem, image.target = _nowhere(), None
     for ext, side in run.sides.items():
         if side.target is not None:
-            found = targets.get(side.target)
-            if isinstance(found, TarSide):
-                run.sides[ext] = replace(found, name=side.name)
+            target = targets.get(side.target)
+            if isinstance(target, TarSide):
+                run.sides[ext] = replace(target, name=side.name)
             else:
                 side.problem, side.target = _nowhere(), None
 
@@ -282,7 +282,9 @@ def _joined(runs: list[TarSample]) -> list[TarSample]:
             earlier = samples[-1].sides.get(ext)
             samples[-1].sides[ext] = side if earlier is None else _either(earlier, side, ext)
     if len({frozenset(sample.sides) for sample in samples}) > 1:
-        told = "members of one name occur again in this archive, and which descriptions belong to which cannot be told"
+        problem = (
+            "members of one name occur again in this archive, and which descriptions belong to which cannot be told"
+        )
         for image in (image for sample in samples for image in sample.images):
-            image.problem = image.problem or failed("ambiguous_sample", detail=told)
+            image.problem = image.problem or failed("ambiguous_sample", detail=problem)
     return samples

@@ -126,8 +126,8 @@ def _walk_scan(raw: bytes, segment: Segment, state: _State) -> int:
     else:
         units = -(-state.width // (8 * most_across)) * -(-state.height // (8 * most_down))
         layout = [(component, component.across * component.down) for component in chosen]
-    found = _STOP.search(raw, segment.end)
-    stop = found.start() if found else len(raw)
+    marker = _STOP.search(raw, segment.end)
+    stop = marker.start() if marker else len(raw)
     edges = [segment.end, *(mark.start() for mark in _RESTART.finditer(raw, segment.end, stop)), stop]
     step = state.interval or units
     end = segment.end

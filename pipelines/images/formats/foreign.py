@@ -85,8 +85,8 @@ def brands(raw: bytes) -> frozenset[bytes]:
 
 def named(raw: bytes) -> str | None:
     """A sentence that names the format of bytes that are not read here; None when they tell nothing."""
-    if (found := brands(raw)) or raw[4:8] in (b"moov", b"mdat", b"wide"):
-        return _media(raw[8:12], found)
+    if (listed := brands(raw)) or raw[4:8] in (b"moov", b"mdat", b"wide"):
+        return _media(raw[8:12], listed)
     for magic, name, advice in _MAGICS:
         if raw.startswith(magic):
             return _sentence(name, advice)
@@ -117,14 +117,14 @@ def _sentence(name: str, advice: str) -> str:
     return f"it is {name}: {advice}"
 
 
-def _media(major: bytes, found: frozenset[bytes]) -> str:
-    if found & _HEIC:
+def _media(major: bytes, listed: frozenset[bytes]) -> str:
+    if listed & _HEIC:
         return _sentence("HEIC", _CONVERT)
     if major == b"crx ":
         return _sentence("camera raw (CR3)", _RAW)
-    if found & _JPEG_2000:
+    if listed & _JPEG_2000:
         return _sentence("JPEG 2000", _CONVERT)
-    if found & _HEIF:
+    if listed & _HEIF:
         return _sentence("HEIF without AV1 images", _CONVERT)
     return _sentence("MP4 or QuickTime video", "take frames out of it first")
 

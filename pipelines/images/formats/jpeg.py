@@ -62,14 +62,14 @@ def segments(raw: bytes, notes: Notes) -> Iterator[Segment]:
     while True:
         marker = raw[position + 1] if raw[position : position + 1] == b"\xff" else 0
         if not 0 < marker < 0xFF:
-            found = (_AFTER_DATA if scanned else _MARKER).search(raw, position)
-            if found is None:
+            match = (_AFTER_DATA if scanned else _MARKER).search(raw, position)
+            if match is None:
                 if scanned:
                     return
                 raise IndexError("no further marker")
-            if not scanned and raw[position : found.start()].strip(b"\xff"):
+            if not scanned and raw[position : match.start()].strip(b"\xff"):
                 notes.add(JUNK)
-            position = found.start()
+            position = match.start()
             marker = raw[position + 1]
         if marker in _ALONE:
             position += 2

@@ -81,7 +81,7 @@ def check(raw: bytes, inflate: bool) -> Sound:
     With `inflate` the image data is inflated once to see that it holds all rows: for decoders that do not mind if not.
     """
     notes, icc = Notes(), None
-    kept: list[bytes | memoryview] = [SIGNATURE]
+    chunks: list[bytes | memoryview] = [SIGNATURE]
     order: list[bytes] = []
     data: list[memoryview] = []
     view, tampered, end = memoryview(raw), False, len(raw)
@@ -96,7 +96,7 @@ def check(raw: bytes, inflate: bool) -> Sound:
             if not whole:
                 raise Damage("corrupt", f"the checksum of an {name.decode()} chunk is wrong")
             _check_order(name, order)
-            kept.append(view[start - 8 : end])
+            chunks.append(view[start - 8 : end])
             if name == b"IDAT":
                 data.append(view[start:stop])
             order.append(name)
@@ -121,7 +121,7 @@ def check(raw: bytes, inflate: bool) -> Sound:
         notes.add(BYTES_AFTER_END)
     if not tampered:
         return Sound(raw, notes.sorted(), icc)
-    return Sound(b"".join(kept), notes.sorted(), icc, repaired=bool({BAD_CHUNK, BAD_PROFILE} & notes.found))
+    return Sound(b"".join(chunks), notes.sorted(), icc, repaired=bool({BAD_CHUNK, BAD_PROFILE} & notes.found))
 
 
 def _chunks(raw: bytes) -> Iterator[tuple[bytes, int, int, int]]:
@@ -162,21 +162,21 @@ def _profile(body: bytes) -> bytes | None:
 
 def _inflate(raw: bytes, data: list[memoryview]) -> None:
     """Inflate the image data and throw it away; `Damage` when it is not whole or shorter than the rows it is to hold."""
-    wanted, found = _row_bytes(raw), 0
+    wanted, size = _row_bytes(raw), 0
     stream = zlib.decompressobj()
     try:
         for chunk in data:
             piece: bytes | memoryview = chunk
-            while piece and not stream.eof and found <= wanted:
-                found += len(stream.decompress(piece, _PIECE))
+            while piece and not stream.eof and size <= wanted:
+                size += len(stream.decompress(piece, _PIECE))
                 piece = stream.unconsumed_tail
-        while not stream.eof and found < wanted and (more := stream.decompress(stream.unconsumed_tail, _PIECE)):
-            found += len(more)
+        while not stream.eof and size < wanted and (more := stream.decompress(stream.unconsumed_tail, _PIECE)):
+            size += len(more)
     except zlib.error:
         raise Damage("corrupt", "the image data of the PNG cannot be inflated") from None
-    if found < wanted:
+    if size < wanted:
         raise Damage("truncated", "the image data of the PNG ends before its last row")
-    if not stream.eof and found == wanted:
+    if not stream.eof and size == wanted:
         raise Damage("truncated", "the image data of the PNG ends before its checksum")
 
 

@@ -40,8 +40,8 @@ class _Directory:
     tags: set[int] = field(default_factory=set)
 
     def one(self, tag: int, default: int) -> int:
-        found = self.numbers.get(tag)
-        return found[0] if found else default
+        values = self.numbers.get(tag)
+        return values[0] if values else default
 
 
 def header(raw: bytes) -> Probe:
@@ -100,29 +100,29 @@ def _check_piece(data: bytes, packing: int, size: int, directory: _Directory) ->
 
 
 def _check_deflate(data: bytes, size: int) -> None:
-    stream, found, rest = zlib.decompressobj(), 0, data
+    stream, length, rest = zlib.decompressobj(), 0, data
     try:
-        while not stream.eof and found <= 2 * size:  # the last strip may be as long as the others
-            made = len(stream.decompress(rest, 1 << 20))
-            rest, found = stream.unconsumed_tail, found + made
-            if not made and not rest:
+        while not stream.eof and length <= 2 * size:  # the last strip may be as long as the others
+            step = len(stream.decompress(rest, 1 << 20))
+            rest, length = stream.unconsumed_tail, length + step
+            if not step and not rest:
                 break
     except zlib.error:
         raise Damage("corrupt", "pixels of the TIFF cannot be inflated") from None
-    if found < size or not stream.eof:
+    if length < size or not stream.eof:
         raise Damage("truncated", "pixels of the TIFF break off")
 
 
 def _check_pack_bits(data: bytes, size: int) -> None:
     """A run is a count and one byte, a literal a count and as many bytes (TIFF 6.0 section 9)."""
-    place = found = 0
-    while place < len(data) and found < size:
+    place = length = 0
+    while place < len(data) and length < size:
         count = data[place]
         if count < 128:
-            found, place = found + count + 1, place + count + 2
+            length, place = length + count + 1, place + count + 2
         else:
-            found, place = found + (257 - count if count > 128 else 0), place + (2 if count > 128 else 1)
-    if found != size or place > len(data):
+            length, place = length + (257 - count if count > 128 else 0), place + (2 if count > 128 else 1)
+    if length != size or place > len(data):
         raise Damage("corrupt", "packed pixels of the TIFF do not fill their rows")
     if len(data) - place > 1:
         raise Damage("corrupt", "packed pixels of the TIFF go on behind their rows")

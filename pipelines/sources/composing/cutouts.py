@@ -113,13 +113,13 @@ def _without_small(mask: Mask, least: int, connectivity: int) -> Mask:
 
 def _spread(levels: Array, inside: Mask) -> Array:
     """Levels with those of the nearest inside pixels carried three pixels outwards, so that no edge mixes with the ground."""
-    known = inside.astype(np.float64)
-    values = levels * known
+    inside_weight = inside.astype(np.float64)
+    values = levels * inside_weight
     for _ in range(3):
-        total, weight = _around(values), _around(known)
-        fresh = (known == 0) & (weight > 0)
+        total, weight = _around(values), _around(inside_weight)
+        fresh = (inside_weight == 0) & (weight > 0)
         values = np.where(fresh, total / np.maximum(weight, 1.0), values)
-        known = np.where(fresh, 1.0, known)
+        inside_weight = np.where(fresh, 1.0, inside_weight)
     return values
 
 

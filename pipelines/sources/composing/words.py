@@ -61,8 +61,8 @@ def describe(things: Sequence[Thing], background: tuple[str, str | None], domain
     for thing in things:
         seen[thing.noun] = seen.get(thing.noun, 0) + 1
         name = f"{thing.noun}{seen[thing.noun]}"
-        told = {"id": name, "label": thing.label, "phrase": thing.phrase, "colour": thing.colour}
-        objects.append(told | {"box": list(thing.box)})
+        facts = {"id": name, "label": thing.label, "phrase": thing.phrase, "colour": thing.colour}
+        objects.append(facts | {"box": list(thing.box)})
     relations = []
     for place, first in enumerate(things):
         for other in range(place + 1, len(things)):
