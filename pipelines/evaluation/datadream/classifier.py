@@ -1,10 +1,12 @@
-"""One classifier of DataDream's table: which images it is trained on, and what it came to."""
+"""One classifier of DataDream's table: which images it is trained on, what it is given, and what it came to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
+
+from pipelines.runtime.typed import Payload
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,30 @@ class Arm:
     def name(self) -> str:
         """As the table has it: `real`, `synthetic_cls`, `pooled_zero_shot`."""
         return f"{self.images}_{self.variant}" if self.variant else self.images
+
+
+@dataclass(frozen=True)
+class Classify(Payload):
+    """Train and test one classifier.
+
+    `real` and `synthetic` are digests of its images, None where it sees none; `keys` are those of few-shot reals. `at_most` bounds the
+    synthetic images of a class, `steps` the training (None counts the recipe's epochs). `inputs` are digests of the held-out sets.
+    """
+
+    kind: ClassVar[str] = "classifier"
+
+    arm: Arm
+    shots: int
+    seed: int
+    few_shot_seed: int | None
+    classifier: Literal["clip", "student"]
+    recipe: dict[str, Any]
+    steps: int | None
+    at_most: int | None
+    real: str | None
+    keys: tuple[str, ...]
+    synthetic: str | None
+    inputs: dict[str, str]
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.artifacts.datasets import dataset_digest, finished, open_part
 from pipelines.artifacts.generators import GENERATOR_FILE, generator_digest, generator_of
 from pipelines.artifacts.trainable import common_side, require_trainable
-from pipelines.evaluation.datadream.classifier import Arm, Classifier
+from pipelines.evaluation.datadream.classifier import Arm, Classifier, Classify
 from pipelines.evaluation.datadream.params import DataDreamParams
 from pipelines.evaluation.datadream.table import comparisons, control_table, numbers
 from pipelines.evaluation.datadream.worker import ClassifierEvaluation, require_clip, require_size, require_texts
@@ -47,19 +47,27 @@ class DataDreamEvaluation(Evaluation[DataDreamParams]):
         units = []
         for arm, shots, seed in _combinations(params):
             real, synthetic = _selections(images, params, arm, shots, seed)
-            payload: dict[str, Any] = {"arm": arm.images, "variant": arm.variant, "shots": shots, "seed": seed}
-            payload |= {"inputs": held_out, "few_shot_seed": images.few_shot_seed(seed) if shots else None}
-            payload["real"] = (
-                None if real is None else {"images": real.digest, "keys": list(real.keys) if shots else []}
-            )
-            payload["synthetic"] = None if synthetic is None else {"images": synthetic.digest}
-            payload |= {"steps": params.steps, "at_most": params.images}
             for kind, recipe in recipes.items():
                 if arm.images == "zero_shot_clip" and kind != "clip":
                     continue
+                payload = Classify(
+                    arm,
+                    shots,
+                    seed,
+                    images.few_shot_seed(seed) if shots else None,
+                    kind,
+                    recipe,
+                    params.steps,
+                    params.images,
+                    None if real is None else real.digest,
+                    real.keys if real is not None and shots else (),
+                    None if synthetic is None else synthetic.digest,
+                    held_out,
+                )
                 shown = f"shots{shots:02d}" if shots else ""
-                name = "-".join(filter(None, (arm.images, arm.variant, shown, f"seed{seed}", kind)))
-                units.append(Unit(name, payload | {"classifier": kind, "recipe": recipe}))
+                units.append(
+                    payload.unit("-".join(filter(None, (arm.images, arm.variant, shown, f"seed{seed}", kind))))
+                )
         return Plan(units, facts={"classes": images.classes, **_stored(job)})
 
     def check(self, job: Job[DataDreamParams]) -> None:
@@ -86,7 +94,8 @@ class DataDreamEvaluation(Evaluation[DataDreamParams]):
         worker.run(unit, output)
 
     def subject(self, unit: Unit, job: Job[DataDreamParams]) -> str:
-        return f"evaluate.datadream.{'classifier' if unit.payload['classifier'] == 'clip' else 'student.training'}"
+        kind = Classify.from_json(unit.payload).classifier
+        return f"evaluate.datadream.{'classifier' if kind == 'clip' else 'student.training'}"
 
     def metrics(self, job: Job[DataDreamParams], plan: Plan, markers: Sequence[Marker]) -> Measured:
         """The control table, who wins, and under which protocol."""
@@ -110,10 +119,10 @@ class DataDreamEvaluation(Evaluation[DataDreamParams]):
         return Measured(numbers(table), results, params.seeds, facts={"classifiers": len(markers)})
 
 
-def _recipes(job: Job[DataDreamParams], classes: Sequence[str]) -> dict[str, Any]:
+def _recipes(job: Job[DataDreamParams], classes: Sequence[str]) -> dict[Literal["clip", "student"], dict[str, Any]]:
     """What decides a classifier beside its images, by kind."""
     params = job.params
-    recipes: dict[str, Any] = {
+    recipes: dict[Literal["clip", "student"], dict[str, Any]] = {
         "clip": {
             "config": asdict(params.classifier),
             "clip": generator_digest(job, "clip"),

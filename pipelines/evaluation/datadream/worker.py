@@ -18,7 +18,7 @@ import numpy as np
 from pipelines.artifacts.datasets import open_part
 from pipelines.artifacts.generators import generator_model
 from pipelines.artifacts.teacher import build_network
-from pipelines.evaluation.datadream.classifier import Arm, Classifier, Training
+from pipelines.evaluation.datadream.classifier import Classifier, Classify, Training
 from pipelines.evaluation.datadream.params import DataDreamParams
 from pipelines.evaluation.images import ArmImages, Selection
 from pipelines.evaluation.students import (
@@ -111,13 +111,13 @@ class ClassifierEvaluation:
 
     def run(self, unit: Unit, output: UnitOutput) -> None:
         """Train one classifier and test it once."""
-        payload = unit.payload
-        shots, seed, variant = payload["shots"], payload["seed"], payload["variant"]
+        payload = Classify.from_json(unit.payload)
+        shots, seed, variant = payload.shots, payload.seed, payload.arm.variant
         real: Selection | None = None
-        if payload["real"] is not None:
+        if payload.real is not None:
             real = self.images.reals(shots, seed) if shots else self.images.everything()
-        synthetic = self.images.synthetic(variant, shots, seed, payload["at_most"]) if variant else None
-        kind = payload["classifier"]
+        synthetic = self.images.synthetic(variant, shots, seed, payload.at_most) if variant else None
+        kind = payload.classifier
         fit = self._to_clip if kind == "clip" else None
         sets = (
             None if real is None else load_arrays(self.images.train.dataset, real.keys, fit=fit),
@@ -125,11 +125,11 @@ class ClassifierEvaluation:
         )
         training = (self._clip if kind == "clip" else self._student)(payload, *sets, output)
         classifier = Classifier(
-            Arm(payload["arm"], variant),
+            payload.arm,
             kind,
             shots,
             seed,
-            payload["few_shot_seed"],
+            payload.few_shot_seed,
             training,
             real=0 if real is None else len(real.keys),
             synthetic=0 if synthetic is None else len(synthetic.keys),
@@ -160,7 +160,7 @@ class ClassifierEvaluation:
         return seed_for(self._job.run.seed, "evaluate", f"datadream seed {seed}", purpose)
 
     def _clip(
-        self, payload: dict[str, Any], real: ImageArrays | None, synthetic: ImageArrays | None, output: UnitOutput
+        self, payload: Classify, real: ImageArrays | None, synthetic: ImageArrays | None, output: UnitOutput
     ) -> Training:
         from synth.datadream.accuracy import classifier_accuracy
         from synth.datadream.classifier import ClipClassifier
@@ -168,18 +168,18 @@ class ClassifierEvaluation:
         from synth.datadream.views import policy_views, views_seed
 
         model, tokenizer = self.clip
-        texts = [[prompt] for prompt in payload["recipe"]["prompts"]]
-        classifier = ClipClassifier(copy.deepcopy(model), tokenizer, texts, seed=self._seed(payload["seed"], "init"))
+        texts = [[prompt] for prompt in payload.recipe["prompts"]]
+        classifier = ClipClassifier(copy.deepcopy(model), tokenizer, texts, seed=self._seed(payload.seed, "init"))
         classifier.to(self.device)
         reals, generated = (None if part is None else Resized(part, classifier.size) for part in (real, synthetic))
         val, test = (Resized(self._part(part, "clip"), classifier.size) for part in ("val", "test"))
         steps = epochs = best_epoch = 0
         if real or synthetic:
-            config = FitConfig(**payload["recipe"]["config"])
+            config = FitConfig(**payload.recipe["config"])
             counts = [0 if part is None else len(part) for part in (real, synthetic)]
             batches = pool_of(counts[0], counts[1], config, classifier.classes).batches
-            config = over_steps(config, payload["steps"], batches)
-            state, run_seed, policy = Checkpoint(output), self._seed(payload["seed"], "fit"), payload["recipe"]["views"]
+            config = over_steps(config, payload.steps, batches)
+            state, run_seed, policy = Checkpoint(output), self._seed(payload.seed, "fit"), payload.recipe["views"]
             fitted = fit(
                 classifier,
                 reals,
@@ -201,25 +201,25 @@ class ClassifierEvaluation:
         return Training(steps, epochs, best_epoch, accuracy, tested.accuracy, per_class)
 
     def _student(
-        self, payload: dict[str, Any], real: ImageArrays | None, synthetic: ImageArrays | None, output: UnitOutput
+        self, payload: Classify, real: ImageArrays | None, synthetic: ImageArrays | None, output: UnitOutput
     ) -> Training:
         from distill.training import Trainer, batch_bounds, needs_company
 
-        recipe, classes = StudentParams.model_validate(payload["recipe"]), len(self.images.classes)
+        recipe, classes = StudentParams.model_validate(payload.recipe), len(self.images.classes)
         val, test = (self._part(part, "student") for part in ("val", "test"))
         side = square_side(test)
         data = oversample_real(real, None if synthetic is None else at_size(synthetic, side))
-        init = self._seed(payload["seed"], "init")
+        init = self._seed(payload.seed, "init")
         model = build_network(recipe.network, classes, side, init, "evaluate.datadream.student.network")
         batches = len(batch_bounds(len(data), recipe.training.batch_size, needs_company(model)))
-        config = over_steps(recipe.training, payload["steps"], batches)
+        config = over_steps(recipe.training, payload.steps, batches)
         trainer = Trainer(
             model.to(self.device),
             data.tensors(self.device),
             replace(config, evaluate_every=max(config.epochs, 1)),
             mean=recipe.mean,
             std=recipe.std,
-            seed=self._seed(payload["seed"], "views"),
+            seed=self._seed(payload.seed, "views"),
             validation=val.tensors(self.device),
         )
         rows = train_resumably(trainer, output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from distill.config import TrainConfig
 from pipelines.artifacts.datasets import METRICS_FILE, finished
@@ -14,6 +14,7 @@ from pipelines.artifacts.labels import RelabelParams
 from pipelines.errors import UserError
 from pipelines.evaluation.distilled.params import DistilledParams
 from pipelines.runtime.job import Job
+from pipelines.runtime.typed import Payload
 
 #: `source`: a condensed set. `start`: the real images that it started from, untouched. `random`: as many random real ones, other
 #: ones for every seed. `real`: all of them.
@@ -42,6 +43,33 @@ class Arm:
     def section(self) -> Literal["full", "hard", "soft"]:
         """Which of the parameters say how the arm is trained."""
         return "full" if self.images == "real" else self.labels
+
+
+@dataclass(frozen=True)
+class MeasureTeacher(Payload):
+    """Test the teacher. `inputs` are digests of what is read."""
+
+    kind: ClassVar[str] = "teacher"
+
+    inputs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainStudent(Payload):
+    """Train and test one student on `ipc` images per class; `number` says which of its source's sets, where there are several.
+
+    `config` is how it is trained, `inputs` are digests of what is read.
+    """
+
+    kind: ClassVar[str] = "student"
+
+    arm: Arm
+    ipc: int
+    seed: int
+    number: int
+    network: str
+    config: dict[str, Any]
+    inputs: dict[str, Any]
 
 
 #: What parameters call arms; those of a set are one for every source.

@@ -17,7 +17,7 @@ from pipelines.artifacts.distilled import DEFAULT_SOURCES
 from pipelines.artifacts.teacher import TEACHER_FILE
 from pipelines.artifacts.trainable import require_trainable, smallest_batch
 from pipelines.evaluation.distilled.accuracies import lines, numbers, table
-from pipelines.evaluation.distilled.arms import FULL, Arm, Compared, facts_of
+from pipelines.evaluation.distilled.arms import FULL, Arm, Compared, MeasureTeacher, TrainStudent, facts_of
 from pipelines.evaluation.distilled.params import DistilledParams
 from pipelines.evaluation.distilled.worker import STUDENT_COLUMNS, DistilledStudents, Student
 from pipelines.evaluation.protocol import Evaluation, Measured
@@ -28,7 +28,6 @@ from pipelines.storage import canonical_json
 
 #: Accuracy and loss of every student over its epochs.
 STUDENTS = "students.csv"
-TEACHER = "teacher"
 
 
 class DistilledEvaluation(Evaluation[DistilledParams]):
@@ -48,16 +47,16 @@ class DistilledEvaluation(Evaluation[DistilledParams]):
     def plan(self, job: Job[DistilledParams]) -> Plan:
         """The teacher, and a student for each arm, IPC and seed."""
         params, compared, used = job.params, Compared(job), _Inputs(job)
-        units = [Unit(TEACHER, {"inputs": used.of_teacher()})]
+        units = [MeasureTeacher(used.of_teacher()).unit("teacher")]
         for arm in compared.arms():
             config = asdict(compared.config(arm))
             for ipc in compared.subsets(arm):
                 for seed in range(params.seeds):
                     number = seed % compared.sets[arm.source].count if arm.source else 0
                     name = f"{arm.name}-{'full' if ipc == FULL else f'ipc{ipc:03d}'}-seed{seed}"
-                    payload = {"arm": asdict(arm), "ipc": ipc, "seed": seed, "set": number, "network": params.network}
-                    payload |= {"config": config, "inputs": used.of(arm, ipc, number, compared)}
-                    units.append(Unit(name, payload))
+                    inputs = used.of(arm, ipc, number, compared)
+                    payload = TrainStudent(arm, ipc, seed, number, params.network, config, inputs)
+                    units.append(payload.unit(name))
         return Plan(units)
 
     def check(self, job: Job[DistilledParams]) -> None:
@@ -76,20 +75,22 @@ class DistilledEvaluation(Evaluation[DistilledParams]):
         return DistilledStudents(job)
 
     def run(self, unit: Unit, worker: DistilledStudents, output: UnitOutput) -> None:
-        if unit.name == TEACHER:
+        if unit.kind == MeasureTeacher.kind:
             worker.test_teacher(output)
         else:
             worker.train_student(unit, output)
 
     def subject(self, unit: Unit, job: Job[DistilledParams]) -> str:
-        if unit.name == TEACHER:
+        if unit.kind == MeasureTeacher.kind:
             return "the teacher of squeeze"
-        return f"evaluate.distilled.{Arm(**unit.payload['arm']).section} of the student {job.params.network}"
+        return (
+            f"evaluate.distilled.{TrainStudent.from_json(unit.payload).arm.section} of the student {job.params.network}"
+        )
 
     def metrics(self, job: Job[DistilledParams], plan: Plan, markers: Sequence[Marker]) -> Measured:
         """The teacher, the protocol, every arm's accuracies and bytes by IPC, and who is told apart."""
-        students = [Student.of(marker.summary) for marker in markers if marker.name != TEACHER]
-        teacher = next(marker.summary["test_top1"] for marker in markers if marker.name == TEACHER)
+        students = [Student.of(marker.summary) for marker in markers if marker.kind == TrainStudent.kind]
+        teacher = next(marker.summary["test_top1"] for marker in markers if marker.kind == MeasureTeacher.kind)
         network = finished(job, "squeeze").json(TEACHER_FILE)["network"]
         form = table(students, len(open_part(job, "split", "test")))
         results = {"teacher": {"network": network, "test_top1": teacher}, "protocol": _protocol(job), **form}
@@ -128,7 +129,7 @@ class _Inputs:
 def _curves(job: Job[DistilledParams], markers: Sequence[Marker]) -> bytes:
     """The curves of every student in one table, as CSV."""
     committed = Committed(job, markers)
-    tables = [committed.read(f"curves/{m.name}.csv").decode() for m in markers if m.name != TEACHER]
+    tables = [committed.read(f"curves/{m.name}.csv").decode() for m in markers if m.kind == TrainStudent.kind]
     body = "".join(one.split("\n", 1)[1] for one in tables)
     return (",".join(STUDENT_COLUMNS) + "\n" + body).encode()
 

@@ -10,7 +10,7 @@ from pipelines.artifacts.datasets import finished, open_part
 from pipelines.artifacts.distilled import load_start, random_real, stored_image_bytes
 from pipelines.artifacts.labels import label_epochs, labels_of, view_seed
 from pipelines.artifacts.teacher import build_network, load_teacher, require_classes
-from pipelines.evaluation.distilled.arms import FULL, Arm, Compared
+from pipelines.evaluation.distilled.arms import FULL, Arm, Compared, TrainStudent
 from pipelines.evaluation.distilled.params import DistilledParams
 from pipelines.evaluation.students import norm_of
 from pipelines.loaders.arrays import ImageArrays, load_arrays
@@ -78,8 +78,8 @@ class DistilledStudents:
         from distill.training import Trainer
 
         job, teacher, classes = self._job, self.teacher, len(self.teacher.classes)
-        arm, ipc, seed, number = (unit.payload[name] for name in ("arm", "ipc", "seed", "set"))
-        arm = Arm(**arm)
+        payload = TrainStudent.from_json(unit.payload)
+        arm, ipc, seed, number = payload.arm, payload.ipc, payload.seed, payload.number
         data, image_bytes = self._images(arm, ipc, seed, number)
         soft, label_bytes, view_epochs = None, 0, None
         if arm.labels == "soft":
@@ -87,7 +87,7 @@ class DistilledStudents:
             soft, label_bytes = self._labels(arm, ipc, number, data, output.scratch())
             view_epochs = self.compared.labelling.epochs
         init = seed_for(job.run.seed, "evaluate", f"seed {seed}", "init")
-        network = job.params.network
+        network = payload.network
         model = build_network(network, classes, teacher.image_size, init, "evaluate.distilled.network").to(self.device)
         views = view_seed(job, ipc) if soft else seed_for(job.run.seed, "evaluate", f"seed {seed}", "views")
         trainer = Trainer(

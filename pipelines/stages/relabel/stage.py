@@ -7,6 +7,7 @@ subset are its own, since images are mixed within it. Bytes are reported: labels
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.artifacts.datasets import METRICS_FILE, dataset_digest, stage_digest
@@ -17,8 +18,19 @@ from pipelines.errors import UserError
 from pipelines.loaders.arrays import load_arrays
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job, Plan, Stage
+from pipelines.runtime.typed import Payload
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.storage import pretty_json
+
+
+@dataclass(frozen=True)
+class LabelEpochs(Payload):
+    """Label epochs from the first of `epochs` to before the second. `number` says which of the source's sets, `inputs` are digests."""
+
+    ipc: int
+    number: int
+    epochs: tuple[int, int]
+    inputs: dict[str, str]
 
 
 class Relabel(Stage[RelabelParams]):
@@ -58,9 +70,9 @@ class Relabel(Stage[RelabelParams]):
         units = []
         for ipc, number in ((ipc, number) for ipc in subsets for number in range(sets.count)):
             for first in range(0, params.epochs, params.epochs_per_unit):
-                epochs = [first, min(first + params.epochs_per_unit, params.epochs)]
-                payload = {"ipc": ipc, "set": number, "epochs": epochs, "inputs": inputs}
-                units.append(Unit(f"{labels_of(ipc, number)}/relabel-{first // params.epochs_per_unit:06d}", payload))
+                epochs = (first, min(first + params.epochs_per_unit, params.epochs))
+                name = f"{labels_of(ipc, number)}/relabel-{first // params.epochs_per_unit:06d}"
+                units.append(LabelEpochs(ipc, number, epochs, inputs).unit(name))
         return Plan(units, facts={"classes": classes, "ipc": subsets})
 
     def open(self, job: Job[RelabelParams]) -> tuple[Teacher, CondensedSets]:
@@ -71,11 +83,12 @@ class Relabel(Stage[RelabelParams]):
     def run(
         self, unit: Unit, worker: tuple[Teacher, CondensedSets], output: UnitOutput, job: Job[RelabelParams]
     ) -> None:
-        params, ipc, (teacher, sets) = job.params, unit.payload["ipc"], worker
-        subset = load_arrays(sets.dataset, sets.keys(ipc, unit.payload["set"]))
+        params, payload, (teacher, sets) = job.params, LabelEpochs.from_json(unit.payload), worker
+        ipc, epochs = payload.ipc, range(*payload.epochs)
+        subset = load_arrays(sets.dataset, sets.keys(ipc, payload.number))
         with output.file(f"labels/{unit.name}.arrow") as path:
-            size = label_epochs(path, range(*unit.payload["epochs"]), subset, ipc, teacher, params, job, output.tick)
-        output.summary = {"bytes": size, "samples": len(subset), "ipc": ipc, "set": unit.payload["set"]}
+            size = label_epochs(path, epochs, subset, ipc, teacher, params, job, output.tick)
+        output.summary = {"bytes": size, "samples": len(subset), "ipc": ipc, "set": payload.number}
 
     def finish(self, job: Job[RelabelParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         metrics = {}
