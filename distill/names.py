@@ -35,7 +35,7 @@ class CifarResNetName:
 
 
 def read_name(name: str) -> ConvNetName | CifarResNetName | None:
-    """What a name of ours stands for; None for a name that is not one. `DistillError` for a width of no channels."""
+    """Read what a name of ours stands for; None for a name that is not one. `DistillError` for a width of no channels."""
     if match := _CONVNET.fullmatch(name):
         return _wide(name, ConvNetName(int(match[1]), int(match[2]), bool(match[3])))
     if match := _CIFAR_RESNET.fullmatch(name):

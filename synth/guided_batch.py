@@ -77,7 +77,7 @@ class GuidedBatch:
         return Conditioning.join([self.null, self.conditional])
 
     def without_boxes(self) -> GuidedBatch:
-        """The same batch with its boxes taken out of the conditioning, for the steps after the grounded ones."""
+        """Return the same batch with its boxes taken out of the conditioning, for the steps after the grounded ones."""
         names = ("boxes", "phrases", "box_mask")
         null = None if self.null is None else self.null.without(*names)
         return replace(self, conditional=self.conditional.without(*names), null=null)

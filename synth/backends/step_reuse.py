@@ -144,7 +144,7 @@ def _first_half(value: Any) -> Any:
 
 
 def _has_equal_halves(value: Any) -> bool:
-    """Whether both halves of the rows are the same to rounding; waits for the device. True of whatever has no rows."""
+    """Say whether both halves of the rows are the same to rounding; waits for the device. True of whatever has no rows."""
     if not _has_rows(value):
         return True
     first, second = value.chunk(2)
@@ -164,7 +164,7 @@ def _can_be_changed(model: Any) -> bool:
 
 
 def _projections(unet: Any) -> Iterator[nn.Module]:
-    """The key and value layers of every cross-attention to the prompt."""
+    """Yield the key and value layers of every cross-attention to the prompt."""
     for name, module in unet.named_modules():
         if name.endswith(".attn2") and type(module) is Attention and module.is_cross_attention:
             yield module.to_k
@@ -172,7 +172,7 @@ def _projections(unet: Any) -> Iterator[nn.Module]:
 
 
 def _before_prompt(unet: Any) -> Iterator[nn.Module]:
-    """The modules that run before anything differs between two rows with the same latents, that is before the first cross-attention.
+    """Yield the modules that run before anything differs between two rows with the same latents, that is before the first cross-attention.
 
     Only the first convolution where time is embedded with something of the prompt or a class, and up to the first block of a kind
     that is not known.
