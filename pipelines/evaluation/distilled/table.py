@@ -29,11 +29,11 @@ from pipelines.report.words import UNKNOWN, grouped, human_bytes, one_line, perc
 #: Columns of the accuracy table, after the source of the images.
 HEAD = (
     "labels",
-    "label kind",
     "last epoch, %",
     "verdict",
     "best, %",
     "seeds",
+    "label kind",
     "student (norm)",
     "images",
     "image bytes",
@@ -114,11 +114,11 @@ def _cells(arm: Arm, results: Results, full_bytes: float | None) -> Row:
         seeds += f" on {arm.sets} set{'s' if arm.sets > 1 else ''}"
     return (
         arm.labels,
-        arm.label_kind or arm.labels,
         mean,
         "",
         percent(arm.best, False),
         seeds,
+        arm.label_kind or arm.labels,
         _student(arm, results),
         grouped(arm.images),
         human_bytes(arm.image_bytes),
