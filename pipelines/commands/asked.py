@@ -16,10 +16,9 @@ from pydantic import BaseModel
 from pipelines.commands.jobs import checked_sections, jobs_of
 from pipelines.config import read_params
 from pipelines.runtime.job import Job
-from pipelines.stages import STAGES, get_stage
+from pipelines.stages import REPORT, STAGES, get_stage
 
 ALL = "all"
-REPORT = "report"
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ from pipelines.report.facts import dataset_table, outcome_tables
 from pipelines.report.reading import Outputs
 from pipelines.report.words import FIXED
 from pipelines.stages import outputs_under
-from pipelines.stages.datadream.section import class_strips
-from pipelines.stages.datadream.tables import filter_table, quality_table
+from pipelines.stages.datadream.section import class_strips, filter_table, quality_table
 from pipelines.stages.generator.section import contact_sheets, knowledge, model_table, recognition_table
 from pipelines.storage import pretty_json
 from tests.report.dreaming import control, dream_folder, dream_metrics, dreams, few_shot, generator, number_of, win
