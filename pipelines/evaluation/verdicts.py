@@ -4,7 +4,8 @@
 * A mean of n differences is told apart from nothing by Student's t, two-sided, at 95 %. One difference proves nothing.
 * Seeds that share a product (one distilled set, one choice of few-shot images) are averaged first: n counts products. Where there
   is one product only, n counts its students, and whoever tells it says so: chance in making that product is not in it.
-* All comparisons of one report are held to 95 % together (Holm 1979), so that twenty of them do not find one by luck.
+* All comparisons of one evaluation (an item of `evaluate`) are held to 95 % together (Holm 1979), so that twenty of them do not find
+  one by luck. A report that shows two evaluations may err in each.
 * Accuracies come in steps of one test image. Differences that agree to the step are given the spread that rounding hides.
 
 `tests/bench/verdicts.py` counts how often arms of equal worth are told apart.
@@ -17,7 +18,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: Largest share of reports in which any two arms of equal worth may be told apart.
+#: Largest share of evaluations in which any two arms of equal worth may be told apart.
 LEVEL = 0.05
 #: Percentage points that a figure is told to, the least step of an accuracy that is believed.
 SHOWN = 0.1
@@ -57,20 +58,7 @@ def compare(
     return settle([_measured(gap, error, len(each), len(seeds), len(of_product))])[0]
 
 
-def compare_summaries(ours: tuple[float, float, int], control: tuple[float, float, int]) -> Comparison:
-    """The same from (mean, standard deviation, seeds) of fractions, where single accuracies are not known: not in pairs.
-
-    Welch's error, with the degrees of freedom of the smaller arm, which never tells equals apart more often than asked.
-    """
-    gap, count = 100 * (ours[0] - control[0]), min(ours[2], control[2])
-    error = None
-    if count > 1:
-        spread = sum(max(100 * std, SHOWN * math.sqrt(1 / 12)) ** 2 / seeds for _, std, seeds in (ours, control))
-        error = math.sqrt(spread)
-    return settle([_measured(gap, error, count, count, None)])[0]
-
-
-def _measured(gap: float, error: float | None, count: int, seeds: int, products: int | None) -> Comparison:
+def _measured(gap: float, error: float | None, count: int, seeds: int, products: int) -> Comparison:
     measured: Comparison = {"gap": gap, "standard_error": error, "errors": None, "p": None, "freedom": count - 1}
     measured |= {"low": None, "high": None}
     if error is not None:
@@ -82,22 +70,22 @@ def _measured(gap: float, error: float | None, count: int, seeds: int, products:
 
 
 def settle(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """All comparisons of one report, judged together: `outcome` is `win`, `loss`, `level`, or `unproved` with a single difference.
+    """All comparisons of one evaluation, judged together: `outcome` is `win`, `loss`, `level`, or `unproved` with a single difference.
 
     Holm's steps: the smallest of m chances is held to 5 % / m, the next to 5 % / (m - 1), and the first that is not below ends it.
     `needed` standard errors would have told a comparison apart; `of` is m.
     """
     tried = sorted((one["p"], place) for place, one in enumerate(comparisons) if one["p"] is not None)
-    told: set[int] = set()
+    apart: set[int] = set()
     for rank, (p, place) in enumerate(tried):
         if p > LEVEL / (len(tried) - rank):
             break
-        told.add(place)
-    left = max(1, len(tried) - len(told))
+        apart.add(place)
+    left = max(1, len(tried) - len(apart))
     settled = []
     for place, one in enumerate(comparisons):
         outcome = "unproved" if one["p"] is None else "level"
-        if place in told:
+        if place in apart:
             outcome = "win" if one["gap"] > 0 else "loss"
         needed = None if one["p"] is None else errors_needed(LEVEL / left, one["freedom"])
         settled.append(one | {"needed": needed, "of": len(tried), "outcome": outcome})
@@ -140,15 +128,15 @@ def note_of(note: str, seeds: int) -> str:
     return f"{note} {few}".strip()
 
 
-def how_sure(found: Mapping[str, Any]) -> str:
+def how_sure(judged: Mapping[str, Any]) -> str:
     """The second half of a sentence about a comparison: what the gap was measured with, and what would have told."""
-    if found["outcome"] == "unproved":
+    if judged["outcome"] == "unproved":
         return "with one seed: chance is not ruled out"
-    pairs = f"{found['seeds']} {'seeds' if found['products'] is None else 'paired seeds'}"
-    if found["products"] is not None and 1 < found["products"] < found["seeds"]:
-        pairs += f" on {found['products']} products"
-    errors = f"{found['errors']:.1f} standard errors over {pairs}"
-    if found["outcome"] != "level":
+    pairs = f"{judged['seeds']} paired seeds"
+    if 1 < judged["products"] < judged["seeds"]:
+        pairs += f" on {judged['products']} products"
+    errors = f"{judged['errors']:.1f} standard errors over {pairs}"
+    if judged["outcome"] != "level":
         return errors
-    among = f" among {found['of']} comparisons" if found["of"] > 1 else ""
-    return f"only {errors} where {found['needed']:.1f} would tell{among}: not told apart"
+    among = f" among {judged['of']} comparisons" if judged["of"] > 1 else ""
+    return f"only {errors} where {judged['needed']:.1f} would tell{among}: not told apart"

@@ -1,8 +1,8 @@
-"""How often are arms of equal worth told apart? Reports are simulated at 1, 2, 3, 5 and 10 seeds, and read by the rule for verdicts.
+"""How often are arms of equal worth told apart? Evaluations are simulated at 1, 2, 3, 5 and 10 seeds, and read by the rule for verdicts.
 
     python -m tests.bench.verdicts [--reports 4000]
 
-A report counts when any of its comparisons says `win` or `loss`. Accuracies are those of all seeds on one test set: normal, and in
+An evaluation counts when any of its comparisons says `win` or `loss`. Accuracies are those of all seeds on one test set: normal, and in
 whole test images, of which few are the harder case, since differences then agree by luck.
 """
 
@@ -16,8 +16,10 @@ import numpy as np
 
 from pipelines.evaluation.datadream.classifier import Arm, Classifier, Training
 from pipelines.evaluation.datadream.table import comparisons as dreamt
-from pipelines.evaluation.distilled.results import read_results
-from pipelines.evaluation.verdicts import compare, compare_summaries, settle
+from pipelines.evaluation.distilled.accuracies import table
+from pipelines.evaluation.distilled.arms import Arm as SetArm
+from pipelines.evaluation.distilled.worker import Student
+from pipelines.evaluation.verdicts import compare, settle
 
 SEEDS = (1, 2, 3, 5, 10)
 Draw = Callable[[int], np.ndarray]
@@ -54,32 +56,24 @@ def shared_products(draw: Draw, seeds: int, test_images: int | None) -> list[dic
     return [compare(ours, control, products, test_images)]
 
 
-def summaries(draw: Draw, seeds: int, test_images: int | None) -> list[dict[str, Any]]:
-    """Where a metrics.json has means and deviations only."""
-
-    def arm() -> tuple[float, float, int]:
-        values = draw(seeds)
-        return float(values.mean()), float(values.std(ddof=1)) if seeds > 1 else 0.0, seeds
-
-    return [compare_summaries(arm(), arm())]
-
-
 def distilled_page(draw: Draw, seeds: int, test_images: int | None) -> list[dict[str, Any]]:
-    """Three IPCs with soft and hard labels, as the page and `limbeck results` read them."""
+    """Three IPCs with soft and hard labels, as `evaluate@distilled` judges them."""
+    arms = [
+        SetArm(images, labels, source)
+        for images, source in (("source", "cda"), ("random", ""))
+        for labels in ("soft", "hard")
+    ]
+    students = [
+        Student(arm, ipc, seed, seed, "network", "batch", value, value, 1, 1, 1)
+        for ipc in (1, 10, 50)
+        for arm in arms
+        for seed, value in enumerate(draw(seeds).tolist())
+    ]
+    return table(students, test_images)["comparisons"]
 
-    def arm() -> dict[str, Any]:
-        last = draw(seeds)
-        deviation = float(last.std(ddof=1)) if seeds > 1 else 0.0
-        return {"last_mean": float(last.mean()), "last_std": deviation, "last": last.tolist(), "seeds": seeds}
 
-    names = ("distilled_soft", "random_soft", "distilled_hard", "random_hard")
-    form: dict[str, Any] = {f"ipc_{ipc}": {name: arm() for name in names} for ipc in (1, 10, 50)}
-    form["protocol"] = {"test_images": test_images}
-    return [{"outcome": one.outcome} for one in read_results(form).comparisons.values()]
-
-
-def whole_report(draw: Draw, seeds: int, test_images: int | None) -> list[dict[str, Any]]:
-    """Distillation and DataDream in one report: 4 and 20 comparisons, many of them against the same arm."""
+def control_table(draw: Draw, seeds: int, test_images: int | None) -> list[dict[str, Any]]:
+    """20 comparisons of DataDream, many of them against the same arm."""
     students = [
         Classifier(Arm(arm, variant), kind, shots, seed, seed, Training(1, 1, 1, value, value, ()))
         for kind in ("clip", "student")
@@ -87,17 +81,15 @@ def whole_report(draw: Draw, seeds: int, test_images: int | None) -> list[dict[s
         for arm, variant in (("real", ""), *(("pooled", name) for name in ("zero_shot", "cls", "dset")))
         for seed, value in enumerate(draw(seeds).tolist())
     ]
-    pairs = [one for _ in range(4) for one in one_set(draw, seeds, test_images)]
-    return settle([*pairs, *dreamt(students, (4, 16), test_images)])
+    return settle(dreamt(students, (4, 16), test_images))
 
 
 KINDS = {
     "one comparison": one_pair,
     "one distilled set": one_set,
     "students that share products": shared_products,
-    "means and deviations only": summaries,
     "a page of distillation": distilled_page,
-    "a report of 24 comparisons": whole_report,
+    "20 comparisons of DataDream": control_table,
 }
 
 
@@ -114,11 +106,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reports", type=int, default=4000, help="simulated reports of each cell")
     reports = parser.parse_args().reports
-    print(f"{'share of reports that tell equals apart, %':<46}" + "".join(f"{seeds:>8}" for seeds in SEEDS) + "  seeds")
+    print(
+        f"{'share of evaluations that tell equals apart, %':<46}"
+        + "".join(f"{seeds:>8}" for seeds in SEEDS)
+        + "  seeds"
+    )
     for kind in KINDS:
         for test_images in (None, 1000, 60):
             cells = [
-                false_positives(kind, seeds, reports // (10 if "24" in kind else 1), test_images) for seeds in SEEDS
+                false_positives(kind, seeds, reports // (10 if "20" in kind else 1), test_images) for seeds in SEEDS
             ]
             where = "" if test_images is None else f", {test_images} test images"
             print(f"{kind + where:<46}" + "".join(f"{100 * cell:8.1f}" for cell in cells))

@@ -11,6 +11,7 @@ from pipelines.evaluation.distilled.results import headline, read_results, remar
 from pipelines.evaluation.distilled.table import HEAD, accuracy_table, protocol_table, with_norm
 from pipelines.report.words import grouped, human_bytes, human_seconds, listed, number, percent, points, share, signed
 from tests.report.folders import NOTE, arm, metrics
+from tests.report.judging import judged
 
 
 def said(form: dict[str, Any]) -> str:
@@ -30,7 +31,7 @@ def difference(form: dict[str, Any], labels: str = "soft") -> tuple[str, str]:
 
 
 def at_ten(distilled: dict[str, Any], control: dict[str, Any]) -> dict[str, Any]:
-    return {"ipc_10": {"distilled_soft": distilled, "random_soft": control}}
+    return judged({"ipc_10": {"distilled_soft": distilled, "random_soft": control}})
 
 
 def test_a_win_stands_with_both_figures_and_the_gap() -> None:
@@ -62,13 +63,18 @@ def test_a_gap_that_the_seeds_do_not_tell_is_no_win() -> None:
     assert headline(read_results(form)).startswith("Distilled images are not told apart from the same number")
 
 
-def test_without_single_accuracies_means_and_deviations_decide() -> None:
+def test_a_difference_has_the_deviation_of_its_pairs() -> None:
     """5 points over 3 seeds: the error is 5 / sqrt(3), 3.5 of which are less than the 4.3 that two degrees of freedom need."""
     comparison = read_results(at_ten(arm(0.90, std=0.03), arm(0.80, std=0.04))).comparisons[
         10, "distilled_soft", "random"
     ]
     assert comparison.judged["standard_error"] == pytest.approx(5.0 / math.sqrt(3))
     assert (comparison.outcome, comparison.gap) == ("level", 10.0)
+
+
+def test_what_evaluate_did_not_judge_is_not_compared() -> None:
+    form = {"ipc_10": {"distilled_soft": arm(0.9), "random_soft": arm(0.8)}}
+    assert not read_results(form).comparisons
 
 
 def test_accuracies_by_seed_are_compared_in_pairs() -> None:
@@ -127,7 +133,7 @@ def test_hard_labels_full_set_teacher_and_the_toy_note_are_told() -> None:
 
 
 def test_a_source_of_any_name_is_a_row_beside_the_control() -> None:
-    form = {"ipc_10": {"cda_soft": arm(0.9), "d3hr_soft": arm(0.8), "random_soft": arm(0.85), "what": 3}}
+    form = judged({"ipc_10": {"cda_soft": arm(0.9), "d3hr_soft": arm(0.8), "random_soft": arm(0.85), "what": 3}})
     assert [name for name, _ in rows_of(form)] == [
         *("cda", "d3hr", "random real"),
         *("cda: difference, 95 % interval", "d3hr: difference, 95 % interval"),
@@ -140,15 +146,15 @@ def test_a_source_of_any_name_is_a_row_beside_the_control() -> None:
 
 def test_what_a_set_started_from_is_a_control_of_its_own() -> None:
     arms = {"cda_soft": arm(0.9), "cda_start_soft": arm(0.7), "random_soft": arm(0.95)}
-    form = {"ipc_10": arms}
+    form = judged({"ipc_10": arms})
     assert [(name, cells["last epoch, %"][:4]) for name, cells in rows_of(form)] == [
         *(("distilled", "90.0"), ("its start", "70.0"), ("random real", "95.0")),
         *(("difference, 95 % interval", "−5.0"), ("difference to its start", "+20."[:4])),
     ]
     # It is no source of its own, and the headline is about random real images.
     assert headline(read_results(form)).startswith("Distilled images lose to the same number of random real images")
-    judged = {"ipc": 10, "arm": "cda_soft", "outcome": "level", "gap": 20.0, "errors": 1.0, "needed": 9.0, "seeds": 3}
-    form |= {"against_start": [judged | {"products": 1, "of": 2, "low": -3.0, "high": 43.0}]}
+    level = {"ipc": 10, "arm": "cda_soft", "outcome": "level", "gap": 20.0, "errors": 1.0, "needed": 9.0, "seeds": 3}
+    form |= {"against_start": [level | {"products": 1, "of": 2, "low": -3.0, "high": 43.0}]}
     assert rows_of(form)[4][1]["last epoch, %"] == "+20.0 (−3.0 to +43.0)"
 
 

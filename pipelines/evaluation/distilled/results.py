@@ -1,8 +1,7 @@
 """The numbers of `evaluate@distilled` as rows, and what they amount to in words. No page and no console here.
 
 The comparison that decides is a distilled set against the same number of random real images, same labels, same protocol. Whether
-it tells them apart follows from `pipelines.evaluation.verdicts` alone: as `evaluate` judged it, or here, where there are no more
-than means and deviations.
+it tells them apart was judged by `evaluate` (`pipelines.evaluation.verdicts`); nothing is compared here.
 
 An arm is called by its images and its labels: `random_soft`, `real_hard`, `SOURCE_hard` of a distilled set, `SOURCE_start_soft` of the
 real images that a set started from.
@@ -14,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from pipelines.evaluation import verdicts
 from pipelines.evaluation.verdicts import SEEDS_TO_QUOTE, beats_chance
 from pipelines.report.reading import inner, inner_list
 from pipelines.report.words import listed, number, percent, points
@@ -144,7 +142,7 @@ def read_results(form: Mapping[str, Any]) -> Results:
         str(teacher.get("network") or ""),
         number(teacher.get("test_top1")),
         protocol,
-        _comparisons(rows, form, number(protocol.get("test_images"))),
+        _comparisons(rows, form),
     )
 
 
@@ -200,25 +198,21 @@ def _numbers(values: Sequence[Any]) -> list[float]:
     return [one for one in numbers if one is not None] if None not in numbers else []
 
 
-def _comparisons(
-    by_ipc: Mapping[int, Mapping[str, Arm]], form: Mapping[str, Any], test_images: float | None
-) -> dict[Place, Comparison]:
-    """As `evaluate` judged them, else all that can be compared, judged together."""
-    measured: dict[Place, verdicts.Comparison] = {}
-    for ipc, arms in by_ipc.items():
-        for arm in arms.values():
-            for images in CONTROLS.values():
-                control = _control(arms, arm, images)
-                if arm.is_distilled and arm.mean is not None and control is not None and control.mean is not None:
-                    measured[ipc, arm.name, images] = _measured(arm, control, test_images)
-    settled: dict[Place, Mapping[str, Any]] = dict(zip(measured, verdicts.settle(list(measured.values())), strict=True))
+def _comparisons(by_ipc: Mapping[int, Mapping[str, Arm]], form: Mapping[str, Any]) -> dict[Place, Comparison]:
+    """As `evaluate` judged them; nothing is compared here."""
+    comparisons: dict[Place, Comparison] = {}
     for key, images in CONTROLS.items():
         for one in inner_list(form, key):
-            if isinstance(one, Mapping) and _is_whole(one):
-                place = (one.get("ipc"), str(one.get("arm")), images)
-                if place in settled:
-                    settled[place] = one
-    return {place: _shown(by_ipc[place[0]], place, one) for place, one in settled.items()}
+            if not isinstance(one, Mapping) or not _is_whole(one):
+                continue
+            ipc = int(number(one.get("ipc")) or 0)
+            arms = by_ipc.get(ipc, {})
+            arm = arms.get(str(one.get("arm")))
+            control = None if arm is None else _control(arms, arm, images)
+            if arm is not None and control is not None and arm.mean is not None and control.mean is not None:
+                outcome: Outcome = one["outcome"] if one["outcome"] in ("win", "loss") else "level"
+                comparisons[ipc, arm.name, images] = Comparison(outcome, points(arm.mean, control.mean), one)
+    return comparisons
 
 
 def _control(arms: Mapping[str, Arm], arm: Arm, images: str) -> Arm | None:
@@ -230,23 +224,6 @@ def _control(arms: Mapping[str, Arm], arm: Arm, images: str) -> Arm | None:
 def _is_whole(one: Mapping[str, Any]) -> bool:
     needed = {"outcome", "gap", "errors", "needed", "seeds", "products", "of"}
     return needed <= one.keys() and one["outcome"] in (*get_args(Outcome), "unproved")
-
-
-def _measured(arm: Arm, control: Arm, test_images: float | None) -> verdicts.Comparison:
-    if arm.last and control.last:
-        one_set = dict.fromkeys(arm.last, 0) if arm.sets == 1 else None
-        return verdicts.compare(arm.last, control.last, one_set, int(test_images) if test_images else None)
-    return verdicts.compare_summaries(*((one.mean or 0.0, one.std or 0.0, one.seeds or 1) for one in (arm, control)))
-
-
-def _shown(arms: Mapping[str, Arm], place: Place, judged: Mapping[str, Any]) -> Comparison:
-    arm = arms[place[1]]
-    control = _control(arms, arm, place[2])
-    assert control is not None
-    assert arm.mean is not None
-    assert control.mean is not None
-    outcome: Outcome = judged["outcome"] if judged["outcome"] in ("win", "loss") else "level"
-    return Comparison(outcome, points(arm.mean, control.mean), judged)
 
 
 #: Stands beside every claim about several students of one distilled set.
