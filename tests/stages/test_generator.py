@@ -20,12 +20,12 @@ from pipelines.artifacts.generators import folder_digest, generator_digest, gene
 from pipelines.commands.jobs import make_job
 from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
+from pipelines.runtime import checkpoints
 from pipelines.runtime.execute import execute, prepare
 from pipelines.runtime.folder import begin
 from pipelines.runtime.serial import SerialRunner, run_unit
 from pipelines.shards.dataset import Dataset
 from pipelines.stages import get_stage
-from pipelines.stages.generator import training as family_training
 from pipelines.stages.generator import worker as generator_check
 from tests.contract.folders import assert_same, tree
 from tests.sealing import seal
@@ -403,7 +403,7 @@ def test_what_was_trained_can_be_embedded(training: Path, trained: Path, tmp_pat
 def test_training_that_was_killed_ends_with_the_same_bytes(
     training: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(family_training, "INTERVAL", 0.0)  # a checkpoint after every step
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)  # a checkpoint after every step
     job, stage = training_job(training, tmp_path), get_stage("generator")
     begin(stage, job, prepare(stage, job))
     for part in ("vae", "clip", "unet", "dit"):

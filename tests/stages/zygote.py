@@ -9,13 +9,14 @@ import os
 import sys
 from pathlib import Path
 
-from pipelines.stages.datadream import worker as dreaming
+from pipelines.runtime import checkpoints
+from pipelines.stages.datadream import worker as _imported  # noqa: F401  what a run needs
 from tests.stages.test_datadream import run
 
 
 def main() -> None:
     base = Path(sys.argv[1])
-    dreaming.INTERVAL = 0.0  # a checkpoint after every step
+    checkpoints.INTERVAL = 0.0  # a checkpoint after every step
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,7 +29,7 @@ from pipelines.errors import UserError
 from pipelines.images.made import synthetic_sample
 from pipelines.loaders.arrays import load_images
 from pipelines.outcomes import dropped
-from pipelines.runtime.checkpoints import INTERVAL
+from pipelines.runtime.checkpoints import Checkpoint, Progress, run_resumably
 from pipelines.runtime.committed import Committed
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job
@@ -73,6 +72,34 @@ class Made:
     scores: dict[str, Any]
     features: torch.Tensor
     adapters: tuple[str, ...]
+
+
+class AdapterTraining:
+    """The training of adapter `place` of `of`, and the losses of the last tenth of its steps."""
+
+    def __init__(self, adaptation: Adaptation, place: int, of: int) -> None:
+        self._adaptation, self._place, self._of = adaptation, place, of
+        self._tail = max(1, adaptation.total // 10)
+        self.losses: list[float] = []
+
+    @property
+    def done(self) -> bool:
+        return self._adaptation.done
+
+    def advance(self) -> Progress:
+        training = self._adaptation
+        loss = training.advance()
+        if training.step > training.total - self._tail:
+            self.losses.append(float(loss))
+        return Progress(self._place + training.step / training.total, self._of, training.subject.name)
+
+    def state(self) -> dict[str, Any]:
+        self._adaptation.require_sound()
+        return {**self._adaptation.state(), "losses": self.losses}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.losses = list(state.pop("losses"))
+        self._adaptation.load_state(state)
 
 
 class Dreamer:
@@ -151,36 +178,19 @@ class Dreamer:
     ) -> tuple[bytes, float]:
         """The adapter's file, and the mean loss of the last tenth of its steps."""
         scratch, done = output.scratch(), f"{place:05d}.safetensors"
-        checkpoint = f"{place:05d}.pt"
         if scratch.exists(done):  # of an earlier attempt at this unit
             form = json.loads(scratch.read_bytes(f"{done}.json"))
             return scratch.read_bytes(done), float(form["loss"])
         adapters = LoraSet(self.backend, text=config.train_text)
-        training = Adaptation(adapters, subject, config, run_seed=self.job.seed(tag, "adapt"))
-        kept: list[float] = []
+        adaptation = Adaptation(adapters, subject, config, run_seed=self.job.seed(tag, "adapt"))
+        training = AdapterTraining(adaptation, place, of)
         try:
-            if scratch.exists(checkpoint):
-                state = torch.load(io.BytesIO(scratch.read_bytes(checkpoint)), weights_only=True)
-                kept = list(state.pop("losses"))
-                training.load_state(state)
-            saved = time.monotonic()
-            tail = max(1, training.total // 10)
-            while not training.done:
-                loss = training.advance()
-                if training.step > training.total - tail:
-                    kept.append(float(loss))
-                output.tick(place + training.step / training.total, of, subject.name)
-                if time.monotonic() - saved >= INTERVAL:
-                    training.require_sound()
-                    buffer = io.BytesIO()
-                    torch.save({**training.state(), "losses": kept}, buffer)
-                    scratch.write_bytes(checkpoint, buffer.getvalue())
-                    saved = time.monotonic()
+            run_resumably(training, output, Checkpoint(output, f"{place:05d}"))
             with tempfile.TemporaryDirectory() as folder:
                 data = adapters.save(subject.name, folder).read_bytes()
         finally:
             adapters.remove(subject.name)
-        mean = sum(kept) / len(kept)
+        mean = sum(training.losses) / len(training.losses)
         if of > 1:
             scratch.write_bytes(f"{done}.json", canonical_json({"loss": mean}))
             scratch.write_bytes(done, data)

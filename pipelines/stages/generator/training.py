@@ -7,7 +7,6 @@ exactly what is stored.
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from pipelines.artifacts.datasets import open_part
 from pipelines.artifacts.families import TOKENIZER, family_folder, tokenizer_files, tokenizer_of
 from pipelines.artifacts.scenes import Scenes, load_scenes, scenes_dataset
 from pipelines.loaders.arrays import load_arrays
+from pipelines.runtime.checkpoints import Checkpoint, Progress, run_resumably
 from pipelines.runtime.committed import Committed
 from pipelines.runtime.job import Job
 from pipelines.runtime.units import UnitOutput
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from synth.family.training import Fit, Part
 
 PARTS_FOLDER = "parts"
-#: Seconds between checkpoints, each of which takes less than one to write.
-INTERVAL = 30.0
 #: Steps that a row of a part's history averages.
 HISTORY_STEPS = 50
 #: Scenes that the spread of latents is measured on.
@@ -58,8 +56,9 @@ def train_part(job: Job[Any], part: str, output: UnitOutput) -> None:
 
     budget, prepared = getattr(job.params.train, part), _PREPARE[part](job, output)
     fit = Fit(prepared.part, budget, job.seed(part, "training"))
-    history = fit_resumably(fit, output)
-    model = fit.finish()
+    training = PartTraining(fit)
+    run_resumably(training, output, Checkpoint(output))
+    model, history = fit.finish(), training.history
     output.write(f"{PARTS_FOLDER}/{part}.safetensors", safetensors.torch.save(packed(model)))
     for name, data in prepared.files.items():
         output.write(f"{PARTS_FOLDER}/{name}", data)
@@ -73,36 +72,39 @@ def train_part(job: Job[Any], part: str, output: UnitOutput) -> None:
     output.summary = dict(last)
 
 
-def fit_resumably(fit: Fit, output: UnitOutput) -> list[dict[str, Any]]:
-    """Run `fit` to its end, going on from the unit's checkpoint if there is one; returns averages of its figures."""
-    import torch
+class PartTraining:
+    """The training of a part, and averages of its figures over `HISTORY_STEPS` steps each."""
 
-    scratch, name = output.scratch(), f"{output.identity}.pt"
-    history: list[dict[str, Any]] = []
-    sums: dict[str, float] = {}
-    if scratch.exists(name):
-        state = torch.load(io.BytesIO(scratch.read_bytes(name)), weights_only=True)
-        fit.restore(state)
-        history, sums = state["history"], state["sums"]
-    saved, steps = time.monotonic(), fit.budget.steps
+    def __init__(self, fit: Fit) -> None:
+        self._fit = fit
+        self.history: list[dict[str, Any]] = []
+        self._sums: dict[str, float] = {}
 
-    def tell(step: int, figures: dict[str, float]) -> None:
-        nonlocal saved
-        for figure, value in figures.items():
-            sums[figure] = sums.get(figure, 0.0) + value
-        if step % HISTORY_STEPS == 0 or step == steps:
-            count = (step - 1) % HISTORY_STEPS + 1
-            history.append({"step": step} | {figure: total / count for figure, total in sums.items()})
-            sums.clear()
-        if time.monotonic() - saved >= INTERVAL and step < steps:
-            buffer = io.BytesIO()
-            torch.save({**fit.state(), "history": history, "sums": sums}, buffer)
-            scratch.write_bytes(name, buffer.getvalue())
-            saved = time.monotonic()
-        output.tick(step, steps, ", ".join(f"{figure} {value:.3f}" for figure, value in figures.items()))
+    @property
+    def done(self) -> bool:
+        return self._fit.step >= self._fit.budget.steps
 
-    fit.run(tell=tell)
-    return history
+    def advance(self) -> Progress:
+        notes: list[str] = []
+
+        def tell(step: int, figures: dict[str, float]) -> None:
+            for figure, value in figures.items():
+                self._sums[figure] = self._sums.get(figure, 0.0) + value
+            if step % HISTORY_STEPS == 0 or step == self._fit.budget.steps:
+                count = (step - 1) % HISTORY_STEPS + 1
+                self.history.append({"step": step} | {figure: sum_ / count for figure, sum_ in self._sums.items()})
+                self._sums.clear()
+            notes.append(", ".join(f"{figure} {value:.3f}" for figure, value in figures.items()))
+
+        self._fit.run(until=self._fit.step + 1, tell=tell)
+        return Progress(self._fit.step, self._fit.budget.steps, notes[0])
+
+    def state(self) -> dict[str, Any]:
+        return {**self._fit.state(), "history": self.history, "sums": self._sums}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._fit.restore(state)
+        self.history, self._sums = state["history"], state["sums"]
 
 
 def trained_family(job: Job[Any]) -> dict[str, bytes]:
