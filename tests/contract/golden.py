@@ -126,12 +126,12 @@ def computed(root: Path) -> Path:
             folder = root / "source" / split / name
             folder.mkdir(parents=True)
             for place in range(count):
-                cv2.imwrite(str(folder / f"{place:03d}.png"), _picture(label, 20 * (split == "test") + place))
+                cv2.imwrite(str(folder / f"{place:03d}.png"), small_picture(label, 20 * (split == "test") + place))
     _run(root, {"run": RUN, "ingest": {"sources": [_SCENES], "image": {"format": "png"}}}, ["ingest"], "scenes")
     return _run(root, COMPUTED, ("ingest", "split", *COMPUTING))
 
 
-def _picture(label: int, number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def small_picture(label: int, number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """A bright square or a bright bar with a pattern on black, by whole-number arithmetic only."""
     pixels = np.zeros((32, 32, 3), np.uint8)
     high = 22 if label else 12
