@@ -2,7 +2,7 @@
 
 A unit is a block of IPC slots for a chunk of classes: every slot of the block is one group of images, one per class,
 recovered in the same step as the other groups but with statistics, crops and noise of its own. Blocks are fixed by the
-plan, so the bytes do not depend on the number of workers.
+plan, so the bytes do not depend on the number of workers; a larger IPC leaves those that are full as they are.
 """
 
 from __future__ import annotations

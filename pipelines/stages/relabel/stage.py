@@ -1,7 +1,8 @@
 """`relabel`: distilled images + teacher -> soft labels for every epoch of a student's training (FKD).
 
 An item is a source of condensed sets. A unit is a block of epochs of one subset (the first n slots of every class). The labels of a
-subset are its own, since images are mixed within it. Bytes are reported: labels are part of a distilled set.
+subset are its own, since images are mixed within it. More epochs leave the blocks that are full as they are. Bytes are reported:
+labels are part of a distilled set.
 """
 
 from __future__ import annotations
