@@ -57,7 +57,7 @@ def test_variants_are_made_measured_and_shown(tmp_path: Path) -> None:
     html = (data / "report/report.html").read_text()
     assert "real + cls" in html
     assert "What the filters did" in html
-    assert "start from the same noise" in html
+    assert "starts from the same noise" in html
     assert "Could not be read" not in html
     console = Console(width=110, record=True, file=io.StringIO())
     for part in results_table(str(data)):
