@@ -159,7 +159,7 @@ def status(
     if params is not None:
         try:
             chosen = asked.choose([*STAGES], params, overrides or [], data)
-            jobs = {job.name: job for mine in chosen.jobs.values() for job in mine}
+            jobs = {job.name: job for items in chosen.jobs.values() for job in items}
         except UserError as error:
             _say(f"note: nothing is compared with the parameters, which are not valid: {error}", errors)
     _show([status_view(data, jobs, _given.keep)], as_json)

@@ -52,12 +52,12 @@ def effect_of(model: type[BaseModel], name: str) -> Effect | None:
 def deciding(section: BaseModel) -> dict[str, Any]:
     """The parameters that every unit is made of, as JSON: those without a mark, in nested sections too."""
     written: dict[str, Any] = section.model_dump(mode="json")
-    found = {}
+    form = {}
     for name, value in written.items():
         if effect_of(type(section), name) is None:
             held = getattr(section, name)
-            found[name] = deciding(held) if isinstance(held, BaseModel) else value
-    return found
+            form[name] = deciding(held) if isinstance(held, BaseModel) else value
+    return form
 
 
 class BreakerParams(Section):
@@ -201,9 +201,9 @@ def _sentence(section: str, model: type[BaseModel], error: Any) -> str:
     if error["type"] == "missing":
         return f"missing key {path}"
     message = str(error["msg"]).removeprefix("Value error, ")
-    given = error.get("input")
-    shown = "" if isinstance(given, dict | list) else f" (got {given!r})"
-    if error["type"] == "string_type" and isinstance(given, int | float):
+    value = error.get("input")
+    shown = "" if isinstance(value, dict | list) else f" (got {value!r})"
+    if error["type"] == "string_type" and isinstance(value, int | float):
         shown += "; put it in quotes to make it text"
     return f"{path}: {message[:1].lower()}{message[1:]}{shown}"
 
@@ -240,4 +240,4 @@ def _fields(owner: Any) -> dict[str, Any]:
 def _classes_in(annotation: Any) -> list[Any]:
     if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
         return [annotation]
-    return [found for inner in get_args(annotation) for found in _classes_in(inner)]
+    return [inner_class for inner in get_args(annotation) for inner_class in _classes_in(inner)]

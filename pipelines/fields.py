@@ -38,7 +38,7 @@ def _text_keys(value: Any) -> Any:
 
 
 def _not_blank(names: dict[str, str]) -> dict[str, str]:
-    if blank := [name for name, told in names.items() if not told.strip()]:
+    if blank := [name for name, words in names.items() if not words.strip()]:
         raise ValueError(
             f"class {blank[0]!r} is called by an empty text; give it words, or leave it out to use its name"
         )
@@ -84,10 +84,10 @@ PolicySpec = Annotated[
 SOFT_ONLY = dict.fromkeys(("soft_loss", "temperature", "t_squared"), "its labels are hard")
 
 
-def refuse_ignored(given: Any, section: str, ignored: Mapping[str, str]) -> None:
+def refuse_ignored(raw: Any, section: str, ignored: Mapping[str, str]) -> None:
     """`ValueError` for an option under `section` (with dots) of a raw parameter mapping that would not be used, with the reason: a
     reader would take it for what was done."""
-    asked = given
+    asked = raw
     for name in section.split("."):
         asked = asked.get(name) if isinstance(asked, Mapping) else None
     for name in asked if isinstance(asked, Mapping) else ():

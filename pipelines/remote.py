@@ -63,8 +63,8 @@ class Remote:
         """The name by which the filesystem knows a relative path."""
         if not path:
             return self._base
-        told = quote(path) if self._web else path
-        return f"{self._base}/{told}" if self._base else told
+        quoted = quote(path) if self._web else path
+        return f"{self._base}/{quoted}" if self._base else quoted
 
     def exists(self, path: str) -> bool:
         def look() -> bool:
@@ -82,8 +82,8 @@ class Remote:
 
     def size(self, path: str) -> int:
         """Bytes of a file; -1 where the storage does not say."""
-        found = self._tried(lambda: self._names.info(self.full(path))["size"])
-        return -1 if found is None else int(found)
+        size = self._tried(lambda: self._names.info(self.full(path))["size"])
+        return -1 if size is None else int(size)
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Sizes (-1 where the storage does not say) of all files below a folder, by relative path."""
@@ -145,7 +145,7 @@ class Remote:
 
     def _crawled(self, folder: str) -> list[str]:
         """Files that the pages of a web server link to, below a folder. A page that cannot be had is an error, not empty."""
-        found: dict[str, None] = {}
+        paths: dict[str, None] = {}
         pending = [(self.full(folder), 0)]
         seen = set()
         while pending:
@@ -163,8 +163,8 @@ class Remote:
                 if name.endswith("/"):
                     pending.append((name, depth + 1))
                 else:
-                    found[self._plain(name)] = None
-        return list(found)
+                    paths[self._plain(name)] = None
+        return list(paths)
 
     def _plain(self, name: str) -> str:
         """The relative path of an address."""

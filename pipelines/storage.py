@@ -71,8 +71,8 @@ class Storage:
             except (MemoryError, AssertionError):
                 raise
             except Exception as error:  # an archive that is none, a driver that is missing, a URL that is no URL
-                told = redacted(str(error)).splitlines() or [type(error).__name__]
-                raise UserError(f"cannot open storage {self.url!r}: {told[0]}; check the address") from None
+                lines = redacted(str(error)).splitlines() or [type(error).__name__]
+                raise UserError(f"cannot open storage {self.url!r}: {lines[0]}; check the address") from None
             self._base = base.rstrip("/") or "/"
             self._remote = Remote(self._fs, base)
         else:
@@ -154,8 +154,8 @@ class Storage:
             return []
         if self.is_local:
             return sorted(path.name for path in self.root.iterdir() if path.is_dir())
-        found = self._fs.ls(self._base, detail=True)
-        return sorted(info["name"].rstrip("/").rsplit("/", 1)[-1] for info in found if info["type"] == "directory")
+        entries = self._fs.ls(self._base, detail=True)
+        return sorted(info["name"].rstrip("/").rsplit("/", 1)[-1] for info in entries if info["type"] == "directory")
 
     def list(self, folder: str = "") -> list[str]:
         """Relative paths of all committed files below `folder`, sorted."""

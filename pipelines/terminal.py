@@ -24,10 +24,10 @@ _HARMLESS = {"\u200c", "\u200d"}
 
 def shown(text: object, lines: bool = False) -> str:
     """`text` as it may be printed; with `lines` it keeps its line breaks."""
-    found = redacted(str(text))
-    if found.isascii() and found.isprintable():
-        return found
-    return "".join(char if lines and char == "\n" else _visible(char) for char in found)
+    plain = redacted(str(text))
+    if plain.isascii() and plain.isprintable():
+        return plain
+    return "".join(char if lines and char == "\n" else _visible(char) for char in plain)
 
 
 def _visible(char: str) -> str:

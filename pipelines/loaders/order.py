@@ -79,15 +79,15 @@ class Order:
         return numbers
 
     def _window(self, window: int) -> Numbers:
-        known = self._known.pop(window, None)
-        if known is None:
+        order = self._known.pop(window, None)
+        if order is None:
             group = self._groups[window]
             samples = np.concatenate([np.arange(self._firsts[shard], self._firsts[shard + 1]) for shard in group])
-            known = samples[permutation(len(samples), self._seed, self._epoch, f"window {window}")]
-        self._known[window] = known
+            order = samples[permutation(len(samples), self._seed, self._epoch, f"window {window}")]
+        self._known[window] = order
         while len(self._known) > _WINDOWS:
             del self._known[next(iter(self._known))]
-        return known
+        return order
 
 
 def pass_end(count: int, start: int, world: int, batch_size: int, tail: Tail) -> int:
@@ -112,6 +112,6 @@ def dealt_batches(
     """The positions of each batch that a worker of a rank reads, in its order; the rank's last batch may be short."""
     assert 0 <= rank < world, f"rank {rank} of {world}"
     assert 0 <= worker < workers, f"worker {worker} of {workers}"
-    mine = range(start + rank, stop, world)
-    for first in range(worker * batch_size, len(mine), workers * batch_size):
-        yield mine[first : first + batch_size]
+    own = range(start + rank, stop, world)
+    for first in range(worker * batch_size, len(own), workers * batch_size):
+        yield own[first : first + batch_size]

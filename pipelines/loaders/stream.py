@@ -85,13 +85,13 @@ class StreamDataset(data.IterableDataset[Any]):
         threads: int = 2,
     ) -> None:
         super().__init__()
-        for name, value, known in (
+        for name, value, choices in (
             ("shuffle", shuffle, Shuffle),
             ("tail", tail, Tail),
             ("on_error", on_error, OnError),
         ):
-            if value not in get_args(known):
-                raise UserError(f"{name} is one of {', '.join(get_args(known))}, got {value!r}")
+            if value not in get_args(choices):
+                raise UserError(f"{name} is one of {', '.join(get_args(choices))}, got {value!r}")
         for name, number in (("batch_size", batch_size), ("window", window), ("threads", threads)):
             if number < 1:
                 raise UserError(f"{name} must be 1 or more, got {number}")
@@ -156,9 +156,9 @@ class StreamDataset(data.IterableDataset[Any]):
 
         Raises `UserError` when the dataset, the seed or the order is not the one of the state.
         """
-        for name, mine in self._identity.items():
-            if state.get(name) != mine:
-                raise UserError(f"the state was taken with {name} {state.get(name)!r}, this dataset has {mine!r}")
+        for name, own in self._identity.items():
+            if state.get(name) != own:
+                raise UserError(f"the state was taken with {name} {state.get(name)!r}, this dataset has {own!r}")
         self._go_to(int(state["epoch"]), int(state["position"]))
         self._skip_if_over()
 

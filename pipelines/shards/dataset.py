@@ -87,12 +87,12 @@ class Dataset:
 
     def file(self, path: str) -> bytes:
         """A describing file of the dataset, such as `stats.json`, checked against the index."""
-        known = self._index.files.get(path)
+        recorded = self._index.files.get(path)
         try:
             data = self.storage.read_bytes(path)
         except FileNotFoundError:
             raise UserError(f"no {path} in {self.storage.url}; {remedy(self._made_by)}") from None
-        if sum_of(data) != known:
+        if sum_of(data) != recorded:
             raise UserError(
                 f"{self.storage.url}/{path} is not the file that its {INDEX} names (its SHA-256 is another); "
                 f"{remedy(self._made_by)}"

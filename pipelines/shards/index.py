@@ -66,14 +66,14 @@ class Index:
     @property
     def sums(self) -> dict[str, FileSum]:
         """Size and hash of every file of the dataset but the index."""
-        return {path: known for shard in self.shards for path, known in shard.sums.items()} | dict(self.files)
+        return {path: recorded for shard in self.shards for path, recorded in shard.sums.items()} | dict(self.files)
 
     def to_json(self) -> dict[str, Any]:
         """The document that `read_index` reads, without its checksum."""
         return {
             "schema_version": SCHEMA_VERSION,
             "shards": [asdict(shard) for shard in self.shards],
-            "files": {path: asdict(known) for path, known in self.files.items()},
+            "files": {path: asdict(recorded) for path, recorded in self.files.items()},
             "samples": self.samples,
             "bytes": self.bytes,
             "account": self.account.to_json(),
@@ -104,7 +104,7 @@ def read_index(storage: Storage, signed: bool = True, made_by: str = "STAGE") ->
             )
         document = read_signed(raw) if signed else json.loads(raw)
         shards = tuple(_entry(shard) for shard in document["shards"])
-        files = {str(path): _sum(known) for path, known in document["files"].items()}
+        files = {str(path): _sum(recorded) for path, recorded in document["files"].items()}
         index = Index(shards, dict(document["extra"]), Account.from_json(document["account"]), files)
         totals = (document["samples"], document["bytes"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -133,10 +133,10 @@ def _entry(shard: dict[str, Any]) -> ShardEntry:
 
 
 def _sum(form: dict[str, Any]) -> FileSum:
-    known = FileSum(**form)
-    if not isinstance(known.bytes, int) or not isinstance(known.sha256, str):
+    recorded = FileSum(**form)
+    if not isinstance(recorded.bytes, int) or not isinstance(recorded.sha256, str):
         raise TypeError(f"{form!r} is no size and hash")
-    return known
+    return recorded
 
 
 def escapes(path: str) -> bool:

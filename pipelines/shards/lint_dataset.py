@@ -119,8 +119,8 @@ class Checker:
             return None
 
     def _describing_files(self, storage: Storage, index: Index, files: list[str]) -> None:
-        for path, known in index.files.items():
-            if path in files and sum_of(storage.read_bytes(path)) != known:
+        for path, recorded in index.files.items():
+            if path in files and sum_of(storage.read_bytes(path)) != recorded:
                 self.findings.error(
                     "file_changed", path, "it is not the file that the index names: its SHA-256 is another"
                 )
@@ -183,8 +183,8 @@ class Checker:
         if places != seen:
             self.findings.error("sidecar_offsets", where, f"says {places}, the shard {seen}", sample.key)
             return
-        for span, found in zip(said, sample.spans, strict=True):
-            if found.xxh3 is not None and span.xxh3 != found.xxh3:
+        for span, actual in zip(said, sample.spans, strict=True):
+            if actual.xxh3 is not None and span.xxh3 != actual.xxh3:
                 message = f"the {span.ext} in the shard is not what was written there: its XXH3 is another"
                 self.findings.error("member_changed", where, message, sample.key)
 

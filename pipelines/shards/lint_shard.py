@@ -261,8 +261,8 @@ class ShardCheck:
             return
         label = int(text)
         if label < 0 or (self._classes is not None and label >= self._classes):
-            known = "" if self._classes is None else f"; classes.json has {self._classes}"
-            self._error("label_out_of_range", name, f"label {label} names no class{known}")
+            classes = "" if self._classes is None else f"; classes.json has {self._classes}"
+            self._error("label_out_of_range", name, f"label {label} names no class{classes}")
         if self._current is not None:
             self._current.label = label
 

@@ -51,8 +51,8 @@ def publish(
     assert len(set(names)) == len(names), "two shards have one name"
     unpublish(storage)
     stats = dataset_stats(storage, shards)
-    kept, rows, samples = stats.outcomes["kept"], stats.outcomes.total(), sum(shard.samples for shard in shards)
-    assert kept == samples, f"{kept} kept rows, {samples} samples"
+    kept_rows, rows, samples = stats.outcomes["kept"], stats.outcomes.total(), sum(shard.samples for shard in shards)
+    assert kept_rows == samples, f"{kept_rows} kept rows, {samples} samples"
     met = met or Met(rows, {})
     account = Account(met.seen, rows, met.passed_over)
     assert not account.missing, f"the account does not add up: {account.to_json()}"

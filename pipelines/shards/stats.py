@@ -42,15 +42,15 @@ class DatasetStats:
         stats.reasons.update(
             (outcome, reason or "", kind or "") for outcome, reason, kind in zip(*reasons, strict=True)
         )
-        kept = table.filter(is_kept)
-        stats.labels.update(_counts(kept["label"]))
+        kept_rows = table.filter(is_kept)
+        stats.labels.update(_counts(kept_rows["label"]))
         for name, counter in stats.values.items():
-            counter.update({value or "": count for value, count in _counts(kept[name]).items()})
+            counter.update({value or "": count for value, count in _counts(kept_rows[name]).items()})
         for name, histogram in stats.histograms.items():
             edges = _edges(name)
-            for value, count in _counts(kept[name].drop_null()).items():
+            for value, count in _counts(kept_rows[name].drop_null()).items():
                 histogram[bisect_right(edges, value) - 1] += count
-        stats.image_bytes = pc.sum(kept["bytes"]).as_py() or 0
+        stats.image_bytes = pc.sum(kept_rows["bytes"]).as_py() or 0
         return stats
 
     def merge(self, other: DatasetStats) -> None:
