@@ -26,6 +26,7 @@ FAMILY_FILE = "family.json"
 SUMS_FILE = "SHA256SUMS"
 CARD_FILE = "MODEL_CARD.md"
 TOKENIZER = "tokenizer"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 #: Classes named in a sentence.
 _NAMED = 4
 
@@ -150,10 +151,22 @@ def tokenizer_of(files: Mapping[str, bytes]) -> Any:
 
 
 def folder_bytes(folder: Path) -> dict[str, bytes]:
-    """Every file below, by relative path."""
+    """Read every file below that `save_pretrained` wrote, by relative path; none says how this process reached the Hub."""
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+        path.relative_to(folder).as_posix(): _without_the_process(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
+
+
+def _without_the_process(path: Path) -> bytes:
+    """The content of a file; of a tokenizer's, as where the Hub may be asked: transformers notes there whether HF_HUB_OFFLINE was set."""
+    if path.name != TOKENIZER_CONFIG:
+        return path.read_bytes()
+    form = json.loads(path.read_bytes())
+    if "local_files_only" in form:
+        form["local_files_only"] = False
+    return (json.dumps(form, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def model_card(family: Family) -> str:

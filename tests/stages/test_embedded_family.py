@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from pipelines import sample
-from pipelines.artifacts.families import CARD_FILE, StoredFamily, embedded_family, family_files, load_family
+from pipelines.artifacts.families import (
+    CARD_FILE,
+    StoredFamily,
+    embedded_family,
+    family_files,
+    load_family,
+    tokenizer_files,
+)
 from pipelines.images.process import decode_rgb
 from pipelines.sources import IdxParams, open_source
 
@@ -93,3 +100,14 @@ def test_the_text_model_paints_in_the_colour_it_is_told(folder: Path) -> None:
         own, first, second = image[:, strength > 0.5 * strength.max()].mean(1)[list(COLOURS[colour])]
         right += bool(own > max(first, second))
     assert right >= 0.75 * len(asked)
+
+
+def test_a_tokenizer_is_stored_alike_with_and_without_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    stored = load_family(family_files(embedded_family()), "the embedded family")
+    written = []
+    for offline in (False, True):
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+        written.append(tokenizer_files(stored.load_tokenizer()))
+    assert written[0] == written[1]
