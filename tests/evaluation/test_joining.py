@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,10 @@ def house() -> Iterator[None]:
     for registry, before in ((STAGES, stages), (EVALUATIONS, evaluations)):
         registry.clear()
         registry.update(before)
+    for name in [
+        name for name in sys.modules if name.startswith(("pipelines.stages.toy", "pipelines.evaluation.depth"))
+    ]:
+        del sys.modules[name]  # other tests have a toy of their own
 
 
 @pytest.fixture(scope="module")
