@@ -44,8 +44,10 @@ def status_view(data: str, jobs: Mapping[str, Job[Any]] | None = None, keep: Cal
         for name in _items(root, stage) or [stage]:
             stages.append(_stage_form(root, name, (jobs or {}).get(name), stages))
     table = new_table(f"stages under {root.url}")
-    for name in ("stage", "state", "units", "outcomes", "size", "last run"):
-        table.add_column(name)
+    # Names and sizes are typed again or compared: on a narrow terminal the others wrap.
+    table.add_column("stage", no_wrap=True, min_width=max(len(one["stage"]) for one in stages))
+    for name in ("state", "units", "outcomes", "size", "last run"):
+        table.add_column(name, overflow="fold")
     for one in stages:
         one["next"] = keep(f"limbeck run {one['stage']}") if one["state"] in _TO_RUN or one["transient"] else None
         add_row(table, one["stage"], *_cells(one))
@@ -141,7 +143,7 @@ def _last_run(logs: Storage, stage: str) -> dict[str, Any] | None:
     """When and how long, from the run's log; nothing of a log that is absent or damaged."""
     try:
         log = json.loads(logs.read_bytes(f"{stage}.json"))
-        return {"started": log["started"], "seconds": log["seconds"]}
+        return {"started": str(log["started"]), "seconds": float(log["seconds"])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -153,7 +155,7 @@ def _cells(form: Mapping[str, Any]) -> tuple[Text, str, str, str, str]:
         f"{units['done']}/{units['planned']}" if units else "",
         ", ".join(f"{name} {count:,}" for name, count in form["outcomes"].items()),
         human_bytes(form["bytes"]) if units else "",
-        f"{last['started']}, {last['seconds']} s" if last else "",
+        f"{last['started'][:16].replace('T', ' ')}, {last['seconds']:.0f} s" if last else "",
     )
 
 
