@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 import pipelines.evaluation
 import pipelines.stages
@@ -110,9 +112,19 @@ def test_a_product_that_is_a_folder_is_measured_by_itself(data: Path) -> None:
 
 def test_both_are_in_the_report_and_on_the_console(data: Path) -> None:
     page = (data / "report/report.html").read_text()
-    assert "A mean of a few gains" in page
-    printed = [str(getattr(part, "plain", "")) for part in results_table(str(data))]
-    assert any(line.startswith("A mean of a few gains") for line in printed)
+    console = Console(record=True, width=120, file=io.StringIO())
+    for part in results_table(str(data)):
+        console.print(part)
+    printed = console.export_text()
+    for shown in (page, printed):
+        assert "A mean of a few gains" in shown
+        assert "Distilled images are not told apart" in shown
+    assert '<th scope="row">toy IPC 1</th>' in page  # its soft labels
+    assert '<span class="of">distilled</span>' in page  # its pictures, beside the real ones
+    assert [line.split()[:2] for line in printed.splitlines() if line.startswith(" distilled")] == [
+        ["distilled", "soft"],
+        ["distilled", "hard"],
+    ]
 
 
 @pytest.mark.usefixtures("house")
