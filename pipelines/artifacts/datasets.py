@@ -30,10 +30,10 @@ def finished(job: Job[Any], stage: str, item: str = "") -> Finished:
 
 def open_part(job: Job[Any], stage: str, part: str = "") -> Dataset:
     """The finished dataset that an earlier stage left, or a sentence that names the command which makes it."""
-    made = finished(job, stage)
-    dataset = made.dataset(part)
+    output = finished(job, stage)
+    dataset = output.dataset(part)
     if dataset is None:
-        have = ", ".join(filter(None, made.parts())) or "none"
+        have = ", ".join(filter(None, output.parts())) or "none"
         wanted = f"{part} dataset" if part else "dataset of its own"
         raise UserError(f"{stage} made no {wanted} (it made: {have}); see {stage} in params.yaml")
     return dataset

@@ -13,13 +13,13 @@ def distinct_places(labels: Sequence[int | None], pictures: Sequence[str | None]
 
     `pictures` are hashes of pixels; a sample without one is a picture of its own.
     """
-    known: dict[str, set[int]] = {}
+    labels_of: dict[str, set[int]] = {}
     for label, picture in zip(labels, pictures, strict=True):
         if label is not None and picture is not None:
-            known.setdefault(picture, set()).add(label)
+            labels_of.setdefault(picture, set()).add(label)
     places, seen = [], set()
     for place, (label, picture) in enumerate(zip(labels, pictures, strict=True)):
-        if label is None or picture in seen or (picture is not None and len(known[picture]) > 1):
+        if label is None or picture in seen or (picture is not None and len(labels_of[picture]) > 1):
             continue
         if picture is not None:
             seen.add(picture)

@@ -62,11 +62,11 @@ class Generator:
 
 def generator_of(job: Job[Any], role: Role) -> Generator:
     """What plays this role, as generator.json has it; `UserError` when nothing does."""
-    made = finished(job, "generator")
-    form = made.json(GENERATOR_FILE)[role]
+    output = finished(job, "generator")
+    form = output.json(GENERATOR_FILE)[role]
     if form is None:
         raise UserError(
-            f"{job.stage} needs a {role} model and {made.storage.url}/{GENERATOR_FILE} has none; set generator.model.{role} to a "
+            f"{job.stage} needs a {role} model and {output.storage.url}/{GENERATOR_FILE} has none; set generator.model.{role} to a "
             "folder or an id, then: limbeck run generator"
         )
     size = form["native_size"]
@@ -75,27 +75,27 @@ def generator_of(job: Job[Any], role: Role) -> Generator:
 
 def family_of(job: Job[Any]) -> Family | None:
     """The small family that the generators of text and classes are, None where pretrained models were named."""
-    made = finished(job, "generator")
-    return described(made.read(FAMILY_FILE), made.storage.url) if made.has(FAMILY_FILE) else None
+    output = finished(job, "generator")
+    return described(output.read(FAMILY_FILE), output.storage.url) if output.has(FAMILY_FILE) else None
 
 
 def generator_model(job: Job[Any], role: Role) -> str:
     """The folder or the id to load. A folder's files are hashed: they must be those that the stage left, or was given."""
-    found = generator_of(job, role)
-    if found.kind == "reference":
-        folder = Path(found.model).expanduser()
-        if folder.exists() and folder_digest(folder) != found.digest:
+    generator = generator_of(job, role)
+    if generator.kind == "reference":
+        folder = Path(generator.model).expanduser()
+        if folder.exists() and folder_digest(folder) != generator.digest:
             raise UserError(
                 f"the {role} model in {folder} is another than when the generator stage took it; restore it, or: limbeck run "
                 f"generator"
             )
-        return found.model
-    storage = job.input("generator").child(found.model)
+        return generator.model
+    storage = job.input("generator").child(generator.model)
     if not storage.is_local:
         raise UserError(
             f"{storage.url} is not a local folder, and models are loaded from one; copy it beside the machine"
         )
-    if folder_digest(storage.root) != found.digest:
+    if folder_digest(storage.root) != generator.digest:
         raise UserError(
             f"the {role} model in {storage.url} is not the one that generator left; restore it, or make it again: limbeck run "
             f"generator --verify"

@@ -42,8 +42,8 @@ def text_readers(job: Job[Any]) -> list[Reader]:
         assert path is not None  # what is missing is an error
         index = json.loads(Path(path).read_text(encoding="utf-8"))
         names = [name for name, part in index.items() if name.startswith("tokenizer") and part[0] is not None]
-        found = [AutoTokenizer.from_pretrained(where, subfolder=name, revision=revision) for name in names]
-    return [Reader(tokenizer, min(tokenizer.model_max_length, LONGEST)) for tokenizer in found]
+        tokenizers = [AutoTokenizer.from_pretrained(where, subfolder=name, revision=revision) for name in names]
+    return [Reader(tokenizer, min(tokenizer.model_max_length, LONGEST)) for tokenizer in tokenizers]
 
 
 @contextmanager

@@ -89,9 +89,9 @@ def require_size(dataset: Dataset, size: int) -> None:
     rows = dataset.rows(["width", "height"])
     sizes = set(zip(rows["width"].to_pylist(), rows["height"].to_pylist(), strict=True))
     if sizes != {(size, size)}:
-        found = ", ".join(f"{width}x{height}" for width, height in sorted(sizes)[:3]) or "no scene"
+        shown = ", ".join(f"{width}x{height}" for width, height in sorted(sizes)[:3]) or "no scene"
         raise UserError(
-            f"generator.train.scenes: {dataset.storage.url} holds {found}, and generator.train.shape.size is {size}; "
+            f"generator.train.scenes: {dataset.storage.url} holds {shown}, and generator.train.shape.size is {size}; "
             "make them equal"
         )
 
@@ -107,9 +107,9 @@ def _said(files: Mapping[str, bytes], key: str, dataset: Dataset) -> tuple[str, 
             "as {type: composed}"
         )
     objects = document.get("description", {}).get("objects", [])
-    told = {name: noun for name, noun in map(_noun, objects) if noun}
+    noun_of_name = {name: noun for name, noun in map(_noun, objects) if noun}
     names = [str(item["category_name"]) for item in annotations]
-    return caption, [(name, told.get(name) or noun_of(name)) for name in names]
+    return caption, [(name, noun_of_name.get(name) or noun_of(name)) for name in names]
 
 
 def _noun(thing: Mapping[str, Any]) -> tuple[str, str]:
@@ -141,12 +141,12 @@ def scenes_dataset(job: Job[Any], named: str) -> Dataset:
 def origins(job: Job[Any], scenes: Dataset) -> dict[str, int]:
     """How many images the scenes are composed of, by the part of the split that holds them; `elsewhere` in none."""
     parents = {key for keys in scenes.rows(["parents"])["parents"].to_pylist() for key in keys or ()}
-    found = {}
+    counts = {}
     for part in ("train", "val", "test"):
         held = set(open_part(job, "split", part).rows(["key"])["key"].to_pylist()) if _has(job, part) else set()
-        found[part] = len(parents & held)
+        counts[part] = len(parents & held)
         parents -= held
-    return found | {"elsewhere": len(parents)}
+    return counts | {"elsewhere": len(parents)}
 
 
 def require_no_test_image(job: Job[Any], scenes: Dataset) -> None:
@@ -160,9 +160,9 @@ def require_no_test_image(job: Job[Any], scenes: Dataset) -> None:
         for key, pixel, parents in zip(*(rows[name].to_pylist() for name in rows.column_names[:3]), strict=True):
             if key in keys or pixel in pixels:
                 raise UserError(f"{key} of {dataset.storage.url} is an image of split/test: nothing may train on it")
-            if found := keys.intersection(parents or ()):
+            if shown := keys.intersection(parents or ()):
                 raise UserError(
-                    f"scene {key} of {dataset.storage.url} shows {min(found)}, an image of split/test; compose scenes from "
+                    f"scene {key} of {dataset.storage.url} shows {min(shown)}, an image of split/test; compose scenes from "
                     "training images only (`base.split`)"
                 )
 

@@ -69,10 +69,10 @@ class Scorer:
 
 def each(features: Features, images: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
     """Features (n, d) of images (3, h, w) in [0, 1], each of its own size; neighbours of one size go together."""
-    found = []
+    features_of = []
     for _, group in groupby(images, key=lambda image: tuple(image.shape)):
-        found.append(features(torch.stack(list(group)).to(device)))
-    return torch.cat(found)
+        features_of.append(features(torch.stack(list(group)).to(device)))
+    return torch.cat(features_of)
 
 
 def load_clip(job: Job[Any]) -> tuple[Any, Any]:
@@ -87,13 +87,13 @@ def load_clip(job: Job[Any]) -> tuple[Any, Any]:
 
 def rounded(scores: dict[str, Any]) -> dict[str, Any]:
     """As they are stored: six digits tell images apart and survive any JSON reader; NaN becomes null."""
-    told: dict[str, Any] = {}
+    form: dict[str, Any] = {}
     for name, value in scores.items():
         if isinstance(value, float):
-            told[name] = round(value, 6) if value == value else None
+            form[name] = round(value, 6) if value == value else None
         else:
-            told[name] = value
-    return told
+            form[name] = value
+    return form
 
 
 def as_numbers(column: Sequence[Any]) -> list[Any]:

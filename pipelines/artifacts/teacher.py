@@ -66,10 +66,10 @@ def load_teacher(job: Job[Any], device: torch.device) -> Teacher:
     return Teacher(model, facts["network"], facts["classes"], facts["image_size"], mean, std)
 
 
-def require_classes(found: Sequence[str], teacher: Sequence[str], where: str) -> None:
+def require_classes(classes: Sequence[str], teacher: Sequence[str], where: str) -> None:
     """A wrong class order is the commonest reason for a result that cannot be reproduced."""
-    if list(found) != list(teacher):
+    if list(classes) != list(teacher):
         raise UserError(
-            f"the classes of {where} are not the teacher's, or not in its order: {list(found)[:5]}... against "
+            f"the classes of {where} are not the teacher's, or not in its order: {list(classes)[:5]}... against "
             f"{list(teacher)[:5]}...; run squeeze again on this data"
         )

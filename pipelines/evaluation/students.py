@@ -82,8 +82,8 @@ def resize_uint8(images: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndar
     from synth.datadream.accuracy import center_resize
 
     pixels = center_resize(torch.from_numpy(np.ascontiguousarray(images)).float() / 255, size)
-    made: np.ndarray[Any, Any] = (pixels * 255).round().to(torch.uint8).numpy()
-    return made
+    resized: np.ndarray[Any, Any] = (pixels * 255).round().to(torch.uint8).numpy()
+    return resized
 
 
 def oversample_real(real: ImageArrays | None, synthetic: ImageArrays | None) -> ImageArrays:

@@ -74,16 +74,16 @@ def _reached(
 ) -> dict[str, tuple[str, list[str]]]:
     """What the modules mean that decide bytes, and what they import, by name."""
     packages = {name for name in code if (file := _file(name)) is not None and file.name == "__init__.py"}
-    known, waiting = _Meanings(), [*own, *(name for name in code if name not in packages)]
+    meanings, waiting = _Meanings(), [*own, *(name for name in code if name not in packages)]
     reached: dict[str, tuple[str, list[str]]] = {}
     while waiting:
         name = waiting.pop()
         file = _file(name)
         if name in reached or name in without or name.rpartition(".")[2] == SHOWS or file is None:
             continue
-        reached[name] = known.of(file)
+        reached[name] = meanings.of(file)
         waiting += [one for one in reached[name][1] if one in own or _lies_in(one, packages)]
-    known.keep()
+    meanings.keep()
     return reached
 
 

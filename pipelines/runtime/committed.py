@@ -32,10 +32,10 @@ class Committed:
     def read(self, path: str) -> bytes:
         """The content of a file; `UserError` when it is not the one that its unit committed."""
         data = self._storage.read_bytes(path)
-        found = sum_of(data)
-        if self._sums.get(path) != found:
+        actual = sum_of(data)
+        if self._sums.get(path) != actual:
             self._look()  # a marker may have been written since
-        if self._sums.get(path) != found:
+        if self._sums.get(path) != actual:
             raise UserError(
                 f"{self._storage.url}/{path} is not the file that its unit wrote (its SHA-256 is another); {remedy(self._job.name)}"
             )

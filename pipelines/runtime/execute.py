@@ -80,14 +80,14 @@ def prepare(
     assert rows.keys() <= recipes.keys(), f"{stage.name} planned rows for no unit"
     identities = {name: identity_of(recipe, code) for name, recipe in recipes.items()}
     ledger = Ledger(job.output, verify)
-    found = ledger.found(recipes, plan.units)
-    again = {name: count for name, marker in found.items() if (count := transient_of(marker.reasons))}
-    others = {name: marker for name, marker in found.items() if marker.code != code and name not in {*again, *redo}}
+    markers = ledger.found(recipes, plan.units)
+    again = {name: count for name, marker in markers.items() if (count := transient_of(marker.reasons))}
+    others = {name: marker for name, marker in markers.items() if marker.code != code and name not in {*again, *redo}}
     accepted = set() if keep_code or not others else _accepted(job.output, code)
     for name, marker in others.items():
         if keep_code or marker.identity in accepted:
             identities[name] = marker.identity
-    done = {n: m for n, m in found.items() if n not in {*again, *redo} and m.identity == identities[n]}
+    done = {n: m for n, m in markers.items() if n not in {*again, *redo} and m.identity == identities[n]}
     digest = plan_digest(plan, identities, reduce_digest(stage))
     return Prepared(plan, identities, done, digest, again, code, frozenset(others), ledger.unsigned)
 

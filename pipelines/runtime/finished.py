@@ -48,20 +48,20 @@ class Finished:
     def digest(self) -> str:
         """SHA-256 (hex) over all files but the plan: the same where another plan or other code made the same."""
         files = [
-            [path, known.sha256]
-            for path, known in sorted(self.sealed.items())
+            [path, recorded.sha256]
+            for path, recorded in sorted(self.sealed.items())
             if not path.startswith(f"{PLAN_FOLDER}/")
         ]
         return hashlib.sha256(canonical_json([self.form["content"], files])).hexdigest()
 
     def read(self, path: str) -> bytes:
         """The content of a file."""
-        known = self._sum(path)
+        recorded = self._sum(path)
         try:
             data = self.storage.read_bytes(path)
         except FileNotFoundError:
             raise self._missing(path) from None
-        if sum_of(data) != known:
+        if sum_of(data) != recorded:
             raise self._changed(path)
         return data
 
@@ -80,12 +80,12 @@ class Finished:
 
     def require(self, path: str) -> None:
         """Hash a file that is then read by other means, such as a memory map."""
-        known = self._sum(path)
+        recorded = self._sum(path)
         try:
-            found = file_sum(self.storage, path)
+            actual = file_sum(self.storage, path)
         except FileNotFoundError:
             raise self._missing(path) from None
-        if found != known:
+        if actual != recorded:
             raise self._changed(path)
 
     def dataset(self, part: str = "") -> Dataset | None:
@@ -131,10 +131,10 @@ class Finished:
         return {file.path: FileSum(file.bytes, file.sha256) for marker in self.markers for file in marker.files}
 
     def _sum(self, path: str) -> FileSum:
-        known = self.sealed.get(path) or self._of_units.get(path)
-        if known is None:
+        recorded = self.sealed.get(path) or self._of_units.get(path)
+        if recorded is None:
             raise self._missing(path)
-        return known
+        return recorded
 
     def _missing(self, path: str) -> UserError:
         return UserError(f"{self.storage.url} has no {path} that {self.stage} left; {self._remedy}")

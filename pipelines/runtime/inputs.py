@@ -25,16 +25,16 @@ from pipelines.storage import Storage, pretty_json
 
 def inputs_of(stage: Stage[Any], job: Job[Any]) -> dict[str, Storage]:
     """The finished outputs that a stage may read, by STAGE or STAGE@ITEM."""
-    found = {}
+    folders = {}
     for name in stage.inputs(job):
         upstream, _, item = name.partition("@")
         folder = job.input(upstream, item)
         if folder.exists(STAGE_FILE):
-            found[name] = folder
+            folders[name] = folder
         elif not item:
             items = {inner: folder.child(inner) for inner in folder.subfolders()}
-            found |= {f"{name}@{inner}": part for inner, part in items.items() if part.exists(STAGE_FILE)}
-    return found
+            folders |= {f"{name}@{inner}": part for inner, part in items.items() if part.exists(STAGE_FILE)}
+    return folders
 
 
 def pins_of(inputs: Mapping[str, Storage]) -> tuple[tuple[str, str, str], ...]:

@@ -23,8 +23,8 @@ def stage_roots(files: Iterable[str]) -> list[str]:
     roots = set()
     for path in files:
         for mark in (f"{LEDGER}/", f"{PLAN_FOLDER}/units.json", STAGE_FILE):
-            head, found, _ = f"/{path}".partition(f"/{mark}")
-            if found:
+            head, mark_at, _ = f"/{path}".partition(f"/{mark}")
+            if mark_at:
                 roots.add(f"{head[1:]}/" if head else "")
     return sorted(
         root for root in roots if not any(root != other and root.startswith(other) for other in roots if other)
@@ -60,11 +60,11 @@ def check_stage(storage: Storage, files: list[str], findings: Findings) -> Finis
         findings.error("marker_count", LEDGER, f"{count} markers, the seal says {stage.form['units']} units")
     elif len(markers) == count and content_of(markers) != stage.form["content"]:
         findings.error("marker_content", LEDGER, "the markers are not those that were sealed")
-    for path, known in sorted(named.items()):
+    for path, recorded in sorted(named.items()):
         if path not in files:
             if path not in of_datasets:  # else a finding of the dataset
                 findings.error("missing_file", path, "the stage left it but it is not there")
-        elif (of_datasets.get(path) or file_sum(storage, path)) != known:
+        elif (of_datasets.get(path) or file_sum(storage, path)) != recorded:
             findings.error("file_changed", path, "it is not the file that the stage left: its SHA-256 is another")
     _unnamed(files, named.keys() | of_datasets.keys() | {STAGE_FILE, CONFIG_FILE}, stage.parts(), findings)
     return stage
@@ -95,12 +95,12 @@ def _name(storage: Storage) -> str:
 
 def _of_datasets(storage: Storage, parts: Iterable[str]) -> dict[str, FileSum]:
     """What the indexes say of the files of their datasets; nothing of an index that cannot be read."""
-    known: dict[str, FileSum] = {}
+    recorded: dict[str, FileSum] = {}
     for part in parts:
         try:
             index = read_index(storage.child(part))
         except UserError:
             continue
         prefix = f"{part}/" if part else ""
-        known |= {f"{prefix}{path}": said for path, said in index.sums.items() if path != INDEX}
-    return known
+        recorded |= {f"{prefix}{path}": said for path, said in index.sums.items() if path != INDEX}
+    return recorded

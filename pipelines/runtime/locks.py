@@ -63,7 +63,7 @@ def writer_of(path: Path) -> str | None:
 
 def readers_of(folder: Path, name: str) -> list[str]:
     """The runs under way in `folder` that read the output of `name`, as `STAGE (process N)`."""
-    found = []
+    readers = []
     for path in sorted(folder.glob("*.lock")):
         if path.name.endswith(UNITS_LOCK):
             continue
@@ -74,8 +74,8 @@ def readers_of(folder: Path, name: str) -> list[str]:
         finally:
             os.close(handle)
         if held and name in reads:
-            found.append(f"{path.name.removesuffix('.lock')} (process {process})")
-    return found
+            readers.append(f"{path.name.removesuffix('.lock')} (process {process})")
+    return readers
 
 
 def _signed(handle: int) -> list[str]:

@@ -134,8 +134,8 @@ class NamedStorage(Storage):
 def read_claims(output: Storage, present: Iterable[str]) -> set[str] | None:
     """All that workers claimed, and the claims; None where they did not."""
     claims = {path: _listed(output, path) for path in present if path.startswith(f"{CLAIMS}/")}
-    found = [{path, *names} for path, names in claims.items() if names is not None]
-    return set().union(*found) if found else None
+    lists = [{path, *names} for path, names in claims.items() if names is not None]
+    return set().union(*lists) if lists else None
 
 
 def _names(output: Storage, present: Collection[str]) -> set[str] | None:

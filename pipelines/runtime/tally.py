@@ -71,8 +71,8 @@ class Tally:
 
 def _commonest(reasons: Counter[str]) -> str:
     """The first by count, then by name, whatever order units came in."""
-    found = sorted((-count, reason) for reason, count in reasons.items() if count)
-    return ", ".join(f"{reason} {-count:,}" for count, reason in found[:_SHOWN])
+    counted = sorted((-count, reason) for reason, count in reasons.items() if count)
+    return ", ".join(f"{reason} {-count:,}" for count, reason in counted[:_SHOWN])
 
 
 def transient_of(reasons: Mapping[str, int]) -> int:

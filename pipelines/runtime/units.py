@@ -270,8 +270,8 @@ class ShardOutput:
         self._output.count(outcome)
 
     def _row(self, row: dict[str, Any]) -> None:
-        told = {name: redacted(row[name]) for name in ("source", "detail") if row.get(name)}
-        self.sidecar.add(row | told)
+        texts = {name: redacted(row[name]) for name in ("source", "detail") if row.get(name)}
+        self.sidecar.add(row | texts)
 
 
 def _hash_file(path: Path) -> tuple[str, int]:

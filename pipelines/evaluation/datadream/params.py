@@ -46,10 +46,10 @@ class DataDreamParams(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _nothing_is_ignored(cls, given: Any) -> Any:
+    def _nothing_is_ignored(cls, raw: Any) -> Any:
         once = {"evaluate_every": "a student is looked at after its last epoch"}
-        refuse_ignored(given, "student.training", {**SOFT_ONLY, **once})
-        return given
+        refuse_ignored(raw, "student.training", {**SOFT_ONLY, **once})
+        return raw
 
     def shots_of(self, variant: str) -> tuple[int, ...]:
         """Real images per class of a variant's arms, or without a variant of all others."""

@@ -171,17 +171,17 @@ def per_class_table(form: Mapping[str, Any]) -> Table | None:
     classes = [str(name) for name in inner_list(form, "classes")]
     for shots in reversed(_shots(form)):
         for kind, arms in _kinds(form, f"shots_{shots}"):
-            known = [
+            columns = [
                 (name_of_arm(arm), one["per_class"]) for arm, one in _in_order(arms) if inner_list(one, "per_class")
             ]
-            known = [(name, values) for name, values in known if len(values) == len(classes)]
-            if known:
+            columns = [(name, values) for name, values in columns if len(values) == len(classes)]
+            if columns:
                 rows = [
-                    [name, *(percent(number(values[place]), False) for _, values in known)]
+                    [name, *(percent(number(values[place]), False) for _, values in columns)]
                     for place, name in enumerate(classes)
                 ]
                 title = f"Test accuracy per class, %: {shots} shots, {_KINDS.get(kind, kind)}"
-                return Table(title, ("class", *(name for name, _ in known)), rows)
+                return Table(title, ("class", *(name for name, _ in columns)), rows)
     return None
 
 
@@ -211,8 +211,8 @@ def _in_order(arms: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
     def place(arm: str) -> tuple[int, int, str]:
         kind, _, variant = arm.partition("_")
-        known = kind in kinds and variant in variants
-        return (kinds.index(kind), variants.index(variant), arm) if known else (len(kinds), 0, arm)
+        listed = kind in kinds and variant in variants
+        return (kinds.index(kind), variants.index(variant), arm) if listed else (len(kinds), 0, arm)
 
     return [(arm, arms[arm]) for arm in sorted(arms, key=place) if isinstance(arms[arm], Mapping)]
 

@@ -238,9 +238,9 @@ class ClassifierEvaluation:
 
         model.eval()
         images, labels = test.tensors(self.device)
-        found = []
+        right = []
         with torch.no_grad():
             for start in range(0, len(images), CHUNK):
                 logits = model(normalise(images[start : start + CHUNK].float() / 255, recipe.mean, recipe.std))
-                found.append((logits.argmax(1) == labels[start : start + CHUNK]).cpu())
-        return np.asarray(torch.cat(found).numpy())
+                right.append((logits.argmax(1) == labels[start : start + CHUNK]).cpu())
+        return np.asarray(torch.cat(right).numpy())

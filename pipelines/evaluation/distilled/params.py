@@ -54,14 +54,14 @@ class DistilledParams(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _nothing_is_ignored(cls, given: Any) -> Any:
+    def _nothing_is_ignored(cls, raw: Any) -> Any:
         for section in ("hard", "full"):
-            refuse_ignored(given, section, SOFT_ONLY)
-        ignored, soft = dict(_NOT_OF_SOFT), given.get("soft") if isinstance(given, Mapping) else None
+            refuse_ignored(raw, section, SOFT_ONLY)
+        ignored, soft = dict(_NOT_OF_SOFT), raw.get("soft") if isinstance(raw, Mapping) else None
         if isinstance(soft, Mapping) and soft.get("soft_loss") == "mse_gt":
             ignored |= dict.fromkeys(("temperature", "t_squared"), "soft_loss mse_gt has no temperature")
-        refuse_ignored(given, "soft", ignored)
-        return given
+        refuse_ignored(raw, "soft", ignored)
+        return raw
 
     @model_validator(mode="after")
     def _students_are_trained(self) -> DistilledParams:

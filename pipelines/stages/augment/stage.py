@@ -96,11 +96,11 @@ class Augment(Stage[AugmentParams]):
         maker, facts = worker[name], Counter[str]()
         total = len(rows) * maker.params.views
         with output.shard(name) as shard:
-            for done, made in enumerate(maker.produce(rows, facts)):
-                if isinstance(made, tuple):
-                    shard.reject(*made)
+            for done, view in enumerate(maker.produce(rows, facts)):
+                if isinstance(view, tuple):
+                    shard.reject(*view)
                 else:
-                    shard.keep(made)
+                    shard.keep(view)
                 if done % 64 == 0:
                     output.tick(done, total, name)
         output.summary = {"set": name, "images": len(rows), "device": maker.device.type, "boxes": dict(facts)}
@@ -108,9 +108,9 @@ class Augment(Stage[AugmentParams]):
     def finish(self, job: Job[AugmentParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         facts: dict[str, Any] = {}
         for name in plan.facts["sets"]:
-            mine = [marker for marker in markers if marker.summary["set"] == name]
+            of_set = [marker for marker in markers if marker.summary["set"] == name]
             views = job.params.sets[name]
-            devices = sorted({marker.summary["device"] for marker in mine})
+            devices = sorted({marker.summary["device"] for marker in of_set})
             extra: dict[str, Any] = {
                 "name": f"augment_{name}",
                 "description": f"{views.views} views of each image, by a policy",
@@ -118,11 +118,11 @@ class Augment(Stage[AugmentParams]):
             extra |= {"policy": views.policy, "backend": views.backend, "devices": devices, "source": job.params.source}
             left = plan.facts["images"] - (views.samples or plan.facts["images"])
             met = Met(plan.facts["images"] * views.views, {"not_drawn": max(left, 0) * views.views})
-            sizes = publish_datasets(job.output, mine, plan.facts["classes"], extra, [name], {name: met})[name]
+            sizes = publish_datasets(job.output, of_set, plan.facts["classes"], extra, [name], {name: met})[name]
             boxes: Counter[str] = Counter()
-            for marker in mine:
+            for marker in of_set:
                 boxes.update(marker.summary["boxes"])
-            images = sum(marker.summary["images"] for marker in mine)
+            images = sum(marker.summary["images"] for marker in of_set)
             facts[name] = sizes | {"images": images, "views": views.views, "boxes": dict(sorted(boxes.items()))}
         job.output.write_bytes(METRICS_FILE, pretty_json(facts))
         return facts

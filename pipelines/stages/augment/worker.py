@@ -138,17 +138,17 @@ class ViewMaker:
         for place, parent in enumerate(parents):
             if isinstance(parent, Parent):
                 groups[parent.pixels.shape].append(place)
-        made: list[list[View | Outcome]] = [
+        by_parent: list[list[View | Outcome]] = [
             [parent] * self.params.views if isinstance(parent, Outcome) else [] for parent in parents
         ]
         for places in groups.values():
             for ordinal in range(self.params.views):
-                found = self._view(
+                outcome = self._view(
                     [parent for place in places if isinstance(parent := parents[place], Parent)], ordinal
                 )
-                for place, view in zip(places, found, strict=True):
-                    made[place].append(view)
-        return made
+                for place, view in zip(places, outcome, strict=True):
+                    by_parent[place].append(view)
+        return by_parent
 
     def _view(self, parents: Sequence[Parent], ordinal: int) -> Sequence[View | Outcome]:
         try:
@@ -221,9 +221,9 @@ def applied(
     import torch
 
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(device)
-    made = augmenter.replay(images, draws, boxes=boxes)
-    views = made.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return list(views), made.boxes or [], made.kept or []
+    augmented = augmenter.replay(images, draws, boxes=boxes)
+    views = augmented.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return list(views), augmented.boxes or [], augmented.kept or []
 
 
 def remake(params: ViewSet, row: Mapping[str, Any], parent: Pixels, device: torch.device) -> Pixels:
@@ -238,8 +238,8 @@ def remake(params: ViewSet, row: Mapping[str, Any], parent: Pixels, device: torc
 
 
 def _finished(going: Sequence[Future[Sample] | Lost]) -> Iterator[Made]:
-    for made in going:
-        yield made.result() if isinstance(made, Future) else made
+    for sample in going:
+        yield sample.result() if isinstance(sample, Future) else sample
 
 
 def _count(parent: Parent, views: Sequence[View | Outcome], facts: Counter[str]) -> None:

@@ -145,8 +145,8 @@ class Cda(Stage[CdaParams]):
         return "cda.recover"
 
     def finish(self, job: Job[CdaParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
-        made = Committed(job, markers)
-        tables = [made.read(f"losses/{marker.name}.csv").decode() for marker in markers]
+        committed = Committed(job, markers)
+        tables = [committed.read(f"losses/{marker.name}.csv").decode() for marker in markers]
         header = tables[0].split("\n", 1)[0]
         body = "".join(table.split("\n", 1)[1] for table in tables)
         job.output.write_bytes(LOSSES, f"{header}\n{body}".encode())

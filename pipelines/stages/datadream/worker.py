@@ -115,9 +115,12 @@ class Dreamer:
     @cached_property
     def backend(self) -> Any:
         """The generator, frozen."""
-        found = generator_of(self.job, "text")
+        generator = generator_of(self.job, "text")
         options = GeneratorOptions(
-            generator_model(self.job, "text"), revision=found.revision, dtype=self.params.dtype, device=str(self.device)
+            generator_model(self.job, "text"),
+            revision=generator.revision,
+            dtype=self.params.dtype,
+            device=str(self.device),
         )
         with method_errors("generator"):
             return load_backend(options)
@@ -129,15 +132,15 @@ class Dreamer:
         path = contexts_file(tag)
         if self.params.captioner is None or not self.job.output.exists(path):
             return None
-        told = self._made.json(path)
-        return ContextBank({key: Context(**context) for key, context in told.items()})
+        stored = self._made.json(path)
+        return ContextBank({key: Context(**context) for key, context in stored.items()})
 
     @cached_property
     def _given(self) -> ContextBank:
         assert self.params.context is not None
-        told = read_yaml(Path(self.params.context).expanduser().read_text(encoding="utf-8"), self.params.context)
+        document = read_yaml(Path(self.params.context).expanduser().read_text(encoding="utf-8"), self.params.context)
         try:
-            return ContextBank({str(key): Context(**context) for key, context in told.items()})
+            return ContextBank({str(key): Context(**context) for key, context in document.items()})
         except (TypeError, AttributeError, MethodError) as error:
             raise UserError(
                 f"datadream.context: {self.params.context} is not a mapping of image keys to pose and background: {error}"
@@ -149,11 +152,11 @@ class Dreamer:
 
         assert self.params.captioner is not None
         captioner = Captioner(self.params.captioner, self.device)
-        told = {}
+        contexts = {}
         for place, (key, image) in enumerate(zip(payload.keys, self._real(payload.keys), strict=True)):
-            told[key] = asdict(captioner(image))
+            contexts[key] = asdict(captioner(image))
             output.tick(place + 1, len(payload.keys), "captions")
-        output.write(contexts_file(payload.tag), pretty_json(told))
+        output.write(contexts_file(payload.tag), pretty_json(contexts))
 
     # training
 
@@ -207,8 +210,8 @@ class Dreamer:
         """Make a block of a class's images with its adapter, score them as tensors, store all of them."""
         first, count, tag = payload.first, payload.count, payload.tag
         # A class's prompts and adapters follow from an image's number alone, so a block has its own part of them.
-        told = generation_prompts(payload.prompt_name, first + count, domain=self.params.domain, bank=self.bank(tag))
-        requests = [Request(told[place], payload.class_name, place) for place in range(first, first + count)]
+        prompts = generation_prompts(payload.prompt_name, first + count, domain=self.params.domain, bank=self.bank(tag))
+        requests = [Request(prompts[place], payload.class_name, place) for place in range(first, first + count)]
         active = self._adapters_for(payload, tag, first + count)[first:]
         seen = self._few_shot(payload.few_shot)
         stored: list[Future[Sample] | None] = [None] * count
@@ -220,14 +223,14 @@ class Dreamer:
             # Images of one set of adapters together; which are in a batch follows from the plan alone.
             for names in dict.fromkeys(active):
                 with self._running(names, tag):
-                    for batch in self._batches([place for place, mine in enumerate(active) if mine == names]):
+                    for batch in self._batches([place for place, adapters in enumerate(active) if adapters == names]):
                         images = sampler.batch([requests[place] for place in batch]).images
                         scores, features = self.scorer.score(images, payload.label, seen)
                         features = features.cpu()
                         for row, place in enumerate(batch):
-                            made = Made(_pixels(images[row]), rounded(scores[row]), features[row], names)
-                            black += not made.pixels.any()
-                            stored[place] = encoding.submit(self._sample, payload, requests[place], made, tag)
+                            image = Made(_pixels(images[row]), rounded(scores[row]), features[row], names)
+                            black += not image.pixels.any()
+                            stored[place] = encoding.submit(self._sample, payload, requests[place], image, tag)
                         done += len(batch)
                         output.tick(done, count, payload.class_name)
         with output.shard(GENERATED) as shard:

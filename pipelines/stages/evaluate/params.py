@@ -33,9 +33,9 @@ class EvaluateParams(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _sections_have_moved(cls, given: Any) -> Any:
-        moved = [name for name in _MOVED if isinstance(given, Mapping) and name in given]
-        if "arms" in moved and not given["arms"]:
+    def _sections_have_moved(cls, raw: Any) -> Any:
+        moved = [name for name in _MOVED if isinstance(raw, Mapping) and name in raw]
+        if "arms" in moved and not raw["arms"]:
             raise ValueError("arms: [] is not needed: without a section evaluate.distilled no distilled set is read")
         if moved:
             names = ", ".join(moved)
@@ -43,7 +43,7 @@ class EvaluateParams(Section):
                 f"{names} {'is' if len(moved) == 1 else 'are'} of evaluate.distilled now: move "
                 f"{'it' if len(moved) == 1 else 'them'} there, such as evaluate.distilled.{moved[0]}"
             )
-        return given
+        return raw
 
     @model_serializer(mode="wrap")
     def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -81,21 +81,21 @@ class GeneratorStage(Stage[GeneratorParams]):
 
     def plan(self, job: Job[GeneratorParams]) -> Plan:
         units = {"embedded": _embedded, "train": _trained, "model": _named}[job.params.source](job)
-        made, wave = units[-1].payload, units[-1].wave + 1
+        models, wave = units[-1].payload, units[-1].wave + 1
         roles = [role for role in ROLES if job.params.source != "model" or getattr(job.params.model, role)]
         prompts = _prompts(job) if job.params.source == "model" else None
         for role in ("text", "classes"):
             wanted = role in roles and (role == "classes" or job.params.source != "model" or prompts)
             if job.params.sheet_images and wanted:
-                told: dict[str, Any] = {"role": role, "made": made, "images": job.params.sheet_images}
-                told |= {"settings": _plain(getattr(job.params, role)), "prompts": prompts if role == "text" else None}
-                units.append(Unit(f"sheet-{role}", told, wave, "sheet"))
+                about: dict[str, Any] = {"role": role, "made": models, "images": job.params.sheet_images}
+                about |= {"settings": _plain(getattr(job.params, role)), "prompts": prompts if role == "text" else None}
+                units.append(Unit(f"sheet-{role}", about, wave, "sheet"))
         why_not = _why_no_check(job) if "classes" in roles else "there is no class model"
         if why_not is None:
-            told = {"made": made, "teacher": stage_digest(job, "squeeze"), "settings": _plain(job.params.classes)}
+            about = {"made": models, "teacher": stage_digest(job, "squeeze"), "settings": _plain(job.params.classes)}
             for first in range(0, job.params.check_images, CHECK_BLOCK):
                 block = {"first": first, "images": min(CHECK_BLOCK, job.params.check_images - first)}
-                units.append(Unit(f"check-{first // CHECK_BLOCK:04d}", told | block, wave, "check"))
+                units.append(Unit(f"check-{first // CHECK_BLOCK:04d}", about | block, wave, "check"))
         facts: dict[str, Any] = {"source": job.params.source, "not_checked": why_not}
         family, unknown = _unknown(job)
         if family is not None and unknown:
@@ -129,17 +129,17 @@ class GeneratorStage(Stage[GeneratorParams]):
         return Looking(job)
 
     def run(self, unit: Unit, worker: Looking, output: UnitOutput, job: Job[GeneratorParams]) -> None:
-        told = unit.payload
+        payload = unit.payload
         match unit.kind:
             case "train":
-                train_part(job, told["part"], output)
+                train_part(job, payload["part"], output)
             case "family":
                 _unpack(job, output)
             case "sheet":
-                prompts = told["prompts"] or (_made_prompts(job) if told["role"] == "text" else None)
-                look(told["role"], prompts, worker, output, told["images"])
+                prompts = payload["prompts"] or (_made_prompts(job) if payload["role"] == "text" else None)
+                look(payload["role"], prompts, worker, output, payload["images"])
             case "check":
-                recognise(unit.name, told["first"], told["images"], worker, output)
+                recognise(unit.name, payload["first"], payload["images"], worker, output)
 
     def subject(self, unit: Unit, job: Job[GeneratorParams]) -> str:
         match unit.kind:
@@ -197,8 +197,8 @@ def _embedded(job: Job[GeneratorParams]) -> list[Unit]:
 def _named(job: Job[GeneratorParams]) -> list[Unit]:
     """One unit, which does nothing: a reference is resolved by the plan."""
     named = {role: getattr(job.params.model, role) for role in ROLES}
-    found = {role: None if model is None else reference(model, role).to_json() for role, model in named.items()}
-    return [Unit("models", {"models": found}, kind="models")]
+    references = {role: None if model is None else reference(model, role).to_json() for role, model in named.items()}
+    return [Unit("models", {"models": references}, kind="models")]
 
 
 def _trained(job: Job[GeneratorParams]) -> list[Unit]:
@@ -212,8 +212,8 @@ def _trained(job: Job[GeneratorParams]) -> list[Unit]:
             # Both denoisers take their family's words and scale from the first wave.
             payloads[part]["after"] = {name: _digest(payloads[name]) for name in ("vae", "clip")}
     units = [Unit(f"train-{part}", payload, int("after" in payload), "train") for part, payload in payloads.items()]
-    made = {"parts": {part: _digest(payload) for part, payload in payloads.items()}, "dtype": job.params.dtype}
-    return [*units, Unit("family", made, 2, "family")]
+    parts = {"parts": {part: _digest(payload) for part, payload in payloads.items()}, "dtype": job.params.dtype}
+    return [*units, Unit("family", parts, 2, "family")]
 
 
 def _unpack(job: Job[GeneratorParams], output: UnitOutput) -> None:

@@ -111,22 +111,22 @@ def trained_family(job: Job[Any]) -> dict[str, bytes]:
     """The files of the family's folder, from what the parts left."""
     from synth.family.assemble import PARTS
 
-    made = Committed(job)
-    weights = {part: made.read(f"{PARTS_FOLDER}/{part}.safetensors") for part in PARTS}
+    committed = Committed(job)
+    weights = {part: committed.read(f"{PARTS_FOLDER}/{part}.safetensors") for part in PARTS}
     return family_folder(_family(job), weights, _tokenizer_files(job))
 
 
 def _family(job: Job[Any]) -> Family:
     """The family as far as the first wave decides it."""
-    made = Committed(job)
-    words = made.json("training/clip.json")
+    committed = Committed(job)
+    words = committed.json("training/clip.json")
     scenes, train = scenes_dataset(job, job.params.train.scenes), open_part(job, "split", "train")
     steps = ", ".join(f"{part} {getattr(job.params.train, part).steps}" for part in ("vae", "clip", "unet", "dit"))
     return Family(
         shape=job.params.train.shape,
         classes=tuple(train.classes),
         nouns=tuple(words["nouns"]),
-        scaling=made.json("training/vae.json")["scaling"],
+        scaling=committed.json("training/vae.json")["scaling"],
         vocabulary=words["vocabulary"],
         schedules=schedules(),
         facts={"scenes": len(scenes), "class images": len(train), "steps": steps, "seed": job.run.seed},
@@ -134,8 +134,8 @@ def _family(job: Job[Any]) -> Family:
 
 
 def _tokenizer_files(job: Job[Any]) -> dict[str, bytes]:
-    made, folder = Committed(job), f"{PARTS_FOLDER}/{TOKENIZER}"
-    return {path.removeprefix(f"{folder}/"): made.read(path) for path in made.paths(folder)}
+    committed, folder = Committed(job), f"{PARTS_FOLDER}/{TOKENIZER}"
+    return {path.removeprefix(f"{folder}/"): committed.read(path) for path in committed.paths(folder)}
 
 
 def _built(job: Job[Any], part: str, family: Family) -> Any:
@@ -175,13 +175,13 @@ def _class_images(job: Job[Any]) -> tuple[Tensor, Tensor]:
 
     arrays = load_arrays(open_part(job, "split", "train"))
     size = job.params.train.shape.size
-    made = torch.empty(len(arrays), 3, size, size, dtype=torch.uint8)
+    images = torch.empty(len(arrays), 3, size, size, dtype=torch.uint8)
     for at in range(0, len(arrays), 256):
         block = torch.from_numpy(arrays.images[at : at + 256]).float()
         shrinks = block.shape[-1] > size
         resized = interpolate(block, size=(size, size), mode="bilinear", antialias=shrinks, align_corners=False)
-        made[at : at + 256] = resized.round().clamp(0, 255).byte()
-    return made, torch.from_numpy(arrays.labels)
+        images[at : at + 256] = resized.round().clamp(0, 255).byte()
+    return images, torch.from_numpy(arrays.labels)
 
 
 def _kept_latents(model: Any, images: Tensor, budget: Budget, output: UnitOutput) -> Tensor:
@@ -190,13 +190,13 @@ def _kept_latents(model: Any, images: Tensor, budget: Budget, output: UnitOutput
 
     scratch, name = output.scratch(), "latents.pt"
     if scratch.exists(name):
-        kept: Tensor = torch.load(io.BytesIO(scratch.read_bytes(name)), weights_only=True)
-        return kept
-    made = _latents(model, images, budget)
+        stored: Tensor = torch.load(io.BytesIO(scratch.read_bytes(name)), weights_only=True)
+        return stored
+    latents = _latents(model, images, budget)
     buffer = io.BytesIO()
-    torch.save(made, buffer)
+    torch.save(latents, buffer)
     scratch.write_bytes(name, buffer.getvalue())
-    return made
+    return latents
 
 
 def _latents(model: Any, images: Tensor, budget: Budget) -> Tensor:

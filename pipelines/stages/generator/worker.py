@@ -71,7 +71,7 @@ class Looking:
 
         backend = self.backend(role)
         batch = BATCH if max(backend.capabilities.native_size) <= SMALL else None
-        made: list[torch.Tensor] = []
+        images: list[torch.Tensor] = []
         sampler = Sampler(
             backend,
             getattr(self._job.params, role),
@@ -80,20 +80,20 @@ class Looking:
         )
         for group in sampler.generate(requests):
             pixels = torch.nan_to_num(group.images).mul(255).round().clamp(0, 255).byte()
-            made.append(pixels.permute(0, 2, 3, 1).cpu())
-            tick(sum(map(len, made)), len(requests), "")
-        return torch.cat(made).numpy()
+            images.append(pixels.permute(0, 2, 3, 1).cpu())
+            tick(sum(map(len, images)), len(requests), "")
+        return torch.cat(images).numpy()
 
 
 def look(role: Role, prompts: Sequence[str] | None, worker: Looking, output: UnitOutput, each: int) -> None:
     """Write the contact sheet of a role: a row of `each` images for a prompt of `text`, or for a number of `classes`."""
     from synth.requests import Request
 
-    told: list[str | int] = (
+    captions: list[str | int] = (
         list(prompts or []) if role == "text" else list(range(worker.backend(role).capabilities.classes))
     )
-    told = told[:SHEET_ROWS]
-    requests = [Request(prompt, f"sheet-{row}", place) for row, prompt in enumerate(told) for place in range(each)]
+    captions = captions[:SHEET_ROWS]
+    requests = [Request(prompt, f"sheet-{row}", place) for row, prompt in enumerate(captions) for place in range(each)]
     sheet = contact_sheet(worker.images(role, requests, f"sheet/{role}", output.tick), each)
     output.write(f"samples/{role}.png", encode(sheet, "png", ImageParams(format="png")))
 
@@ -131,7 +131,7 @@ def classify(images: np.ndarray[Any, Any], teacher: Teacher) -> list[int]:
 
     from distill.accuracy import normalise
 
-    found: list[int] = []
+    predicted: list[int] = []
     size = (teacher.image_size, teacher.image_size)
     device = next(teacher.model.parameters()).device
     for at in range(0, len(images), BATCH):
@@ -140,8 +140,8 @@ def classify(images: np.ndarray[Any, Any], teacher: Teacher) -> list[int]:
             block = interpolate(block, size=size, mode="bilinear", antialias=True, align_corners=False)
         with torch.no_grad():
             logits = teacher.model(normalise(block.round().clamp(0, 255) / 255, teacher.mean, teacher.std))
-        found += logits.argmax(1).tolist()
-    return found
+        predicted += logits.argmax(1).tolist()
+    return predicted
 
 
 def teacher_classes(job: Job[Any]) -> list[str] | None:
@@ -154,8 +154,8 @@ def teacher_classes(job: Job[Any]) -> list[str] | None:
 
 def recognised(job: Job[Any], tables: Sequence[str]) -> dict[str, Any]:
     """What share of the check's images the teacher takes for what they are to be, next to its share of real test images."""
-    made = Committed(job)
-    rows = [row for path in tables for row in csv.DictReader(io.StringIO(made.read(path).decode()))]
+    committed = Committed(job)
+    rows = [row for path in tables for row in csv.DictReader(io.StringIO(committed.read(path).decode()))]
     classes = teacher_classes(job) or []
     asked, right = [0] * len(classes), [0] * len(classes)
     for row in rows:

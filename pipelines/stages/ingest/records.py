@@ -83,9 +83,9 @@ def scan(sources: Sequence[SourceParams], max_bytes: int | None = None) -> Scann
     for origin, params in enumerate(sources):
         source = open_source(params)
         own = [_batch(origin, chunk, schema) for chunk in _chunks(source.scan(max_bytes), _BATCH)]
-        told = source.classes()
-        own = own if told else _of_one_sort(own)
-        named.append(told + _met(own, told))
+        stated = source.classes()
+        own = own if stated else _of_one_sort(own)
+        named.append(stated + _met(own, stated))
         batches += own
         passed.update(source.passed_over())
     table = pa.Table.from_batches(batches, schema=schema)
@@ -141,10 +141,10 @@ def _refuse(batch: pa.RecordBatch, problem: dict[str, str]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(columns, schema=batch.schema)
 
 
-def _met(batches: Sequence[pa.RecordBatch], told: Sequence[str]) -> list[str]:
+def _met(batches: Sequence[pa.RecordBatch], stated: Sequence[str]) -> list[str]:
     """The names that records use and the source did not state, sorted."""
     met = {name for batch in batches for name in pc.unique(batch["label_name"]).to_pylist() if name is not None}
-    return sorted(met.difference(told))
+    return sorted(met.difference(stated))
 
 
 def _unnamed(records: pa.RecordBatch | pa.Table) -> Any:

@@ -84,9 +84,9 @@ class Ingest(Stage[IngestParams]):
     def run(self, unit: Unit, worker: list[Source], output: UnitOutput, job: Job[IngestParams]) -> None:
         rows, in_hand = output.rows(), InHand(output.scratch(), job.params.threads)
         with output.shard() as shard, in_hand, closing(process_rows(rows, worker, job.params, in_hand)) as processed:
-            for count, (row, made) in enumerate(processed):
+            for count, (row, image) in enumerate(processed):
                 described = sidecar_row(row)
-                kept = made if isinstance(made, Outcome) else describe(row, made, described, job.params.image)
+                kept = image if isinstance(image, Outcome) else describe(row, image, described, job.params.image)
                 if isinstance(kept, Outcome):
                     shard.reject(kept, described)
                 else:

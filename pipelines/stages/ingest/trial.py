@@ -27,9 +27,9 @@ _TRIES = 3
 
 def tried(source: SourceParams, record: Record) -> Outcome | None:
     """The outcome of a record that ends whoever reads it; None for one that can be read, or that fails as usual."""
-    given = {name: getattr(record, name) for name in Record.__dataclass_fields__}
-    given["sha256"] = base64.b64encode(record.sha256).decode() if record.sha256 else None
-    asked = json.dumps({"source": source.model_dump(mode="json"), "record": given}).encode()
+    fields = {name: getattr(record, name) for name in Record.__dataclass_fields__}
+    fields["sha256"] = base64.b64encode(record.sha256).decode() if record.sha256 else None
+    asked = json.dumps({"source": source.model_dump(mode="json"), "record": fields}).encode()
     root = str(Path(pipelines.__file__).resolve().parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     code = 0
@@ -55,12 +55,12 @@ def tried(source: SourceParams, record: Record) -> Outcome | None:
 def main() -> None:
     """Read the record that standard input describes; errors that Python can tell are no death."""
     asked: dict[str, Any] = json.loads(sys.stdin.buffer.read())
-    given = asked["record"]
-    if given["sha256"] is not None:
-        given["sha256"] = base64.b64decode(given["sha256"])
+    fields = asked["record"]
+    if fields["sha256"] is not None:
+        fields["sha256"] = base64.b64decode(fields["sha256"])
     source = open_source(TypeAdapter[Any](SourceParams).validate_python(asked["source"]))
     try:
-        source.read(Record(**given))
+        source.read(Record(**fields))
     except Exception:
         return
 

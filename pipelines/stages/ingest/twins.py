@@ -65,11 +65,11 @@ def mark_twins(
     conflict = _conflicts(records, groups, keepers, conflicts)
     _tell(records, int(twins.sum()), conflict)
     records = with_column(records, "duplicate_of", pa.array(kept, pa.string()))
-    told = [conflict.get(place) for place in range(records.num_rows)] if conflict else [None] * records.num_rows
+    sentences = [conflict.get(place) for place in range(records.num_rows)] if conflict else [None] * records.num_rows
     kept_ones, copies = np.unique(keepers, return_counts=True)
     few = np.isin(keepers, kept_ones[copies <= _NEIGHBOURS])
     anchors[groups[few]] = keepers[few]
-    return with_column(records, "conflict", pa.array(told, pa.string())), anchors
+    return with_column(records, "conflict", pa.array(sentences, pa.string())), anchors
 
 
 def _groups(records: pa.Table, places: Ints) -> tuple[Ints, Ints]:
@@ -114,14 +114,14 @@ def _conflicts(
             f"{sources[int(groups[place])]}: {sentence(int(groups[place]), int(keepers[place]))}, one of "
             f"{int(differs.sum())}; mend the labels or set ingest.conflicts: drop"
         )
-    found = {int(place): sentence(place, keeper) for place, keeper in _pairs(groups, keepers, differs)}
+    sentences = {int(place): sentence(place, keeper) for place, keeper in _pairs(groups, keepers, differs)}
     if conflicts == "drop":
         origin = np.asarray(records["origin"])
         split = np.asarray(pc.fill_null(pc.index_in(records["split"], pc.unique(records["split"])), -1))
         peers = differs & (origin[groups] == origin[keepers]) & (split[groups] == split[keepers])
         for place, keeper in _pairs(groups, keepers, peers):
-            found.setdefault(keeper, sentence(keeper, place))
-    return found
+            sentences.setdefault(keeper, sentence(keeper, place))
+    return sentences
 
 
 def _pairs(groups: Ints, keepers: Ints, chosen: Any) -> Iterable[tuple[int, int]]:
@@ -134,8 +134,8 @@ def _tell(records: pa.Table, twins: int, conflict: dict[int, str]) -> None:
         log.warning("%d of %d records have the same bytes as another one", twins, count)
     if conflict:
         place = min(conflict)
-        told = f"{records['source'][place]}: {conflict[place]}"
-        log.warning("%d records have equal bytes and different labels: %s", len(conflict), told)
+        line = f"{records['source'][place]}: {conflict[place]}"
+        log.warning("%d records have equal bytes and different labels: %s", len(conflict), line)
 
 
 class Twins:
@@ -152,12 +152,12 @@ class Twins:
             return None
         return self._tried[row["sha256"]] or decided
 
-    def settled(self, row: dict[str, Any], made: Processed | Outcome) -> Processed | Outcome:
+    def settled(self, row: dict[str, Any], image: Processed | Outcome) -> Processed | Outcome:
         """What becomes of a record after its bytes were tried: a twin of sound bytes is not kept."""
-        bad = made if isinstance(made, Outcome) else None
+        bad = image if isinstance(image, Outcome) else None
         if row["sha256"] in self._wanted and (bad is None or bad.error_class != "transient"):
             self._tried[row["sha256"]] = bad
-        return made if bad is not None else _decided(row) or made
+        return image if bad is not None else _decided(row) or image
 
 
 def _decided(row: dict[str, Any]) -> Outcome | None:

@@ -39,15 +39,15 @@ def process_rows(
         """A few records at a time: decoders answer small pictures faster than one is asked for."""
         first = {rows[place]["sha256"] or place: place for place in reversed(places)}.values()
         # Copies wait until what they are copies of was tried: then they need not be read.
-        made = {**tried_together(sorted(first)), **tried_together(sorted({*places} - {*first}))}
-        return [made[place] for place in places]
+        images = {**tried_together(sorted(first)), **tried_together(sorted({*places} - {*first}))}
+        return [images[place] for place in places]
 
     def tried_together(places: Sequence[int]) -> dict[int, Processed | Outcome]:
-        found = [encoded(place, rows[place]) for place in places]
-        made = iter(decoders.process_all([raw for raw in found if isinstance(raw, bytes)]))
+        raws = [encoded(place, rows[place]) for place in places]
+        decoded = iter(decoders.process_all([raw for raw in raws if isinstance(raw, bytes)]))
         return {
-            place: twins.settled(rows[place], next(made)) if isinstance(raw, bytes) else raw
-            for place, raw in zip(places, found, strict=True)
+            place: twins.settled(rows[place], next(decoded)) if isinstance(raw, bytes) else raw
+            for place, raw in zip(places, raws, strict=True)
         }
 
     def encoded(place: int, row: dict[str, Any]) -> bytes | Outcome:
@@ -116,47 +116,51 @@ def sidecar_row(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def describe(row: dict[str, Any], made: Processed, sidecar_row: dict[str, Any], image: ImageParams) -> Sample | Outcome:
+def describe(
+    row: dict[str, Any], picture: Processed, sidecar_row: dict[str, Any], image: ImageParams
+) -> Sample | Outcome:
     """`_sample`, with the boundary that makes a row of any error."""
     try:
-        return _sample(row, made, sidecar_row, image)
+        return _sample(row, picture, sidecar_row, image)
     except Exception as error:
         return internal_error(error)
 
 
-def _sample(row: dict[str, Any], made: Processed, sidecar_row: dict[str, Any], image: ImageParams) -> Sample | Outcome:
+def _sample(
+    row: dict[str, Any], picture: Processed, sidecar_row: dict[str, Any], image: ImageParams
+) -> Sample | Outcome:
     """The sample to store; an outcome where its annotations are not true of its picture."""
     key = sidecar_row["key"]
     described = {
         "key": key,
         "source": row["source"],
-        "width": made.width,
-        "height": made.height,
-        "src_width": made.src_width,
-        "src_height": made.src_height,
+        "width": picture.width,
+        "height": picture.height,
+        "src_width": picture.src_width,
+        "src_height": picture.src_height,
     }
     described |= {name: row[name] for name in ("split", "label", "label_name", "caption") if row[name] is not None}
     if row.get("document") is not None:
         try:
-            described = stored_document(json.loads(row["document"]), key, made, image) | described
+            described = stored_document(json.loads(row["document"]), key, picture, image) | described
         except ValueError as error:
             return failed("bad_annotations", detail=str(error))
-    members = [(made.ext, made.data), ("json", canonical_json(described))]
+    members = [(picture.ext, picture.data), ("json", canonical_json(described))]
     if row["label"] is not None:
         members.append(("cls", str(row["label"]).encode()))
     if row["caption"] is not None:
         members.append(("txt", row["caption"].encode()))
     sidecar_row |= {
-        "width": made.width,
-        "height": made.height,
-        "src_width": made.src_width,
-        "src_height": made.src_height,
-        "src_format": made.src_format,
-        "bytes": len(made.data),
-        "pixel_sha256": made.pixel_sha256,
-        "phash": made.phash,
-        "decoder": made.decoder,
-        "orientation": made.orientation,
-        "notes": made.notes,
+        "width": picture.width,
+        "height": picture.height,
+        "src_width": picture.src_width,
+        "src_height": picture.src_height,
+        "src_format": picture.src_format,
+        "bytes": len(picture.data),
+        "pixel_sha256": picture.pixel_sha256,
+        "phash": picture.phash,
+        "decoder": picture.decoder,
+        "orientation": picture.orientation,
+        "notes": picture.notes,
     }
     return Sample(key, tuple(members), sidecar_row)

@@ -172,12 +172,12 @@ def few_shot(decisions: pa.Table, params: SplitParams, seed: int) -> dict[str, A
 
 
 def _pictures_of_two_labels(rows: pa.Table) -> set[str]:
-    known: dict[str, int] = {}
-    found: set[str] = set()
+    label_of: dict[str, int] = {}
+    twofold: set[str] = set()
     for picture, label in zip(rows["pixel_sha256"].to_pylist(), rows["label"].to_pylist(), strict=True):
-        if picture is not None and label is not None and known.setdefault(picture, label) != label:
-            found.add(picture)
-    return found
+        if picture is not None and label is not None and label_of.setdefault(picture, label) != label:
+            twofold.add(picture)
+    return twofold
 
 
 def _ordered(
@@ -186,16 +186,16 @@ def _ordered(
     """The keys of each class, best first. Natural order knows no seed."""
     if params.few_shot_order == "natural":
         return {
-            label: [key for key, source in sorted(found, key=lambda one: (natural_key(one[1]), one[1]))]
-            for label, found in members.items()
+            label: [key for key, source in sorted(members_of, key=lambda one: (natural_key(one[1]), one[1]))]
+            for label, members_of in members.items()
         }
     if params.few_shot_order == "disef":
-        flat = [(label, key) for label, found in members.items() for key, _ in found]
+        flat = [(label, key) for label, members_of in members.items() for key, _ in members_of]
         drawn = disef_sample([label for label, _ in flat], most, draw)
         return {label: [flat[place][1] for place in places] for label, places in drawn.items()}
     own = seed_for(seed, "split", "" if draw == 0 else str(draw), "few_shot")
     ordered = {}
-    for label, found in members.items():
-        keys = [key for key, _ in found]
+    for label, members_of in members.items():
+        keys = [key for key, _ in members_of]
         ordered[label] = [keys[place] for place in np.argsort(_ranks(keys, own), kind="stable")]
     return ordered

@@ -34,9 +34,9 @@ class SqueezeParams(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _nothing_is_ignored(cls, given: Any) -> Any:
-        refuse_ignored(given, "training", SOFT_ONLY)
-        return given
+    def _nothing_is_ignored(cls, raw: Any) -> Any:
+        refuse_ignored(raw, "training", SOFT_ONLY)
+        return raw
 
     @model_validator(mode="after")
     def _weights_taken_as_they_are_have_their_own(self) -> Self:

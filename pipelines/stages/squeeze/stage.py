@@ -102,8 +102,8 @@ class Squeeze(Stage[SqueezeParams]):
             accuracy_and_loss(final, *parts[part].tensors(device), mean=mean, std=std)[0] for part in ("test", "val")
         )
         if params.weights is not None and not params.training.epochs:
-            found = confusion(final.eval(), *parts["val"].tensors(device), mean=mean, std=std)
-            if (fault := class_order_fault(found)) is not None:
+            counts = confusion(final.eval(), *parts["val"].tensors(device), mean=mean, std=std)
+            if (fault := class_order_fault(counts)) is not None:
                 raise UserError(
                     f"squeeze.weights: {params.weights} does not fit the data: on validation images {fault}; give weights of these "
                     f"classes in this order ({', '.join(classes[:5])}, ...), or train: squeeze.training.epochs above 0"
@@ -133,15 +133,15 @@ class Squeeze(Stage[SqueezeParams]):
         return f"squeeze.training of {job.params.network}"
 
     def finish(self, job: Job[SqueezeParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
-        found, test = dict(markers[0].summary), open_part(job, "split", "test")
+        metrics, test = dict(markers[0].summary), open_part(job, "split", "test")
         chance = commonest_share(test)
-        if chance < 1 and not beats_chance(found["test_top1"], chance, len(test)):
+        if chance < 1 and not beats_chance(metrics["test_top1"], chance, len(test)):
             warnings.warn(
-                f"the teacher reaches {100 * found['test_top1']:.1f} % on test images, no better than naming the commonest class every "
+                f"the teacher reaches {100 * metrics['test_top1']:.1f} % on test images, no better than naming the commonest class every "
                 f"time ({100 * chance:.1f} %): change squeeze.training before anything is distilled from it",
                 stacklevel=2,
             )
-        return found
+        return metrics
 
 
 def _mean_and_std(params: SqueezeParams, train: ImageArrays) -> tuple[tuple[float, ...], tuple[float, ...]]:
