@@ -28,14 +28,15 @@ def finished(job: Job[Any], stage: str, item: str = "") -> Finished:
     return Finished(job.input(stage, item), f"{stage}@{item}" if item else stage)
 
 
-def open_part(job: Job[Any], stage: str, part: str = "") -> Dataset:
-    """The finished dataset that an earlier stage left, or a sentence that names the command which makes it."""
-    output = finished(job, stage)
+def open_part(job: Job[Any], name: str, part: str = "") -> Dataset:
+    """The finished dataset that STAGE or STAGE@ITEM left, or a sentence that names the command which makes it."""
+    stage, _, item = name.partition("@")
+    output = finished(job, stage, item)
     dataset = output.dataset(part)
     if dataset is None:
         have = ", ".join(filter(None, output.parts())) or "none"
         wanted = f"{part} dataset" if part else "dataset of its own"
-        raise UserError(f"{stage} made no {wanted} (it made: {have}); see {stage} in params.yaml")
+        raise UserError(f"{name} made no {wanted} (it made: {have}); see {stage} in params.yaml")
     return dataset
 
 

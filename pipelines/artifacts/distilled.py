@@ -2,12 +2,15 @@
 
 A condensed set stands for a training set: distilled images, or a chosen few. Whichever stage makes one (its `product` is
 `distilled`) says so in the sidecar, a row an image: `label`; in `params` the image's `slot`, and its `set` where the stage makes several
-from seeds of their own; in `parents` the real image that it started from, if it started from one. Keys are `set_name` and slot.
+from seeds of their own; in `parents` the real image that it started from, or is. Keys are `set_name` and slot. A *source* is the
+output that holds such sets, STAGE or STAGE@ITEM.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -26,18 +29,32 @@ DEFAULT_SOURCES = ("cda",)
 
 
 def _each_once(sources: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(sources)) < len(sources):
-        raise ValueError("sources names something twice")
+    if wrong := [source for source in sources if not re.fullmatch(r"\w+(@\w+)?", source)]:
+        raise ValueError(f"a source is STAGE or STAGE@ITEM, not {wrong[0]!r}")
+    slugs = [source_slug(source) for source in sources]
+    if twice := [source for source, slug in zip(sources, slugs, strict=True) if slugs.count(slug) > 1]:
+        raise ValueError(f"sources names something twice: {', '.join(twice)}")
     return sources
 
 
-#: Stages whose condensed sets are read.
+#: Outputs whose condensed sets are read, as STAGE or STAGE@ITEM.
 Sources = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_each_once)]
 
 
+def source_slug(source: str) -> str:
+    """What a source is called where an `@` cannot stand, in names of arms, items, files and keys: `cda`, `coreset_medoids`."""
+    return source.replace("@", "_")
+
+
+def source_of(slug: str, sources: Sequence[str]) -> str:
+    """The one of `sources` that has this slug."""
+    return next(source for source in sources if source_slug(source) == slug)
+
+
 def set_name(source: str, number: int) -> str:
-    """What the set of a seed is called in keys: `cda`, `cda_s1`, `cda_s2`, ..."""
-    return source if number == 0 else f"{source}_s{number}"
+    """What the set of a seed is called in keys: `cda`, `cda_s1`, `cda_s2`, ..., `coreset_medoids`, `coreset_medoids_s1`, ..."""
+    slug = source_slug(source)
+    return slug if number == 0 else f"{slug}_s{number}"
 
 
 class CondensedSets:
@@ -77,8 +94,9 @@ class CondensedSets:
     def _rows(self, ipc: int, number: int) -> list[dict[str, Any]]:
         places = [(number, label, slot) for label in range(len(self.dataset.classes)) for slot in range(ipc)]
         if not all(place in self._images for place in places):
+            stage = self.source.partition("@")[0]
             raise UserError(
-                f"{self._job.name} asks for {ipc} images per class, {self.dataset.storage.url} has {self.ipc}; raise {self.source}.ipc or "
+                f"{self._job.name} asks for {ipc} images per class, {self.dataset.storage.url} has {self.ipc}; raise {stage}.ipc or "
                 f"lower what {self._job.name} asks for"
             )
         return [self._images[place] for place in places]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from distill.config import TrainConfig
 from pipelines.artifacts.datasets import METRICS_FILE, finished
-from pipelines.artifacts.distilled import CondensedSets
+from pipelines.artifacts.distilled import CondensedSets, source_slug
 from pipelines.artifacts.labels import RelabelParams
 from pipelines.errors import UserError
 from pipelines.evaluation.distilled.params import DistilledParams
@@ -36,7 +36,8 @@ class Arm:
     @property
     def name(self) -> str:
         """SOURCE_soft, SOURCE_start_soft, random_soft, real_hard, ..."""
-        parts = {"source": [self.source], "start": [self.source, "start"]}.get(self.images, [self.images])
+        slug = source_slug(self.source)
+        parts = {"source": [slug], "start": [slug, "start"]}.get(self.images, [self.images])
         return "_".join([*parts, self.labels])
 
     @property
@@ -120,7 +121,7 @@ class Compared:
         """Of a source: those that are asked for, or all that have labels, or without soft labels the whole set."""
         if self.labelling is None:
             return list(self.params.ipc or [self.sets[source].ipc])
-        metrics = finished(self._job, "relabel", source).json(METRICS_FILE)
+        metrics = finished(self._job, "relabel", source_slug(source)).json(METRICS_FILE)
         labelled = sorted(int(name.removeprefix("ipc_")) for name in metrics)
         wanted = list(self.params.ipc or labelled)
         if missing := [ipc for ipc in wanted if ipc not in labelled]:
@@ -137,13 +138,13 @@ class Compared:
             return None
         by_source: dict[str, RelabelParams] = {}
         for source in self.sets:
-            own = RelabelParams.model_validate(finished(self._job, "relabel", source).config()["relabel"])
+            own = RelabelParams.model_validate(finished(self._job, "relabel", source_slug(source)).config()["relabel"])
             by_source[source] = own
             first, *_ = by_source
             if facts_of(own) != facts_of(by_source[first]):
+                others = f"relabel@{source_slug(first)} and relabel@{source_slug(source)}"
                 raise UserError(
-                    f"relabel@{first} and relabel@{source} were made with other parameters, so their students cannot be compared; make "
-                    "them alike: limbeck run relabel"
+                    f"{others} were made with other parameters, so their students cannot be compared; make them alike: limbeck run relabel"
                 )
         return by_source[next(iter(by_source))]
 

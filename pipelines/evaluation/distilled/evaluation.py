@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipelines.artifacts.datasets import commonest_share, dataset_digest, finished, open_part, stage_digest
-from pipelines.artifacts.distilled import DEFAULT_SOURCES
+from pipelines.artifacts.distilled import DEFAULT_SOURCES, source_slug
 from pipelines.artifacts.teacher import TEACHER_FILE
 from pipelines.artifacts.trainable import require_trainable, smallest_batch
 from pipelines.evaluation.distilled.accuracies import lines, numbers, table
@@ -41,7 +41,7 @@ class DistilledEvaluation(Evaluation[DistilledParams]):
     reduces = ("pipelines.evaluation.distilled.accuracies",)
 
     def inputs(self, params: DistilledParams) -> Sequence[str]:
-        labels = [f"relabel@{source}" for source in params.sources] if params.soft_arms else []
+        labels = [f"relabel@{source_slug(source)}" for source in params.sources] if params.soft_arms else []
         return ("split", "squeeze", *params.sources, *labels)
 
     def plan(self, job: Job[DistilledParams]) -> Plan:
@@ -121,7 +121,9 @@ class _Inputs:
         if arm.labels == "soft":
             assert compared.labelling is not None
             stored = arm.images == "source"
-            used["labels"] = stage_digest(self._job, "relabel", arm.source) if stored else facts_of(compared.labelling)
+            used["labels"] = (
+                stage_digest(self._job, "relabel", source_slug(arm.source)) if stored else facts_of(compared.labelling)
+            )
             used["teacher"] = self._teacher
         return used
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.artifacts.datasets import finished, open_part
-from pipelines.artifacts.distilled import load_start, random_real, stored_image_bytes
+from pipelines.artifacts.distilled import load_start, random_real, source_slug, stored_image_bytes
 from pipelines.artifacts.labels import label_epochs, labels_of, view_seed
 from pipelines.artifacts.teacher import build_network, load_teacher, require_classes
 from pipelines.evaluation.distilled.arms import FULL, Arm, Compared, TrainStudent
@@ -137,7 +137,7 @@ class DistilledStudents:
         from distill.labels import replay
 
         if arm.images == "source":
-            stored = finished(self._job, "relabel", arm.source)
+            stored = finished(self._job, "relabel", source_slug(arm.source))
             paths = stored.paths(f"labels/{labels_of(ipc, number)}")
             for path in paths:
                 stored.require(path)

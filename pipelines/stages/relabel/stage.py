@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.artifacts.datasets import METRICS_FILE, dataset_digest, stage_digest
-from pipelines.artifacts.distilled import DEFAULT_SOURCES, CondensedSets
+from pipelines.artifacts.distilled import DEFAULT_SOURCES, CondensedSets, source_of, source_slug
 from pipelines.artifacts.labels import RelabelParams, label_epochs, labels_of
 from pipelines.artifacts.teacher import Teacher, load_teacher, require_classes
 from pipelines.errors import UserError
@@ -49,19 +49,20 @@ class Relabel(Stage[RelabelParams]):
     computes = True
 
     def items(self, params: RelabelParams) -> tuple[str, ...]:
-        return params.sources
+        return tuple(source_slug(source) for source in params.sources)
 
     def inputs(self, job: Job[RelabelParams]) -> Sequence[str]:
-        return ("squeeze", job.item)
+        return ("squeeze", _source(job))
 
     def plan(self, job: Job[RelabelParams]) -> Plan:
-        sets, params = CondensedSets(job, job.item), job.params
+        sets, params = CondensedSets(job, _source(job)), job.params
         inputs = {job.item: dataset_digest(sets.dataset), "squeeze": stage_digest(job, "squeeze")}
         where, classes = sets.dataset.storage.url, sets.dataset.classes
         subsets = sorted({sets.ipc if ipc == "all" else ipc for ipc in params.ipc})
         if subsets[-1] > sets.ipc:
             raise UserError(
-                f"relabel.ipc asks for {subsets[-1]} images per class, {where} has {sets.ipc}; lower it, say all, or raise {job.item}.ipc"
+                f"relabel.ipc asks for {subsets[-1]} images per class, {where} has {sets.ipc}; lower it, say all, or raise "
+                f"{sets.source.partition('@')[0]}.ipc"
             )
         if params.format == "top_k" and params.top_k >= len(classes):
             raise UserError(
@@ -77,7 +78,7 @@ class Relabel(Stage[RelabelParams]):
         return Plan(units, facts={"classes": classes, "ipc": subsets})
 
     def open(self, job: Job[RelabelParams]) -> tuple[Teacher, CondensedSets]:
-        teacher, sets = load_teacher(job, torch_device(job)), CondensedSets(job, job.item)
+        teacher, sets = load_teacher(job, torch_device(job)), CondensedSets(job, _source(job))
         require_classes(sets.dataset.classes, teacher.classes, sets.dataset.storage.url)
         return teacher, sets
 
@@ -103,3 +104,8 @@ class Relabel(Stage[RelabelParams]):
             }
         job.output.write_bytes(METRICS_FILE, pretty_json(metrics))
         return metrics
+
+
+def _source(job: Job[RelabelParams]) -> str:
+    """The source of a job, whose item is its slug."""
+    return source_of(job.item, job.params.sources)
