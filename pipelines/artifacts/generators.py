@@ -160,6 +160,15 @@ def class_labels(model: str) -> list[str] | None:
     return [str(named[str(label)]) for label in range(len(named))]
 
 
+def class_count(model: str) -> int | None:
+    """How many classes a pretrained class model has, where its transformer's config.json says so."""
+    folder = Path(model).expanduser()
+    count = _json((folder if folder.exists() else _snapshot(model, "classes")) / "transformer/config.json").get(
+        "num_embeds_ada_norm"
+    )
+    return count if isinstance(count, int) else None
+
+
 def _snapshot(model: str, role: Role) -> Path:
     """The local folder of an id's revision with at least its configurations."""
     try:
