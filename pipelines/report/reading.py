@@ -82,6 +82,11 @@ class StageRecord:
         return self.state == "done"
 
     @property
+    def title(self) -> str:
+        """What it is called where people read it."""
+        return self.kind.titles.get(self.item) or self.name.replace("@", " ").replace("_", " ")
+
+    @property
     def adds(self) -> str:
         """What it would add to a report."""
         return self.kind.adds.replace("{item}", self.item)

@@ -113,6 +113,8 @@ class Stage(ABC, Generic[ParamsT]):
     counted: ClassVar[str] = ""
     #: what its outputs add to a report; `{item}` stands for the item
     adds: ClassVar[str] = ""
+    #: what its outputs are called in tables and beside pictures, by item and by "" for the stage's own; without one by their name
+    titles: ClassVar[Mapping[str, str]] = {}
     #: many jobs do without it, so a report does not ask for it
     optional: ClassVar[bool] = False
     #: the extras of the installation that bring what it imports

@@ -53,6 +53,7 @@ class ToyParams(Section):
 class Toy(Stage[ToyParams]):
     name, version, summary, Params, upstream = "toy", 1, "a toy", ToyParams, ("split",)
     adds = "what the toy found"
+    titles = {"red": "a red toy"}
 
     def plan(self, job):
         return Plan([])
@@ -143,6 +144,7 @@ def test_items_of_a_stage_are_the_folders_that_exist(toy: DataFolder) -> None:
         toy.finish(f"toy@{item}", 1, {})
     outputs = outputs_under(str(toy.root))
     assert [record.name for record in outputs.finished("toy")] == ["toy@blue", "toy@red"]
+    assert [record.title for record in outputs.finished("toy")] == ["toy blue", "a red toy"]
     assert outputs.json("toy@red", "metrics.json") == {"worth": "red"}
     assert "toy" not in outputs.stages
 

@@ -7,8 +7,8 @@ plan, so the bytes do not depend on the number of workers; a larger IPC leaves t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class Cda(Stage[CdaParams]):
     version = 2
     summary = "teacher -> distilled images (SRe2L, CDA)"
     adds = "the distilled images"
+    titles: ClassVar[Mapping[str, str]] = {"": "CDA"}
     extras = ("distill",)
     product = "distilled"
     Params = CdaParams
