@@ -44,8 +44,12 @@ def medoids(points: torch.Tensor, k: int, seed: int) -> torch.Tensor:
     The order is that of the clusters: each head of it covers the points as well as a greedy choice among the clusters can.
     Of points as near, the first. Errors as `k_means`.
     """
-    exact = _required(points, k)
-    _, labels = k_means(points, k, seed)
+    return cluster_medoids(points, k_means(points, k, seed)[1])
+
+
+def cluster_medoids(points: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the index (k,) int64 of the point nearest to the mean of each cluster, given each point's label (n,), none empty."""
+    exact, k = points.detach().double(), int(labels.max()) + 1
     own = (exact - _means(exact, labels, k)[labels]).square().sum(1)
     distances = own.new_full((len(own), k), torch.inf)
     distances[torch.arange(len(own), device=own.device), labels] = own
