@@ -19,7 +19,7 @@ class Request:
     `prompt` is text, or a class number for a class-conditional model. (`key`, `ordinal`) is the image's identity: a class or a
     parent sample, and the number of this image of it. `image` (3, h, w) float in [0, 1] starts image-to-image at `strength` percent
     of the noise; `mask` (1, h, w), 1 where it is painted anew. `boxes` (k, 4) x1, y1, x2, y2 in [0, 1], and a phrase for each, for
-    layouts.
+    layouts. `mode` (c, h', w') float is the latent that mode guidance pulls the image to.
     """
 
     prompt: str | int
@@ -30,6 +30,7 @@ class Request:
     mask: torch.Tensor | None = None
     boxes: torch.Tensor | None = None
     phrases: tuple[str, ...] = ()
+    mode: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.mask is not None and self.image is None:

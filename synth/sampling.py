@@ -22,8 +22,9 @@ from synth.errors import SynthError
 from synth.guided_batch import GuidedBatch
 from synth.inpainting import Inpainting
 from synth.memory import largest_batch, needs_probe
+from synth.mode_guidance import ModePull
 from synth.requests import Generated, Request, checked, noise, torch_generators
-from synth.settings import Settings
+from synth.settings import ModeGuidance, Settings
 
 CPU_BATCH = 8
 
@@ -44,6 +45,7 @@ class Sampler:
 
     `batch_size` None is found by a memory probe on CUDA (the first batch pays for it) and 8 on a CPU. `fixed_batch` fills the last
     batch up, for a compiled model. A `refiner` (SDXL's) takes over the end of the schedule on the same latents.
+    `modes` says how strongly requests with a mode are pulled to it.
 
         sampler = Sampler(load_backend("models/sd21-base"), Settings(steps=20, guidance=2.0, scheduler="dpmpp_2m"), run_seed=1)
         for batch in sampler.generate([Request("a photo of a dog", "dog", i) for i in range(500)]):
@@ -59,9 +61,10 @@ class Sampler:
         batch_size: int | None = None,
         fixed_batch: bool = False,
         refiner: SteppedBackend | None = None,
+        modes: ModeGuidance | None = None,
     ) -> None:
         self.backend, self.run_seed, self.refiner = backend, run_seed, refiner
-        self.settings = settings or Settings()
+        self.settings, self.modes = settings or Settings(), modes or ModeGuidance()
         self.fixed_batch = fixed_batch
         self._batch_size = batch_size
         can = backend.capabilities
@@ -130,9 +133,9 @@ class Sampler:
         return noise(sources, self.backend.latent_shape(self.size), self.backend.device)
 
     def _whole(self, backend: WholeBackend, requests: Sequence[Request]) -> torch.Tensor:
-        if any(request.image is not None or request.boxes is not None for request in requests):
+        if any(r.image is not None or r.boxes is not None or r.mode is not None for r in requests):
             raise SynthError(
-                f"{backend.capabilities.family} makes images from text alone here, without an image or boxes"
+                f"{backend.capabilities.family} makes images from text alone here, without an image, boxes or a mode"
             )
         settings = self.settings
         return backend.generate(
@@ -178,6 +181,7 @@ class Sampler:
         cads_sources = torch_generators(self.run_seed, requests, "cads", settings.seeds)
         times = (timesteps.double().cpu() / scheduler.config.num_train_timesteps).tolist()
         count = len(timesteps) - start.first
+        pull = ModePull.of(requests, latents, base.backend.scheduler, self.modes)
         for index, (timestep, time) in enumerate(zip(timesteps[start.first :], times[start.first :], strict=True)):
             if base.backend.capabilities.layout and index == int(settings.grounded * count):
                 base = base.without_boxes()
@@ -186,6 +190,8 @@ class Sampler:
                 model.features.reuse = not key_step(index, count, settings.encoder_every)
             model_input = scheduler.scale_model_input(latents, timestep) if _scales(scheduler) else latents
             output = model.predict(model_input, timestep, time, cads_sources)
+            if pull is not None:
+                output = pull(output, model_input, timestep, (start.first + index) / len(timesteps))
             latents = scheduler.step(output, timestep, latents, return_dict=False, **extra)[0]
             if start.inpainting is not None:
                 place = start.first + index + 1

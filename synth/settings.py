@@ -38,6 +38,26 @@ class Cads:
 
 
 @dataclass(frozen=True)
+class ModeGuidance:
+    """The settings of mode guidance, for requests that have a mode (`synth.mode_guidance`).
+
+    `scale` is lambda, how strongly the denoised estimate is pulled; nothing is pulled after the share `stop` of the steps.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    scale: float = 0.1
+    stop: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_values(self, SynthError)
+        if self.scale < 0 or not 0 <= self.stop <= 1:
+            raise SynthError(
+                f"mode guidance takes a scale from 0 on and a stop from 0 to 1, got {self.scale} and {self.stop}"
+            )
+
+
+@dataclass(frozen=True)
 class Settings:
     """The settings of sampling; the same for a whole run.
 
