@@ -37,6 +37,7 @@ _FAMILIES = {
     "Flux": "flux",
     "DiT": "dit",
 }
+_TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 #: Latent cells to a side where a transformer's configuration does not say.
 _DEFAULT_SAMPLE = 128
 
@@ -106,6 +107,23 @@ def generator_model(job: Job[Any], role: Role) -> str:
 def generator_digest(job: Job[Any], role: Role) -> str:
     """The identity of the model by content: what a later stage puts into its units."""
     return generator_of(job, role).digest
+
+
+def generator_bytes(job: Job[Any], role: Role) -> int:
+    """Bytes of the weight files that have to be there to make images: denoiser, autoencoder, and for `text` the text encoders too."""
+    generator = generator_of(job, role)
+    if generator.kind == "folder":
+        folder = job.input("generator").child(generator.model).root
+    else:
+        named = Path(generator.model).expanduser()
+        folder = named if named.exists() else _snapshot(generator.model, role)
+    parts = ("unet", "transformer", "vae", *(_TEXT_ENCODERS if role == "text" else ()))
+    sizes: dict[str, int] = {}
+    for path in sorted(path for part in parts for path in (folder / part).glob("*.safetensors")):
+        # One weight may lie there in several precisions (x.safetensors, x.fp16.safetensors): one of them is enough.
+        name = path.relative_to(folder).as_posix().replace(".fp16.", ".")
+        sizes[name] = min(path.stat().st_size, sizes.get(name, path.stat().st_size))
+    return sum(sizes.values())
 
 
 def files_digest(hashes: Mapping[str, str]) -> str:
