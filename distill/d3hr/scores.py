@@ -50,6 +50,19 @@ def skew_norm(members: torch.Tensor) -> torch.Tensor:
     return (factor * standard.pow(3).sum(2)).norm(dim=1)
 
 
+def factorised_totals(noise: torch.Tensor, variances: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+    """Compute the score (m, c) of each draw of standard noise (m, n, D) as a group of each class, whose `variances` are (D, c).
+
+    It is that of the members mean + deviation * noise. Of groups of one only the mean counts.
+    """
+    means = noise.mean(1)
+    if noise.shape[1] == 1:
+        return weights[0] * (means.square() @ variances).sqrt()
+    off = ((noise - means[:, None]).square_().sum(1) / (noise.shape[1] - 1)).sqrt_().sub_(1)
+    mean, deviation = (torch.cat((means, off)).square_() @ variances).sqrt_().split(len(noise))
+    return weights[0] * mean + weights[1] * deviation + weights[2] * skew_norm(noise)[:, None]
+
+
 def published_total(
     members: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor, weights: Sequence[float]
 ) -> torch.Tensor:

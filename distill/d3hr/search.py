@@ -17,7 +17,7 @@ from augment.seeds import sample_seeds
 from distill.d3hr.config import LOT, SelectConfig
 from distill.d3hr.models import ClassModel
 from distill.d3hr.noise import draw, permutation
-from distill.d3hr.scores import published_total, score, skew_norm
+from distill.d3hr.scores import factorised_totals, published_total, score
 from distill.errors import DistillError
 
 #: Draws that are measured and scored together.
@@ -114,7 +114,6 @@ def _short_lists(
     pool: Pool, deviations: torch.Tensor, orders: torch.Tensor | None, config: SelectConfig
 ) -> list[list[int]]:
     """Rank all draws coarsely for each class (c, D); return the numbers of those that may be its best."""
-    weights = torch.tensor(config.weights)
     variances = deviations.square()
     if orders is not None:
         # The draw's dimension orders[c, d] is the class's dimension d.
@@ -126,9 +125,7 @@ def _short_lists(
     candidates = config.candidates or 0
     for start in range(0, candidates, TILE):
         noise = pool.tile(start, min(TILE, candidates - start))
-        means, spreads, skew = _measure(noise)
-        parts = (torch.cat((means.square_(), spreads.square_())) @ columns).sqrt_()
-        fresh = weights[0] * parts[: len(noise)] + weights[1] * parts[len(noise) :] + weights[2] * skew[:, None]
+        fresh = factorised_totals(noise, columns, config.weights)
         rows = (fresh.amin(0) < totals[:, -1]).nonzero()[:, 0]
         if not len(rows):
             continue
@@ -140,15 +137,6 @@ def _short_lists(
         pool.forget(but=set(numbers.unique().tolist()))
     near = totals <= totals[:, :1] * (1 + _tolerance(config))
     return [own[keep & (own >= 0)].tolist() for own, keep in zip(numbers, near, strict=True)]
-
-
-def _measure(noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Measure draws (m, n, D): mean (m, D), unbiased deviation less 1 (m, D), and the skew term (m,)."""
-    means = noise.mean(1)
-    if noise.shape[1] == 1:
-        return means, torch.zeros_like(means), torch.zeros(len(noise))
-    spreads = ((noise - means[:, None]).square_().sum(1) / (noise.shape[1] - 1)).sqrt_()
-    return means, spreads - 1, skew_norm(noise)
 
 
 def _tolerance(config: SelectConfig) -> float:
