@@ -19,7 +19,8 @@ class Request:
     `prompt` is text, or a class number for a class-conditional model. (`key`, `ordinal`) is the image's identity: a class or a
     parent sample, and the number of this image of it. `image` (3, h, w) float in [0, 1] starts image-to-image at `strength` percent
     of the noise; `mask` (1, h, w), 1 where it is painted anew. `boxes` (k, 4) x1, y1, x2, y2 in [0, 1], and a phrase for each, for
-    layouts. `mode` (c, h', w') float is the latent that mode guidance pulls the image to.
+    layouts. `mode` (c, h', w') float is the latent that mode guidance pulls the image to. `latents` (c, h', w') are sampled on from the
+    noise level `level` that they stand at, by DDIM without noise.
     """
 
     prompt: str | int
@@ -31,8 +32,14 @@ class Request:
     boxes: torch.Tensor | None = None
     phrases: tuple[str, ...] = ()
     mode: torch.Tensor | None = None
+    latents: torch.Tensor | None = None
+    level: int | None = None
 
     def __post_init__(self) -> None:
+        if (self.latents is None) != (self.level is None):
+            raise SynthError("latents and the level they stand at belong together: give both or neither")
+        if self.latents is not None and self.image is not None:
+            raise SynthError("a request starts from an image or from latents, and got both")
         if self.mask is not None and self.image is None:
             raise SynthError("a mask says what to paint anew in an image, and no image was given")
         if (0 if self.boxes is None else len(self.boxes)) != len(self.phrases):
@@ -40,9 +47,10 @@ class Request:
             raise SynthError(f"{count} boxes came with {len(self.phrases)} phrases: give a phrase for each box")
 
     @property
-    def kind(self) -> tuple[bool, bool, int]:
-        """What requests of one batch must share: whether they have an image, whether a mask, and the strength."""
-        return self.image is not None, self.mask is not None, self.strength if self.image is not None else 100
+    def kind(self) -> tuple[bool, bool, int, int | None]:
+        """What requests of one batch must share: whether they have an image, whether a mask, the strength, and the latents' level."""
+        has_image = self.image is not None
+        return has_image, self.mask is not None, self.strength if has_image else 100, self.level
 
 
 def torch_generators(
@@ -63,6 +71,24 @@ def torch_generators(
 def noise(sources: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> torch.Tensor:
     """Draw standard normal noise (n, *shape) float32 on the CPU, a row from each generator, and move it to `device`."""
     return torch.stack([torch.randn(tuple(shape), generator=source) for source in sources]).to(device)
+
+
+def stacked_latents(
+    latents: Sequence[torch.Tensor] | torch.Tensor, requests: Sequence[Request], shape: Sequence[int]
+) -> torch.Tensor:
+    """Stack the `latents` of n requests to (n, *shape); SynthError for the first that has another shape or is not all finite."""
+    for one in latents:
+        if tuple(one.shape) != tuple(shape):
+            came, wanted = ("x".join(map(str, sizes)) for sizes in (one.shape, shape))
+            raise SynthError(f"latents of {came} came where this model has {wanted}")
+    stacked = latents if isinstance(latents, torch.Tensor) else torch.stack(list(latents))
+    broken = ~torch.isfinite(stacked).flatten(1).all(1)
+    if bool(broken.any()):
+        request = requests[int(broken.int().argmax())]
+        raise SynthError(
+            f"the latents of {request.key}, number {request.ordinal}, hold a value that is no finite number"
+        )
+    return stacked
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,10 +21,11 @@ from synth.backends.protocol import Backend, SteppedBackend, WholeBackend
 from synth.errors import SynthError
 from synth.guided_batch import GuidedBatch
 from synth.inpainting import Inpainting
+from synth.levels import LevelSteps, grid
 from synth.memory import largest_batch, needs_probe
 from synth.mode_guidance import ModePull
-from synth.requests import Generated, Request, checked, noise, torch_generators
-from synth.settings import ModeGuidance, Settings
+from synth.requests import Generated, Request, checked, noise, stacked_latents, torch_generators
+from synth.settings import InversionSettings, ModeGuidance, Settings
 
 CPU_BATCH = 8
 
@@ -44,8 +45,9 @@ class Sampler:
     """Makes images with `backend` under `settings`, batch by batch, each image the same in any batch.
 
     `batch_size` None is found by a memory probe on CUDA (the first batch pays for it) and 8 on a CPU. `fixed_batch` fills the last
-    batch up, for a compiled model. A `refiner` (SDXL's) takes over the end of the schedule on the same latents.
-    `modes` says how strongly requests with a mode are pulled to it.
+    batch up, for a compiled model. A `refiner` (SDXL's) takes over the end of the schedule on the same latents. `modes` says how
+    strongly requests with a mode are pulled to it. Requests with latents at a level run on the grid of `inversion`, in its mode (None:
+    improved, of the settings' steps), by DDIM or, on flow models, Euler.
 
         sampler = Sampler(load_backend("models/sd21-base"), Settings(steps=20, guidance=2.0, scheduler="dpmpp_2m"), run_seed=1)
         for batch in sampler.generate([Request("a photo of a dog", "dog", i) for i in range(500)]):
@@ -62,9 +64,11 @@ class Sampler:
         fixed_batch: bool = False,
         refiner: SteppedBackend | None = None,
         modes: ModeGuidance | None = None,
+        inversion: InversionSettings | None = None,
     ) -> None:
         self.backend, self.run_seed, self.refiner = backend, run_seed, refiner
         self.settings, self.modes = settings or Settings(), modes or ModeGuidance()
+        self.inversion = inversion
         self.fixed_batch = fixed_batch
         self._batch_size = batch_size
         can = backend.capabilities
@@ -114,7 +118,7 @@ class Sampler:
             raise SynthError("no request was given: a batch needs at least one")
         if len({request.kind for request in padded}) > 1:
             raise SynthError(
-                "requests with and without an image or mask, or of several strengths, need batches of their own"
+                "requests with and without an image or mask, of several strengths or of several levels, need batches of their own"
             )
         if self.fixed_batch and self._batch_size is not None:
             padded += [padded[-1]] * (self._batch_size - len(padded))
@@ -133,9 +137,9 @@ class Sampler:
         return noise(sources, self.backend.latent_shape(self.size), self.backend.device)
 
     def _whole(self, backend: WholeBackend, requests: Sequence[Request]) -> torch.Tensor:
-        if any(r.image is not None or r.boxes is not None or r.mode is not None for r in requests):
+        if any(part is not None for r in requests for part in (r.image, r.boxes, r.mode, r.latents)):
             raise SynthError(
-                f"{backend.capabilities.family} makes images from text alone here, without an image, boxes or a mode"
+                f"{backend.capabilities.family} makes images from text alone here, without image, boxes, mode or latents"
             )
         settings = self.settings
         return backend.generate(
@@ -151,10 +155,15 @@ class Sampler:
     def _denoise(self, backend: SteppedBackend, requests: list[Request]) -> torch.Tensor:
         """Run all steps for `requests` and return their latents (n, c, h', w') float32, not yet decoded."""
         settings = self.settings
-        scheduler = schedules.make(settings.scheduler, backend.scheduler)
-        arguments = backend.schedule_arguments(scheduler, settings.steps, self.size)
-        timesteps = schedules.prepare(scheduler, settings.steps, backend.device, arguments)
-        start = self._start(backend, requests, scheduler, timesteps)
+        scheduler: Any
+        if requests[0].level is not None:
+            scheduler, start = self._start_at_level(backend, requests, requests[0].level)
+            timesteps = scheduler.timesteps
+        else:
+            scheduler = schedules.make(settings.scheduler, backend.scheduler)
+            arguments = backend.schedule_arguments(scheduler, settings.steps, self.size)
+            timesteps = schedules.prepare(scheduler, settings.steps, backend.device, arguments)
+            start = self._start(backend, requests, scheduler, timesteps)
         base = GuidedBatch.of(backend, requests, start.inpainting, self.size, self.guidance, settings)
         refiner = None
         if self.refiner is not None:
@@ -234,6 +243,25 @@ class Sampler:
             scheduler.set_begin_index(first)
         return _Start(first, schedules.add_noise(scheduler, clean, noise, timesteps[first]), noise, inpainting)
 
+    def _start_at_level(
+        self, backend: SteppedBackend, requests: Sequence[Request], level: int
+    ) -> tuple[LevelSteps, _Start]:
+        """Return the steps from `level` on and the requests' latents to take them from.
+
+        SynthError for another solver than DDIM (flow models: Euler), a level off the grid, and latents that are not of the model's
+        shape or not finite.
+        """
+        solver = "euler" if schedules.is_flow(backend.scheduler) else "ddim"
+        if self.settings.scheduler not in ("own", solver):
+            raise SynthError(
+                f"latents at a level are taken on by {solver}, and scheduler is {self.settings.scheduler!r}"
+            )
+        inversion = self.inversion or InversionSettings(steps=self.settings.steps, level=level)
+        moves = grid(backend, inversion, self.size).downwards(inversion, inversion.place(level))
+        rows = [request.latents for request in requests if request.latents is not None]
+        latents = stacked_latents(rows, requests, backend.latent_shape(self.size)).to(backend.device, torch.float32)
+        return LevelSteps(moves, backend.device), _Start(0, latents, latents, None)
+
     def _step_arguments(self, scheduler: Any, requests: Sequence[Request]) -> dict[str, Any]:
         """Return what `scheduler.step` takes besides: a generator for each sample, where the solver draws."""
         if "generator" not in inspect.signature(scheduler.step).parameters:
@@ -248,7 +276,7 @@ class Sampler:
             short = Sampler(
                 self.backend, _short(self.settings), run_seed=self.run_seed, batch_size=count, refiner=self.refiner
             )
-            short.batch([replace(request, strength=100)] * count)
+            short.batch([replace(request, strength=100, latents=None, level=None)] * count)
 
         return largest_batch(run, self.backend.device)
 

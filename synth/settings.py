@@ -99,3 +99,77 @@ class Settings:
             raise SynthError(f"guidance takes a number from 0 on, got {self.guidance}")
         if self.size is not None and min(self.size) < 1:
             raise SynthError(f"size takes two whole numbers from 1, got {list(self.size)}")
+
+
+LevelEnd = Literal["first", "one"]
+#: Levels are timesteps of a training schedule of this many.
+TRAINING_TIMESTEPS = 1000
+
+
+@dataclass(frozen=True)
+class InversionSettings:
+    """The settings of DDIM inversion, and of sampling on from its latents (`docs/specs/d3hr.md`, inversion).
+
+    Levels are timesteps on the grid of `steps`, multiples of 1000 / steps; `level` is the one that is wanted where none is named.
+    `guidance` is the scale on the way up; None takes the mode's, 1 (one branch) or the published 4. A clean latent stands at the
+    noise level of timestep 0 (`end: first`), or at none at all (`one`, an evaluation more each way). `passes` more evaluations at
+    every step solve it as a fixed point. `negative` and `size` are as in `Settings`.
+
+    `mode: reference` is the published arithmetic: all of its evaluations whatever level is asked for, guidance 4, sampling from one
+    grid step above the level, an end at timestep 1, latents drawn from the posterior. `mode: improved` runs only as far as it must,
+    starts where the latents are, and takes the posterior's mean.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    mode: Literal["improved", "reference"] = "improved"
+    steps: int = 50
+    level: int = 600
+    guidance: float | None = None
+    end: LevelEnd = "first"
+    passes: int = 0
+    negative: str | None = None
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        require_values(self, SynthError)
+        if not 2 <= self.steps <= TRAINING_TIMESTEPS:
+            raise SynthError(f"steps takes a whole number from 2 to {TRAINING_TIMESTEPS}, got {self.steps}")
+        if self.guidance is not None and self.guidance < 0:
+            raise SynthError(f"guidance takes a number from 0 on, got {self.guidance}")
+        if self.passes < 0:
+            raise SynthError(f"passes takes a whole number from 0, got {self.passes}")
+        if self.mode == "reference" and (self.passes or self.end != "first"):
+            raise SynthError("mode reference has one evaluation a step and an end of its own: leave passes and end out")
+        self.place(self.level)
+
+    @property
+    def scale(self) -> float:
+        """The scale of guidance that inversion runs with."""
+        if self.guidance is not None:
+            return self.guidance
+        return 4.0 if self.mode == "reference" else 1.0
+
+    @property
+    def posterior(self) -> Literal["mean", "sample"]:
+        """How an image becomes the latent that is inverted: by its posterior's mean, or a draw from it as published."""
+        return "sample" if self.mode == "reference" else "mean"
+
+    @property
+    def spacing(self) -> int:
+        """Timesteps between two neighbours of the grid."""
+        return TRAINING_TIMESTEPS // self.steps
+
+    @property
+    def highest(self) -> int:
+        """The highest level that is reached: the grid's last in improved mode, 38 steps of 50 up (760) as published."""
+        return self.spacing * (self.steps - 1 if self.mode == "improved" else self.steps * 38 // 50)
+
+    def place(self, level: int) -> int:
+        """Return how many grid steps `level` is above the clean end; SynthError for one off the grid or above the highest."""
+        if isinstance(level, bool) or level % self.spacing or not 0 < level <= self.highest:
+            raise SynthError(
+                f"level takes a multiple of {self.spacing} from {self.spacing} to {self.highest} at {self.steps} steps in mode "
+                f"{self.mode}, got {level}"
+            )
+        return level // self.spacing
