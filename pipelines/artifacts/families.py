@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines import sample
 from pipelines.errors import UserError
 from pipelines.storage import Storage, pretty_json
+from synth.family.config import PARTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +28,14 @@ SUMS_FILE = "SHA256SUMS"
 CARD_FILE = "MODEL_CARD.md"
 TOKENIZER = "tokenizer"
 TOKENIZER_CONFIG = "tokenizer_config.json"
+#: What a family's card calls its models.
+_ALL_MODELS = """\
+Four small models that were trained from nothing by `limbeck run generator` with `source: train`, so that every method of
+Limbeck runs on a CPU: an autoencoder (`vae`), a CLIP (`clip`), a text-conditional UNet (`unet`) and a class-conditional
+transformer (`dit`)"""
+_CLASS_MODELS = """\
+Two small models that were trained from nothing by `limbeck run generator` with `source: train` and no scenes: an autoencoder
+(`vae`) and a class-conditional transformer (`dit`); none that reads texts"""
 #: Classes named in a sentence.
 _NAMED = 4
 
@@ -40,8 +49,8 @@ class StoredFamily:
     tokenizer: Mapping[str, bytes]
 
     def load_tokenizer(self) -> Any:
-        """The tokenizer itself."""
-        return tokenizer_of(self.tokenizer)
+        """The tokenizer itself, None of a family without words."""
+        return tokenizer_of(self.tokenizer) if self.family.vocabulary else None
 
 
 def embedded_family() -> Storage:
@@ -111,15 +120,15 @@ def load_family(files: Mapping[str, bytes], where: str) -> StoredFamily:
     """A family from its files; `UserError` naming `where` when one is missing."""
     import safetensors.torch
 
-    from synth.family.assemble import PARTS
-
-    wanted = [FAMILY_FILE, *(f"{part}.safetensors" for part in PARTS)]
+    names = described(files[FAMILY_FILE], where).parts if FAMILY_FILE in files else PARTS
+    wanted = [FAMILY_FILE, *(f"{part}.safetensors" for part in names)]
     if missing := [name for name in wanted if name not in files]:
-        raise UserError(f"the family at {where} has no {missing[0]}; it takes {', '.join(wanted)} and {TOKENIZER}/")
-    parts = {part: safetensors.torch.load(files[f"{part}.safetensors"]) for part in PARTS}
+        words = f" and {TOKENIZER}/" if names == PARTS else ""
+        raise UserError(f"the family at {where} has no {missing[0]}; it takes {', '.join(wanted)}{words}")
+    parts = {part: safetensors.torch.load(files[f"{part}.safetensors"]) for part in names}
     prefix = f"{TOKENIZER}/"
-    words = {name.removeprefix(prefix): data for name, data in files.items() if name.startswith(prefix)}
-    return StoredFamily(described(files[FAMILY_FILE], where), parts, words)
+    words_of = {name.removeprefix(prefix): data for name, data in files.items() if name.startswith(prefix)}
+    return StoredFamily(described(files[FAMILY_FILE], where), parts, words_of)
 
 
 def family_folder(
@@ -171,14 +180,12 @@ def _without_the_process(path: Path) -> bytes:
 
 def model_card(family: Family) -> str:
     """What people should know of a family before they use it."""
-    shape = family.shape
+    shape, models = family.shape, _ALL_MODELS if family.vocabulary else _CLASS_MODELS
     facts = "\n".join(f"- {name}: {value}" for name, value in sorted(family.facts.items()))
     return f"""\
 # A reference family of generators
 
-Four small models that were trained from nothing by `limbeck run generator` with `source: train`, so that every method of
-Limbeck runs on a CPU: an autoencoder (`vae`), a CLIP (`clip`), a text-conditional UNet (`unet`) and a class-conditional
-transformer (`dit`), for images of {shape.size} x {shape.size} pixels and {len(family.classes)} classes:
+{models}, for images of {shape.size} x {shape.size} pixels and {len(family.classes)} classes:
 {", ".join(family.classes)}. Weights are stored in half precision.
 
 Trained on:

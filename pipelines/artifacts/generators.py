@@ -66,9 +66,13 @@ def generator_of(job: Job[Any], role: Role) -> Generator:
     output = finished(job, "generator")
     form = output.json(GENERATOR_FILE)[role]
     if form is None:
+        mend = f"set generator.model.{role} to a folder or an id"
+        if output.has(FAMILY_FILE):
+            mend = (
+                f"give the family scenes to learn from (generator.train.scenes), or with generator.source: model {mend}"
+            )
         raise UserError(
-            f"{job.stage} needs a {role} model and {output.storage.url}/{GENERATOR_FILE} has none; set generator.model.{role} to a "
-            "folder or an id, then: limbeck run generator"
+            f"{job.stage} needs a {role} model and {output.storage.url}/{GENERATOR_FILE} has none; {mend}, then: limbeck run generator"
         )
     size = form["native_size"]
     return Generator(**{**form, "native_size": None if size is None else (size[0], size[1])})

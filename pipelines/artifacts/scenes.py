@@ -149,13 +149,13 @@ def origins(job: Job[Any], scenes: Dataset) -> dict[str, int]:
     return counts | {"elsewhere": len(parents)}
 
 
-def require_no_test_image(job: Job[Any], scenes: Dataset) -> None:
-    """`UserError` when an image of split/test, by key or by pixels, is trained on or is part of a scene."""
+def require_no_test_image(job: Job[Any], scenes: Dataset | None) -> None:
+    """`UserError` when an image of split/test, by key or by pixels, is trained on or is part of a scene, where there are scenes."""
     if not _has(job, "test"):
         return
     test = open_part(job, "split", "test").rows(["key", "pixel_sha256"])
     keys, pixels = set(test["key"].to_pylist()), set(test["pixel_sha256"].to_pylist()) - {None}
-    for dataset in (open_part(job, "split", "train"), scenes):
+    for dataset in (open_part(job, "split", "train"), *([] if scenes is None else [scenes])):
         rows = dataset.rows(["key", "pixel_sha256", "parents"])
         for key, pixel, parents in zip(*(rows[name].to_pylist() for name in rows.column_names[:3]), strict=True):
             if key in keys or pixel in pixels:

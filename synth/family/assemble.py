@@ -20,9 +20,6 @@ from synth.family import shapes
 from synth.family.config import Family
 from synth.quiet import quiet_generators, quiet_loading
 
-#: The family's weights; each is a state dict.
-PARTS = ("vae", "clip", "unet", "dit")
-
 State = Mapping[str, Tensor]
 
 
@@ -59,35 +56,48 @@ def training_schedule(family: Family, role: str) -> Any:
 
 
 def assemble(
-    family: Family, parts: Mapping[str, State], tokenizer: CLIPTokenizer, out: Path, dtype: torch.dtype = torch.float32
+    family: Family,
+    parts: Mapping[str, State],
+    tokenizer: CLIPTokenizer | None,
+    out: Path,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write `out`/text, a StableDiffusionPipeline, `out`/classes, a DiTPipeline, and `out`/clip, a CLIPModel with its tokenizer.
 
-    `parts` has the state dict of each of `PARTS`, in any float type; the folders hold `dtype`. The same input gives the same bytes.
+    `parts` has the state dict of each of the family's parts, in any float type; the folders hold `dtype`. A family without words has
+    no tokenizer, and `out`/classes alone is written. The same input gives the same bytes.
     """
     with quiet_loading(), quiet_generators(torch.device("cpu")):
-        models = {part: built(part, family, parts[part]).to(dtype) for part in PARTS}
-        vae, clip = models["vae"], models["clip"]
-        text: Any = StableDiffusionPipeline(
-            vae=vae,
-            text_encoder=_text_tower(clip).to(dtype),
-            tokenizer=tokenizer,
-            unet=models["unet"],
-            scheduler=_sampling_schedule(family, "text"),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
+        models = {part: built(part, family, parts[part]).to(dtype) for part in family.parts}
+        if tokenizer is not None:
+            _save_text(family, models, tokenizer, out)
+        classes: Any = DiTPipeline(
+            transformer=models["dit"], vae=models["vae"], scheduler=_sampling_schedule(family, "classes")
         )
-        text.save_pretrained(out / "text", safe_serialization=True)
-        classes: Any = DiTPipeline(transformer=models["dit"], vae=vae, scheduler=_sampling_schedule(family, "classes"))
         classes.save_pretrained(out / "classes", safe_serialization=True)
         _add_class_names(out / "classes" / "model_index.json", family)
-        clip.save_pretrained(out / "clip", safe_serialization=True)
-        tokenizer.save_pretrained(out / "clip")
-        side = family.shape.size
-        CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(
-            out / "clip"
-        )
+
+
+def _save_text(family: Family, models: Mapping[str, Any], tokenizer: CLIPTokenizer, out: Path) -> None:
+    """Write the folders of the models that read texts."""
+    clip = models["clip"]
+    text: Any = StableDiffusionPipeline(
+        vae=models["vae"],
+        text_encoder=_text_tower(clip).to(clip.dtype),
+        tokenizer=tokenizer,
+        unet=models["unet"],
+        scheduler=_sampling_schedule(family, "text"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    text.save_pretrained(out / "text", safe_serialization=True)
+    clip.save_pretrained(out / "clip", safe_serialization=True)
+    tokenizer.save_pretrained(out / "clip")
+    side = family.shape.size
+    CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(
+        out / "clip"
+    )
 
 
 def _new(part: str, family: Family) -> Any:

@@ -9,6 +9,11 @@ from typing import Any, ClassVar
 from augment.values import require_values
 from synth.errors import SynthError
 
+#: A family's models; each has weights of its own.
+PARTS = ("vae", "clip", "unet", "dit")
+#: Those that need no captions.
+CLASS_PARTS = ("vae", "dit")
+
 #: Stable Diffusion's noise (Rombach et al. 2022), for both denoisers.
 NOISE: Mapping[str, Any] = {
     "beta_start": 0.00085,
@@ -120,6 +125,7 @@ class Family:
 
     `classes` by label, `nouns` what prompts call them; `scaling` what a latent is multiplied with; `vocabulary` tokens; `schedules`
     the noise and what is predicted, for `text` (the UNet) and `classes` (the DiT); `facts` what it was trained on, for people.
+    A family that was trained without captions has no vocabulary, and of the four models the autoencoder and the DiT alone.
     """
 
     shape: Shape
@@ -150,6 +156,16 @@ class Family:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SynthError(f"the family's description is not one: {type(error).__name__} {error}") from error
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The models whose weights it has."""
+        return PARTS if self.vocabulary else CLASS_PARTS
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What it can do: `classes` always, `text` and `clip` where it has words."""
+        return ("text", "classes", "clip") if self.vocabulary else ("classes",)
 
     @property
     def prompts(self) -> list[str]:

@@ -319,7 +319,6 @@ def test_families_and_sizes_are_told_as_backends_tell_them(tmp_path: Path) -> No
     [
         (["generator.source=model"], "at least one of generator.model.text"),
         (["generator.model.text=x"], "source is embedded; set source: model"),
-        (["generator.source=train", "generator.folder=null"], "generator.train.scenes"),
         (["generator.folder=/nowhere"], "no family of generators at /nowhere"),
         (["generator.folder=null", "generator.source=model", "generator.model.text=/nowhere"], "is not a folder"),
         (["generator.text.stps=3"], "did you mean generator.text.steps"),

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from pipelines.artifacts.families import family_folder, tokenizer_files
-from synth.family.assemble import PARTS, built, packed
-from synth.family.config import Budget, Family, Shape, schedules
+from synth.family.assemble import built, packed
+from synth.family.config import PARTS, Budget, Family, Shape, schedules
 from synth.family.parts import AutoencoderPart
 from synth.family.tokens import tokenizer
 from synth.family.training import Fit

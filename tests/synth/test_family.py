@@ -16,8 +16,8 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from synth.errors import SynthError
-from synth.family.assemble import PARTS, assemble, built, packed, training_schedule
-from synth.family.config import NOISE, Budget, Family, Shape, class_prompt, schedules
+from synth.family.assemble import assemble, built, packed, training_schedule
+from synth.family.config import NOISE, PARTS, Budget, Family, Shape, class_prompt, schedules
 from synth.family.objectives import contrast, denoising, reconstruction
 from synth.family.parts import AutoencoderPart, ClassDiTPart, ClipPart, TextUNetPart, latents_of, padded
 from synth.family.shapes import EOS

@@ -21,9 +21,16 @@ class ModelParams(Section):
 
 
 class TrainParams(Section):
-    """How the reference family is trained."""
+    """How the reference family is trained.
 
-    scenes: str | None = Field(None, description="dataset of scenes with captions and annotations: STAGE or a folder")
+    Without scenes it is the class model alone: an autoencoder and a DiT, from split/train. Images of another size than `shape.size` are
+    resized to it, both sides, bilinearly (antialiased where they shrink); scenes have to have that size.
+    """
+
+    scenes: str | None = Field(
+        None,
+        description="dataset of scenes with captions and annotations: STAGE or a folder; null trains no text model",
+    )
     shape: Shape = Shape()
     vae: AutoencoderBudget = AutoencoderBudget()
     clip: ClipBudget = ClipBudget()
@@ -34,7 +41,8 @@ class TrainParams(Section):
 class GeneratorParams(Section):
     """Parameters of `generator`.
 
-    `source`: `embedded` unpacks the small family of this package, `train` trains one like it, `model` names pretrained models.
+    `source`: `embedded` unpacks the small family of this package, `train` trains one like it, or its class model only, `model` names
+    pretrained models.
     """
 
     effect = PLAN_ONLY  # a longer check trains nothing anew
@@ -56,9 +64,11 @@ class GeneratorParams(Section):
             raise ValueError("source model takes at least one of generator.model.text, .classes and .clip")
         if self.source != "model" and named:
             raise ValueError(f"model.{named[0]} is given, and source is {self.source}; set source: model")
-        if self.source == "train" and self.train.scenes is None:
+        texts = [part for part in ("clip", "unet") if part in self.train.model_fields_set]
+        if self.source == "train" and self.train.scenes is None and texts:
             raise ValueError(
-                "source train takes generator.train.scenes, a dataset such as ingest makes of {type: composed}"
+                f"train.{texts[0]} is given and generator.train.scenes is not: models of texts learn from scenes, a dataset such as "
+                "ingest makes of {type: composed}; name one, or leave it out"
             )
         if self.source != "embedded" and self.folder is not None:
             raise ValueError(f"folder is given, and source is {self.source}; set source: embedded")

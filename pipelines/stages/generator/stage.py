@@ -1,6 +1,7 @@
 """`generator`: the models that make images, as folders that diffusers and transformers load, looked at before they are used.
 
-The embedded family is unpacked, or trained anew from scenes and class images, or pretrained models are named where they lie.
+The embedded family is unpacked, or trained anew from scenes and class images (its class model from class images alone), or
+pretrained models are named where they lie.
 Then contact sheets are made, and the class model is asked for images that the teacher of `squeeze` has to recognise.
 """
 
@@ -27,7 +28,7 @@ from pipelines.artifacts.families import (
     sums_digest,
     unknown_classes,
 )
-from pipelines.artifacts.generators import GENERATOR_FILE, ROLES, class_labels, made_folder, reference
+from pipelines.artifacts.generators import GENERATOR_FILE, ROLES, Role, class_labels, made_folder, reference
 from pipelines.artifacts.scenes import origins, require_no_test_image, require_size, scenes_dataset, scenes_stage
 from pipelines.errors import UserError
 from pipelines.runtime.committed import Committed
@@ -38,7 +39,7 @@ from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.shards.dataset import Dataset
 from pipelines.sources.composing.words import noun_of
 from pipelines.stages.generator.params import GeneratorParams
-from pipelines.stages.generator.training import PARTS_FOLDER, train_part, trained_family
+from pipelines.stages.generator.training import PARTS_FOLDER, train_part, trained_family, trained_parts
 from pipelines.stages.generator.worker import Looking, look, recognise, recognised, teacher_classes
 from pipelines.storage import Storage, canonical_json, pretty_json
 from synth.family.config import Family, class_prompt
@@ -82,7 +83,7 @@ class GeneratorStage(Stage[GeneratorParams]):
     def plan(self, job: Job[GeneratorParams]) -> Plan:
         units = {"embedded": _embedded, "train": _trained, "model": _named}[job.params.source](job)
         models, wave = units[-1].payload, units[-1].wave + 1
-        roles = [role for role in ROLES if job.params.source != "model" or getattr(job.params.model, role)]
+        roles = _roles(job)
         prompts = _prompts(job) if job.params.source == "model" else None
         for role in ("text", "classes"):
             wanted = role in roles and (role == "classes" or job.params.source != "model" or prompts)
@@ -115,10 +116,10 @@ class GeneratorStage(Stage[GeneratorParams]):
             if family is not None and unknown:
                 warnings.warn(knowledge_sentence(family, unknown, len(_asked_for(job))), stacklevel=2)
         if job.params.source == "train":
-            scenes = _train_scenes(job)
-            require_size(scenes, job.params.train.shape.size)
-            train = open_part(job, "split", "train")
-            if scenes.classes != train.classes:
+            scenes, train = _train_scenes(job), open_part(job, "split", "train")
+            if scenes is not None:
+                require_size(scenes, job.params.train.shape.size)
+            if scenes is not None and scenes.classes != train.classes:
                 raise UserError(
                     f"the classes of {scenes.storage.url} are not those of {train.storage.url}: {scenes.classes[:3]}... against "
                     f"{train.classes[:3]}...; compose the scenes from the same classes"
@@ -156,14 +157,16 @@ class GeneratorStage(Stage[GeneratorParams]):
             entries = next(unit.payload["models"] for unit in plan.units if unit.kind == "models")
         else:
             family = next(marker for marker in markers if marker.kind == "family")
-            entries = {role: made_folder(job.output, role, family.files).to_json() for role in ROLES}
+            entries = {role: made_folder(job.output, role, family.files).to_json() for role in _roles(job)}
+            entries |= dict.fromkeys(set(ROLES) - set(entries))
         job.output.write_bytes(GENERATOR_FILE, pretty_json(entries))
         tables = [file.path for marker in markers if marker.kind == "check" for file in marker.files]
         metrics = recognised(job, tables) if tables else {"images": 0, "note": plan.facts["not_checked"]}
         if job.params.source == "train":
             scenes = _train_scenes(job)
-            images = {"scenes": len(scenes), "class_images": len(open_part(job, "split", "train"))}
-            metrics["trained_on"] = {**images, "scene_origins": origins(job, scenes)}
+            metrics["trained_on"] = {"class_images": len(open_part(job, "split", "train"))}
+            if scenes is not None:
+                metrics["trained_on"] |= {"scenes": len(scenes), "scene_origins": origins(job, scenes)}
         metrics |= {name: plan.facts[name] for name in ("knows", "unknown_classes") if name in plan.facts}
         job.output.write_bytes(METRICS_FILE, pretty_json(metrics))
         return {"source": job.params.source, "top1": metrics.get("top1"), "ratio": metrics.get("ratio")}
@@ -202,15 +205,15 @@ def _named(job: Job[GeneratorParams]) -> list[Unit]:
 
 
 def _trained(job: Job[GeneratorParams]) -> list[Unit]:
-    train = job.params.train
-    data = {"shape": _plain(train.shape), "scenes": dataset_digest(_train_scenes(job))}
-    data["train"] = dataset_digest(open_part(job, "split", "train"))
+    train, scenes = job.params.train, _train_scenes(job)
+    data = {"shape": _plain(train.shape), "train": dataset_digest(open_part(job, "split", "train"))}
+    data |= {} if scenes is None else {"scenes": dataset_digest(scenes)}
     payloads: dict[str, dict[str, Any]] = {}
-    for part in ("vae", "clip", "unet", "dit"):
+    for part in trained_parts(job):
         payloads[part] = {"part": part, "budget": _plain(getattr(train, part)), **data}
         if part in ("unet", "dit"):
             # Both denoisers take their family's words and scale from the first wave.
-            payloads[part]["after"] = {name: _digest(payloads[name]) for name in ("vae", "clip")}
+            payloads[part]["after"] = {name: _digest(payloads[name]) for name in ("vae", "clip") if name in payloads}
     units = [Unit(f"train-{part}", payload, int("after" in payload), "train") for part, payload in payloads.items()]
     parts = {"parts": {part: _digest(payload) for part, payload in payloads.items()}, "dtype": job.params.dtype}
     return [*units, Unit("family", parts, 2, "family")]
@@ -236,9 +239,22 @@ def _unpack(job: Job[GeneratorParams], output: UnitOutput) -> None:
     output.write(FAMILY_FILE, files[FAMILY_FILE])
 
 
-def _train_scenes(job: Job[GeneratorParams]) -> Dataset:
-    assert job.params.train.scenes is not None
-    return scenes_dataset(job, job.params.train.scenes)
+def _train_scenes(job: Job[GeneratorParams]) -> Dataset | None:
+    named = job.params.train.scenes
+    return None if named is None else scenes_dataset(job, named)
+
+
+def _roles(job: Job[GeneratorParams]) -> list[Role]:
+    """What the models can do together."""
+    match job.params.source:
+        case "model":
+            able: Sequence[str] = [role for role in ROLES if getattr(job.params.model, role)]
+        case "train":
+            able = ROLES if job.params.train.scenes is not None else ("classes",)
+        case "embedded":
+            folder = _family_folder(job)
+            able = described(folder.read_bytes(FAMILY_FILE), folder.url).roles
+    return [role for role in ROLES if role in able]
 
 
 def _prompts(job: Job[GeneratorParams]) -> list[str]:

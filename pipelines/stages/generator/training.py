@@ -7,6 +7,7 @@ exactly what is stored.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,9 @@ from pipelines.runtime.checkpoints import Checkpoint, Progress, run_resumably
 from pipelines.runtime.committed import Committed
 from pipelines.runtime.job import Job
 from pipelines.runtime.units import UnitOutput
+from pipelines.sources.composing.words import noun_of
 from pipelines.storage import csv_bytes, pretty_json
-from synth.family.config import Budget, Family, Shape, class_prompt, schedules
+from synth.family.config import CLASS_PARTS, PARTS, Budget, Family, Shape, class_prompt, schedules
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 PARTS_FOLDER = "parts"
 #: Steps that a row of a part's history averages.
 HISTORY_STEPS = 50
-#: Scenes that the spread of latents is measured on.
+#: Scenes, or without them class images, that the spread of latents is measured on at the most.
 SPREAD = 10_000
 #: Class images beside each scene that the autoencoder sees.
 CLASS_IMAGES = 0.3
@@ -109,19 +111,24 @@ class PartTraining:
 
 def trained_family(job: Job[Any]) -> dict[str, bytes]:
     """The files of the family's folder, from what the parts left."""
-    from synth.family.assemble import PARTS
-
     committed = Committed(job)
-    weights = {part: committed.read(f"{PARTS_FOLDER}/{part}.safetensors") for part in PARTS}
+    weights = {part: committed.read(f"{PARTS_FOLDER}/{part}.safetensors") for part in trained_parts(job)}
     return family_folder(_family(job), weights, _tokenizer_files(job))
+
+
+def trained_parts(job: Job[Any]) -> tuple[str, ...]:
+    """The models that are trained: without scenes those that need none."""
+    return CLASS_PARTS if job.params.train.scenes is None else PARTS
 
 
 def _family(job: Job[Any]) -> Family:
     """The family as far as the first wave decides it."""
-    committed = Committed(job)
-    words = committed.json("training/clip.json")
-    scenes, train = scenes_dataset(job, job.params.train.scenes), open_part(job, "split", "train")
-    steps = ", ".join(f"{part} {getattr(job.params.train, part).steps}" for part in ("vae", "clip", "unet", "dit"))
+    committed, train, named = Committed(job), open_part(job, "split", "train"), job.params.train.scenes
+    steps = ", ".join(f"{part} {getattr(job.params.train, part).steps}" for part in trained_parts(job))
+    facts = {"class images": len(train), "steps": steps, "seed": job.run.seed}
+    words: dict[str, Any] = {"nouns": [noun_of(name) for name in train.classes], "vocabulary": 0}
+    if named is not None:
+        words, facts = committed.json("training/clip.json"), facts | {"scenes": len(scenes_dataset(job, named))}
     return Family(
         shape=job.params.train.shape,
         classes=tuple(train.classes),
@@ -129,7 +136,7 @@ def _family(job: Job[Any]) -> Family:
         scaling=committed.json("training/vae.json")["scaling"],
         vocabulary=words["vocabulary"],
         schedules=schedules(),
-        facts={"scenes": len(scenes), "class images": len(train), "steps": steps, "seed": job.run.seed},
+        facts=facts,
     )
 
 
@@ -221,12 +228,14 @@ def _autoencoder(job: Job[Any], output: UnitOutput) -> Prepared:
 
     from synth.family.parts import AutoencoderPart
 
-    scenes = torch.from_numpy(_scenes(job).images)
-    shots, _ = _class_images(job)
-    images = torch.cat([scenes, shots[: int(CLASS_IMAGES * len(scenes))]])
+    images, _ = _class_images(job)
+    spread_of = images[:: math.ceil(len(images) / SPREAD)]  # of all classes: files of one often follow each other
+    if job.params.train.scenes is not None:
+        scenes = torch.from_numpy(_scenes(job).images)
+        images, spread_of = torch.cat([scenes, images[: int(CLASS_IMAGES * len(scenes))]]), scenes[:SPREAD]
     budget = job.params.train.vae
     part = AutoencoderPart(_built(job, "vae", _blank(job)), images, budget.kl, budget.encoder_steps)
-    return Prepared(part, spread_of=scenes[:SPREAD])
+    return Prepared(part, spread_of=spread_of)
 
 
 def _clip(job: Job[Any], output: UnitOutput) -> Prepared:
