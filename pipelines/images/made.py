@@ -51,12 +51,25 @@ def synthetic_sample(
     arrays: bytes | None = None,
     caption: str | None = None,
 ) -> Sample:
-    """Make the sample of a synthetic training image.
+    """Encode pixels and make their sample, as `training_sample` does."""
+    return training_sample(key, encode_pixels(pixels, params), label, row, described, arrays, caption)
+
+
+def training_sample(
+    key: str,
+    image: EncodedImage,
+    label: tuple[int, str],
+    row: Mapping[str, Any],
+    described: Mapping[str, Any] | None = None,
+    arrays: bytes | None = None,
+    caption: str | None = None,
+) -> Sample:
+    """Make the sample of a training image that is encoded already.
 
     `label` is (class number, class name), `row` the sidecar's columns about how the image was made, `described` what its `json`
     says besides key, label and size, `arrays` the bytes of an `npy` member, `caption` a text about it (`json` and `txt`).
     """
-    image, (number, name) = encode_pixels(pixels, params), label
+    number, name = label
     named = {"label": number, "label_name": name}
     about = (
         {"key": key} | named | image.size | dict(described or {}) | ({} if caption is None else {"caption": caption})

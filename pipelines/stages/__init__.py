@@ -29,6 +29,7 @@ STAGES: dict[str, str] = {
     "generator": "GeneratorStage",
     "datadream": "Datadream",
     "cda": "Cda",
+    "coreset": "Coreset",
     "relabel": "Relabel",
     "evaluate": "Evaluate",
     "report": "Report",

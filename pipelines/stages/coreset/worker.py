@@ -1,0 +1,189 @@
+"""The worker of `coreset`: computes features, chooses images and copies them, cuts and tiles crops."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from distill.coresets.config import RdedConfig
+from distill.coresets.herding import herd
+from distill.coresets.medoids import nested_medoids
+from distill.coresets.rded import key_patches, tile
+from distill.features import head_inputs
+from pipelines.artifacts.datasets import finished, open_part
+from pipelines.artifacts.distilled import keys_by_class, set_name, shuffled_keys
+from pipelines.artifacts.teacher import TEACHER_FILE, Teacher, load_teacher
+from pipelines.fields import caption_of
+from pipelines.images.made import EncodedImage, encode_pixels, training_sample
+from pipelines.images.params import ImageParams
+from pipelines.loaders.arrays import load_arrays, load_images
+from pipelines.runtime.committed import Committed
+from pipelines.runtime.device import torch_device
+from pipelines.runtime.job import Job
+from pipelines.runtime.units import UnitOutput
+from pipelines.shards.keys import slot_key
+from pipelines.shards.sample import IMAGE_EXTENSIONS, Sample
+from pipelines.stages.coreset.params import CoresetParams
+from pipelines.stages.coreset.payloads import Block, Choose, Chunk, Cut, Embed
+from pipelines.storage import canonical_json
+
+#: Sidecar columns of an image that stay true of its copy: of its pixels, and beside them.
+PIXELS = ("width", "height", "bytes", "pixel_sha256", "phash")
+BESIDE = ("licence", "notes")
+
+
+class Chooser:
+    """What a worker keeps: the training set and its candidates, the teacher where a unit asks for it."""
+
+    def __init__(self, job: Job[CoresetParams]) -> None:
+        self._job, self._committed = job, Committed(job)
+        self._train = open_part(job, "split", "train")
+        self._candidates = keys_by_class(self._train)
+        self._blocks: dict[str, np.ndarray[Any, Any]] = {}
+
+    @cached_property
+    def _teacher(self) -> Teacher:
+        return load_teacher(self._job, torch_device(self._job))
+
+    @cached_property
+    def _network(self) -> str | None:
+        """What the teacher is, where the method asks one."""
+        facts = {} if self._job.item == "random" else finished(self._job, "squeeze").json(TEACHER_FILE)
+        return facts.get("network")
+
+    @cached_property
+    def _rows(self) -> pa.Table:
+        return self._train.rows(["key", "members", *PIXELS, *BESIDE])
+
+    def embed(self, payload: Embed, output: UnitOutput) -> None:
+        """Write the features of a block of candidates, (count, d) float32."""
+        keys = [key for own in self._candidates for key in own][payload.first : payload.first + payload.count]
+        teacher, images = self._teacher, load_arrays(self._train, keys).images
+        on_device = torch.from_numpy(images).to(torch_device(self._job))
+        features = head_inputs(teacher.model, on_device, mean=teacher.mean, std=teacher.std)
+        with output.file(features_file(output.unit.name)) as path, path.open("wb") as file:
+            np.save(file, features.numpy())
+
+    def choose(self, payload: Choose, output: UnitOutput) -> None:
+        """Choose and copy the images of some classes of a set."""
+        chunk = payload.chunk
+        seed = self._job.seed(_of_set(chunk.number), "choice")
+        drawn = shuffled_keys(self._train, seed) if payload.method == "random" else []
+        with output.shard() as shard:
+            for place, label in enumerate(chunk.labels):
+                output.tick(place, chunk.count, self._train.classes[label])
+                if payload.method == "random":
+                    keys = drawn[label][: chunk.ipc]
+                else:
+                    features = self._features(label, payload.features)
+                    chosen = (
+                        herd(features, chunk.ipc)
+                        if payload.method == "herding"
+                        else nested_medoids(features, payload.levels, seed + label)
+                    )
+                    keys = [self._candidates[label][one] for one in chosen.tolist()]
+                for slot, (key, row) in enumerate(zip(keys, self._rows_of(keys), strict=True)):
+                    image = EncodedImage(self._stored(row), {name: row[name] for name in PIXELS})
+                    beside = {name: row[name] for name in BESIDE}
+                    shard.keep(self._sample(image, chunk, label, slot, [key], payload.caption, beside))
+
+    def cut(self, payload: Cut, output: UnitOutput) -> None:
+        """Cut, tile and encode the images of some classes of a set."""
+        chunk, config, teacher = payload.chunk, RdedConfig(**payload.config), self._teacher
+        of_set = _of_set(chunk.number)
+        pools = shuffled_keys(self._train, self._job.seed(of_set, "choice"))
+        tiles, stored = config.factor**2, ImageParams.model_validate(payload.image)
+        with output.shard() as shard:
+            for place, label in enumerate(chunk.labels):
+                output.tick(place, chunk.count, self._train.classes[label])
+                keys = pools[label][: config.images]
+                patches = key_patches(
+                    teacher.model,
+                    [torch.from_numpy(image) for image in load_images(self._train, keys)],
+                    label,
+                    chunk.ipc * tiles,
+                    config,
+                    seeds=[self._job.seed(" ".join(filter(None, [of_set, key])), "crops") for key in keys],
+                    mean=teacher.mean,
+                    std=teacher.std,
+                    image_size=teacher.image_size,
+                )
+                parents = [keys[one] for one in patches.places.tolist()]
+                images = (tile(patches.pixels, config.factor) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+                for slot, image in enumerate(images):
+                    own = slice(slot * tiles, (slot + 1) * tiles)
+                    facts = {"crops": [list(box) for box in patches.boxes[own]]}
+                    encoded = encode_pixels(image, stored)
+                    shard.keep(self._sample(encoded, chunk, label, slot, parents[own], payload.caption, {}, facts))
+
+    def _features(self, label: int, blocks: Sequence[Block]) -> torch.Tensor:
+        """Those of all candidates of a class, (n, d) float32, from the blocks that hold some."""
+        start = sum(len(keys) for keys in self._candidates[:label])
+        stop = start + len(self._candidates[label])
+        used = [block for block in blocks if block.first < stop and start < block.first + block.count]
+        self._blocks = {block.name: self._blocks.get(block.name, _EMPTY) for block in used}  # classes come in order
+        parts = []
+        for block in used:
+            if self._blocks[block.name] is _EMPTY:
+                self._blocks[block.name] = self._read(block)
+            parts.append(self._blocks[block.name][max(0, start - block.first) : stop - block.first])
+        return torch.from_numpy(np.concatenate(parts))
+
+    def _read(self, block: Block) -> np.ndarray[Any, Any]:
+        features: np.ndarray[Any, Any] = np.load(io.BytesIO(self._committed.read(features_file(block.name))))
+        return features
+
+    def _rows_of(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self._rows.take(pc.index_in(pa.array(keys), self._rows["key"])).to_pylist()
+        return rows
+
+    def _stored(self, row: dict[str, Any]) -> tuple[str, bytes]:
+        """Extension and bytes of a training image."""
+        ((ext, data),) = self._train.read(row["shard"], row["key"], row["members"], IMAGE_EXTENSIONS).items()
+        return ext, data
+
+    def _sample(
+        self,
+        image: EncodedImage,
+        chunk: Chunk,
+        label: int,
+        slot: int,
+        parents: list[str],
+        template: str | None,
+        beside: dict[str, Any],
+        facts: dict[str, Any] | None = None,
+    ) -> Sample:
+        """Make the sample of the image of a slot."""
+        method, name, of_set = self._job.item, self._train.classes[label], _of_set(chunk.number)
+        at = {"slot": slot} | ({"set": chunk.number} if chunk.number else {})
+        row = beside | {
+            "source": f"{of_set} slot {slot}".lstrip(),
+            "parents": parents,
+            "op": "coreset",
+            "params": canonical_json(at | {"method": method} | (facts or {})).decode(),
+            "model_id": self._network,
+        }
+        described = at | ({"parent": parents[0]} if len(parents) == 1 else {"parents": parents}) | (facts or {})
+        caption = None if template is None else caption_of(template, name)
+        key = slot_key(set_name(self._job.name, chunk.number), label, slot)
+        return training_sample(key, image, (label, name), row, described, caption=caption)
+
+
+_EMPTY: np.ndarray[Any, Any] = np.empty((0, 0), np.float32)
+
+
+def features_file(unit: str) -> str:
+    """Where the features of a unit lie in an item's output."""
+    return f"{unit}.npy"
+
+
+def _of_set(number: int) -> str:
+    """What seeds and people call a set: nothing where it is the first."""
+    return f"set {number}" if number else ""
