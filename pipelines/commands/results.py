@@ -27,7 +27,7 @@ def results_view(data: str) -> View:
     report = Storage(data).child("report")
     where = f"{report.url}/report.html" if report.exists("report.html") else None
     form = {one.anchor: {"headline": one.headline, "results": one.numbers} for one in shown}
-    return View({"report": where, "sections": form}, [*_printed(shown), _place(where)])
+    return View({"report": where, "sections": form}, [*printed_sections(shown), _place(where)])
 
 
 def results_table(data: str) -> list[RenderableType]:
@@ -35,7 +35,8 @@ def results_table(data: str) -> list[RenderableType]:
     return list(results_view(data).parts)
 
 
-def _printed(shown: Sequence[Section]) -> list[RenderableType]:
+def printed_sections(shown: Sequence[Section]) -> list[RenderableType]:
+    """The tables of every section, its headline, then its sentences."""
     printed: list[RenderableType] = []
     for one in shown:
         printed += [_table(block) for block in one.console if isinstance(block, GroupedTable)]
@@ -55,8 +56,9 @@ def _table(block: GroupedTable) -> Table:
     table = Table(title=cell(block.title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(block.corner)
     for place in chosen:
-        justify: JustifyMethod = "left" if block.head[place] in block.words else "right"
-        table.add_column(block.head[place], justify=justify, no_wrap=True)
+        words = block.head[place] in block.words
+        justify: JustifyMethod = "left" if words else "right"
+        table.add_column(block.head[place], justify=justify, no_wrap=not words)
     for group, rows in block.groups:
         table.add_section()
         table.add_row(cell(group, "bold"))

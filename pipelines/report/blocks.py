@@ -6,7 +6,7 @@ ready to be read, and all of them are escaped where they are shown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pipelines.report.svg import Figure
@@ -48,12 +48,14 @@ class Table:
 
 @dataclass(frozen=True)
 class NamedRow:
-    """One row of a `GroupedTable`. `ours` marks what the table is about, `difference` a row that compares those above it."""
+    """One row of a `GroupedTable`. `ours` marks what the table is about, `difference` a row that compares those above it, `strong` the
+    cells by their place that say what was proved."""
 
     name: str
     cells: Row
     ours: bool = False
     difference: bool = False
+    strong: Collection[int] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Definitions:
 
 @dataclass(frozen=True)
 class ClassStrip:
-    """One class: pictures by source, in the order of the columns of `ClassStrips`."""
+    """One row of pictures, those of a cell together, in the order of the columns: a class by source, or a source by class."""
 
     name: str
     sources: Sequence[Sequence[Picture]]
@@ -105,6 +107,16 @@ class ClassStrips:
     rows: Sequence[ClassStrip]
     note: str = ""
     open: int = 4
+
+
+@dataclass(frozen=True)
+class SourceStrips:
+    """Pictures of many sources, a source a row, the same classes in the `columns` of each; as small as the pictures are."""
+
+    title: str
+    columns: Row
+    rows: Sequence[ClassStrip]
+    note: str = ""
 
 
 Box = tuple[float, float, float, float]
@@ -190,6 +202,7 @@ Block = (
     | Charts
     | Definitions
     | ClassStrips
+    | SourceStrips
     | BoxGrid
     | Sheet
     | Bars

@@ -121,10 +121,8 @@ def test_both_are_in_the_report_and_on_the_console(data: Path) -> None:
         assert "Distilled images are not told apart" in shown
     assert '<th scope="row">toy IPC 1</th>' in page  # its soft labels
     assert '<span class="of">distilled</span>' in page  # its pictures, beside the real ones
-    assert [line.split()[:2] for line in printed.splitlines() if line.startswith(" distilled")] == [
-        ["distilled", "soft"],
-        ["distilled", "hard"],
-    ]
+    (row,) = [line for line in printed.splitlines() if line.startswith(" distilled")]
+    assert row.count("open") == 2  # with hard and with soft labels
 
 
 @pytest.mark.usefixtures("house")

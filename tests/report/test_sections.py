@@ -29,6 +29,7 @@ from pipelines.report.blocks import (
     Sentences,
     Sheet,
     Shown,
+    SourceStrips,
     Table,
 )
 from pipelines.report.page import render
@@ -175,9 +176,10 @@ BLOCKS: list[Block | None] = [
     Sentences([BAD], BAD),
     Sentences([BAD], BAD, listed=True, quiet=True),
     Table(BAD, [BAD, BAD], [[BAD, BAD]], note=BAD),
-    GroupedTable(BAD, BAD, [BAD], [(BAD, [NamedRow(BAD, [BAD], True, True)])], BAD, [BAD]),
+    GroupedTable(BAD, BAD, [BAD], [(BAD, [NamedRow(BAD, [BAD], True, True, [0])])], BAD, [BAD]),
     Definitions(BAD, [(BAD, BAD)]),
     ClassStrips(BAD, [BAD], [ClassStrip(BAD, [[PICTURE]]), ClassStrip(BAD, [[]])], BAD, open=1),
+    SourceStrips(BAD, [BAD], [ClassStrip(BAD, [[PICTURE]]), ClassStrip(BAD, [[]])], BAD),
     BoxGrid(BAD, BAD, BAD, [[SHOWN], [SHOWN]], open=1),
     Sheet(BAD, PICTURE, BAD),
     Bars(BAD, [BAD], [Bar(BAD, [(BAD, 50.0, 3)], BAD)]),

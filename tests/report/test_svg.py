@@ -7,10 +7,12 @@ import re
 
 import pytest
 
-from pipelines.evaluation.distilled.table import student_figures
+from pipelines.evaluation.distilled.charts import student_figures
+from pipelines.evaluation.distilled.results import read_results
 from pipelines.report.svg import Dot, Series, dot_chart, line_chart, nice_ticks, thinned
 from pipelines.stages.cda.section import recover_figures
 from pipelines.stages.squeeze.section import teacher_figures
+from tests.report.folders import arm
 
 
 def polyline(svg: str) -> list[tuple[float, float]]:
@@ -54,7 +56,7 @@ def test_many_points_are_thinned_and_keep_both_ends() -> None:
 def test_no_numbers_make_no_chart() -> None:
     assert line_chart("t", [Series("a", [], "other")], "x") is None
     assert dot_chart("t", [Dot("only a heading")], "x") is None
-    assert teacher_figures([]) == recover_figures([]) == student_figures([]) == []
+    assert teacher_figures([]) == recover_figures([]) == student_figures([], read_results({})) == []
 
 
 def test_a_constant_line_and_a_single_point_are_drawn() -> None:
@@ -72,35 +74,44 @@ def test_text_of_a_chart_is_escaped() -> None:
     assert 'aria-label="&lt;b&gt;"' in figure.svg
 
 
-def test_seeds_are_averaged_and_their_range_is_shaded() -> None:
+def test_students_are_averaged_and_their_range_is_shaded() -> None:
     rows = [
         {"arm": "distilled_soft", "ipc": "10", "seed": str(seed), "epoch": str(epoch), "test_top1": str(value)}
         for seed, values in enumerate([(0.1, 0.5), (0.3, 0.7)])
         for epoch, value in enumerate(values)
     ]
-    (figure,) = student_figures(rows)
-    assert figure.title == "Students, IPC 10: test accuracy, %"
+    (figure,) = student_figures(rows, read_results({"ipc_10": {"distilled_soft": arm(0.6)}}))
+    assert figure.title == "Students, IPC 10, soft labels: test accuracy, %"
     (series,) = figure.legend
     assert list(itertools.chain(*series.points)) == pytest.approx([0, 20, 1, 60])
     assert list(itertools.chain(*series.band)) == pytest.approx([0, 10, 30, 1, 50, 70])
     assert series.value == "60.0"
 
 
-def test_a_figure_is_drawn_per_ipc_in_order_and_hard_labels_are_dashed() -> None:
+def test_a_figure_is_drawn_per_ipc_and_labels_in_order_and_controls_are_dashed() -> None:
+    places = [
+        ("full", "real_hard"),
+        ("10", "random_hard"),
+        ("10", "cda_hard"),
+        ("10", "cda_soft"),
+        ("1", "random_soft"),
+    ]
     rows = [
-        {"arm": name, "ipc": ipc, "seed": "0", "epoch": "1", "test_top1": "0.5"}
-        for ipc, name in [("full", "real_hard"), ("10", "random_hard"), ("10", "distilled_soft"), ("1", "random_soft")]
+        {"arm": name, "ipc": ipc, "network": "main", "seed": "0", "epoch": "1", "test_top1": "0.5"}
+        for ipc, name in places
     ]
-    figures = student_figures(rows)
-    assert [figure.title.split(",")[1] for figure in figures] == [
-        " IPC 1: test accuracy",
-        " IPC 10: test accuracy",
-        " full set: test accuracy",
+    form = {f"ipc_{ipc}": {} for ipc in ("1", "10")} | {"protocol": {"networks": ["main", "other"]}}
+    for ipc, name in places:
+        form.setdefault("full" if ipc == "full" else f"ipc_{ipc}", {})[name] = arm(0.5)
+    of_another = [row | {"network": "other", "ipc": "50"} for row in rows]
+    figures = student_figures(rows + of_another, read_results(form))
+    assert [figure.title for figure in figures] == [
+        "Students, IPC 1, soft labels: test accuracy, %",
+        "Students, IPC 10, hard labels: test accuracy, %",
+        "Students, IPC 10, soft labels: test accuracy, %",
+        "Students, full set: test accuracy, %",
     ]
-    assert [(s.name, s.dashed) for s in figures[1].legend] == [
-        ("distilled, soft labels", False),
-        ("random real, hard labels", True),
-    ]
+    assert [(s.name, s.dashed) for s in figures[1].legend] == [("distilled", False), ("random real", True)]
 
 
 def test_a_loss_that_is_not_finite_is_told() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from pipelines.commands.jobs import make_job
 from pipelines.commands.runs import run_stage
-from pipelines.evaluation.distilled.results import headline, read_results
+from pipelines.evaluation.distilled.claims import headline
+from pipelines.evaluation.distilled.results import read_results
 from pipelines.loaders.arrays import load_arrays
 from pipelines.runtime.execute import prepare
 from pipelines.shards.dataset import Dataset

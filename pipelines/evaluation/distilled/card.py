@@ -8,15 +8,12 @@ from __future__ import annotations
 import json
 import re
 
-from pipelines.evaluation.distilled.gallery import PRODUCT
-from pipelines.evaluation.distilled.results import Results, headline, read_results, remarks
-from pipelines.evaluation.distilled.table import HEAD, accuracy_table
+from pipelines.evaluation.distilled.claims import claims, headline, remarks
+from pipelines.evaluation.distilled.results import PRODUCT, Results, read_results, titles_of
+from pipelines.evaluation.distilled.table import accuracy_table
 from pipelines.evaluation.outputs import output_of, results_of
 from pipelines.report.reading import Outputs, StageRecord
 from pipelines.report.words import human_bytes, number
-
-#: Columns of the accuracy table that a card repeats.
-_COLUMNS = ("labels", "last epoch, %", "verdict", "seeds", "images", "together", "of full set")
 
 _READING = """```python
 import webdataset as wds
@@ -40,7 +37,7 @@ def distilled_card(outputs: Outputs, record: StageRecord, title: str) -> bytes |
     if dataset is None:
         return None
     stats = outputs.stats(record.name)
-    results = read_results(results_of(outputs, "distilled"))
+    results = read_results(results_of(outputs, "distilled"), titles_of(outputs))
     used = [name for name in outputs.stages if name in {*record.kind.upstream, record.name}]
     config = {name: outputs.stages[name].config.get(outputs.stages[name].stage) for name in used}
     lines = [
@@ -54,7 +51,7 @@ def distilled_card(outputs: Outputs, record: StageRecord, title: str) -> bytes |
         "",
     ]
     if results:
-        lines += [_plain(" ".join([headline(results), *remarks(results)])), "", *_table(results), ""]
+        lines += [_plain(" ".join([headline(results), *claims(results), *remarks(results)])), "", *_table(results), ""]
     else:
         lines += [f"Not measured yet: `limbeck run {output_of('distilled')}`.", ""]
     first = next((shard["name"] for shard in dataset.index["shards"]), "NAME.tar")
@@ -67,13 +64,11 @@ def distilled_card(outputs: Outputs, record: StageRecord, title: str) -> bytes |
 
 
 def _table(results: Results) -> list[str]:
-    chosen = [HEAD.index(name) for name in _COLUMNS]
-    lines = ["| trained on | " + " | ".join(_COLUMNS) + " |", "| --- |" + " ---: |" * len(_COLUMNS)]
-    for group, rows in accuracy_table(results).groups:
-        for row in rows:
-            cells = " | ".join(_plain(row.cells[place]) for place in chosen)
-            lines.append(f"| {_plain(f'{group}: {row.name}')} | {cells} |")
-    return lines
+    table = accuracy_table(results)
+    lines = [f"| {table.corner} | " + " | ".join(table.head) + " |", "| --- |" + " ---: |" * len(table.head)]
+    for group, rows in table.groups:
+        lines += [f"| {_plain(f'{group}: {row.name}')} | " + " | ".join(map(_plain, row.cells)) + " |" for row in rows]
+    return [*lines, "", table.note]
 
 
 def _plain(text: str) -> str:

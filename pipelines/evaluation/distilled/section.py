@@ -1,38 +1,55 @@
-"""What the report shows of distilled sets: their images beside the controls, their accuracies, and under which protocol."""
+"""What the report shows of condensed sets: who beats the controls, accuracies, images beside real ones, and under which protocol."""
 
 from __future__ import annotations
 
 from pipelines.evaluation.distilled.card import cards
-from pipelines.evaluation.distilled.gallery import PRODUCT, gallery
-from pipelines.evaluation.distilled.results import headline, read_results, remarks
-from pipelines.evaluation.distilled.table import accuracy_figure, accuracy_table, protocol_table, student_figures
+from pipelines.evaluation.distilled.charts import accuracy_figures, student_figures
+from pipelines.evaluation.distilled.claims import claims, headline, remarks
+from pipelines.evaluation.distilled.details import controls_table, epochs_table, margins_table, stored_table
+from pipelines.evaluation.distilled.gallery import gallery
+from pipelines.evaluation.distilled.results import PRODUCT, Results, read_results, titles_of
+from pipelines.evaluation.distilled.table import accuracy_table, students_table
+from pipelines.evaluation.distilled.training import protocol_table
 from pipelines.evaluation.outputs import output_of, params_of, results_of
-from pipelines.report.blocks import Beside, Block, Charts, Folded, Sentences
+from pipelines.report.blocks import Block, Charts, Folded, GroupedTable, Sentences
 from pipelines.report.reading import Outputs, inner
 from pipelines.report.section import Options, Section
+from pipelines.report.series import Rows
 
 
 def section(outputs: Outputs, options: Options) -> Section | None:
     """Images as soon as there are some, accuracies once they are measured; None without either."""
     pictures = gallery(outputs, options.samples_per_class)
     form = results_of(outputs, "distilled")
-    results = read_results(form)
-    curves = student_figures(outputs.csv(output_of("distilled"), "students.csv"))
-    if not (results or curves or outputs.finished(product=PRODUCT)):
+    results = read_results(form, titles_of(outputs))
+    curves = outputs.csv(output_of("distilled"), "students.csv")
+    if not (results or outputs.finished(product=PRODUCT)):
         return Section("images", "Images", 32, blocks=[pictures]) if pictures is not None else None
-    table, sentences = accuracy_table(results), Sentences(remarks(results))
-    blocks: list[Block] = [pictures] if pictures is not None else []
-    if results:
-        figure = accuracy_figure(results)
-        protocol = protocol_table(params_of(outputs, "distilled"), _labelling(outputs), results)
-        right: list[Block] = [*([sentences] if sentences.texts else []), *([protocol] if protocol is not None else [])]
-        columns = [column for column in ([Charts([figure])] if figure is not None else [], right) if column]
-        blocks += [table, *([Beside(columns)] if columns else [])]
-    blocks += [Folded("Curves of the students", [Charts(curves)])] if curves else []
+    images: list[Block] = [pictures] if pictures is not None else []
     files = cards(outputs, options.title)
     if not results:
-        return Section("distilled", "Distilled images", 10, blocks=blocks, files=files)
-    return Section("distilled", "Distilled images", 10, headline(results), blocks, [table, sentences], form, files)
+        return Section("distilled", "Distilled images", 10, blocks=images, files=files)
+    table, others, figures = accuracy_table(results), students_table(results), accuracy_figures(results)
+    said = Sentences([*claims(results), *remarks(results)], listed=True)
+    sentences = [said] if said.texts else []
+    second = [others] if others is not None else []
+    charts: list[Block] = [Charts(figures)] if figures else []
+    blocks = [table, *sentences, *charts, *second, *images, *_details(outputs, results, curves)]
+    console: list[GroupedTable | Sentences] = [table, *second, *sentences]
+    return Section("distilled", "Distilled images", 10, headline(results), blocks, console, form, files)
+
+
+def _details(outputs: Outputs, results: Results, curves: Rows) -> list[Block]:
+    """What a reader opens: comparisons, epochs, bytes, and how students were trained."""
+    figures = student_figures(curves, results)
+    folds: dict[str, list[Block | None]] = {
+        "Every comparison": [margins_table(results), controls_table(results)],
+        "Accuracy over the epochs": [epochs_table(results), Charts(figures) if figures else None],
+        "Best epochs and bytes": [stored_table(results)],
+        "Protocol": [protocol_table(params_of(outputs, "distilled"), _labelling(outputs), results)],
+    }
+    shown = {title: [block for block in blocks if block is not None] for title, blocks in folds.items()}
+    return [Folded(title, blocks) for title, blocks in shown.items() if blocks]
 
 
 def _labelling(outputs: Outputs) -> dict[str, object]:
