@@ -16,6 +16,7 @@ from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 from safetensors import SafetensorError
 
 from synth.backends.base import LatentBackend
+from synth.backends.pixart import PixArt
 from synth.backends.protocol import Backend
 from synth.backends.transformers import DiT, Flux, StableDiffusion3
 from synth.backends.unet import Gligen, StableDiffusion, StableDiffusionXL
@@ -42,6 +43,8 @@ _FAMILIES: dict[str, Callable[[Any], Backend]] = {
     "FluxImg2ImgPipeline": Flux,
     "FluxInpaintPipeline": Flux,
     "DiTPipeline": DiT,
+    "PixArtAlphaPipeline": PixArt,
+    "PixArtSigmaPipeline": PixArt,
 }
 
 

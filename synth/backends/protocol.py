@@ -19,7 +19,7 @@ GuidanceKind = Literal["classifier_free", "embedded"]
 class Capabilities:
     """The abilities of a generator, which follow from its folder before any work is planned.
 
-    `family`: sd, sdxl, sd3, flux, dit, gligen, or the name of the whole pipeline. `native_size` in pixels, (height, width);
+    `family`: sd, sdxl, sd3, flux, dit, pixart, gligen, or the name of the whole pipeline. `native_size` in pixels, (height, width);
     `multiple`: height and width must be multiples of it. `max_boxes` is 0 without layout. `guidance`: `classifier_free` runs a
     second, unconditional branch, `embedded` takes the scale as an input (FLUX.1-dev, LCM). `deterministic`: the image follows from
     the per-sample generators alone. `stepped`: the sampler may change what happens between steps. `prediction`: epsilon,

@@ -1,4 +1,4 @@
-"""Any other text-to-image pipeline that diffusers' AutoPipeline knows (PixArt, Sana, Lumina, Qwen-Image, ...), called whole."""
+"""Any other text-to-image pipeline that diffusers' AutoPipeline knows (Sana, Lumina, Qwen-Image, ...), called whole."""
 
 from __future__ import annotations
 

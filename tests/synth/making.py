@@ -17,6 +17,7 @@ from diffusers import (
     FluxPipeline,
     FluxTransformer2DModel,
     PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
     PixArtTransformer2DModel,
     PNDMScheduler,
     SanaPipeline,
@@ -245,21 +246,22 @@ def gligen() -> Any:
     )
 
 
-def pixart() -> Any:
+def pixart(sigma: bool = False, cells: int = 16) -> Any:
+    """PixArt-alpha, told an image's size at 128 cells to a side as the published 1024 px one is, or PixArt-Sigma."""
     torch.manual_seed(6)
     transformer = PixArtTransformer2DModel(
-        sample_size=16,
+        sample_size=cells,
         num_layers=1,
         patch_size=2,
         attention_head_dim=8,
-        num_attention_heads=2,
-        cross_attention_dim=16,
+        num_attention_heads=3,
+        cross_attention_dim=24,
         caption_channels=16,
         in_channels=4,
         out_channels=8,
-        use_additional_conditions=False,
+        use_additional_conditions=cells == 128 and not sigma,
     )
-    return PixArtAlphaPipeline(
+    return (PixArtSigmaPipeline if sigma else PixArtAlphaPipeline)(
         tokenizer=t5_tokenizer(),
         text_encoder=t5_encoder(16),
         vae=vae(scaling_factor=0.18215),
@@ -321,6 +323,7 @@ MAKERS = {
     "flux": flux,
     "schnell": lambda: flux(guidance=False),
     "dit": dit,
+    "pixart": pixart,
     "gligen": gligen,
 }
 

@@ -77,6 +77,17 @@ def test_a_model_that_is_told_its_guidance_equals_the_pipelines(generator: Find)
     torch.testing.assert_close(ours(backend, settings, requests), want, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("sigma", "cells"), [(False, 16), (False, 128), (True, 16)])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_pixart_equals_its_pipelines(sigma: bool, cells: int, guidance: float) -> None:
+    backend = wrap(making.pixart(sigma, cells))
+    settings, height = Settings(steps=3, guidance=guidance, size=(24, SIDE), scheduler="dpmpp_2m"), 24
+    latents = start(backend, settings, asked(PROMPTS))
+    told = {"guidance_scale": guidance, "height": height, "width": SIDE, "use_resolution_binning": False}
+    want = theirs(backend, settings, latents, prompt=PROMPTS, clean_caption=False, **told)
+    torch.testing.assert_close(ours(backend, settings, asked(PROMPTS)), want, atol=2e-5, rtol=0)
+
+
 @pytest.mark.parametrize("name", ["sd3", "flux"])
 def test_dpmpp_on_a_flow_model_equals_the_pipelines(generator: Find, name: str) -> None:
     backend, requests = generator(name), asked(PROMPTS)
