@@ -141,17 +141,24 @@ class DataFolder:
         self.finish("squeeze", 1, {"network": "resnet18_stem3"})
 
     def cda(self, per_class: int = 4) -> None:
-        storage, output = self._begin("cda")
-        with output.shard() as shard:
-            for label, name in enumerate(self.classes):
-                for slot in range(per_class):
-                    key = slot_key("cda", label, slot)
-                    row = {"label": label, "label_name": name, "op": "cda", "params": f'{{"slot": {slot}}}'}
-                    shard.keep(sample_of(key, self.pictures(label, 100 + slot), row))
-        publish_datasets(storage, [output.commit()], self.classes, {"name": "cda"})
+        self._condensed("cda", per_class)
         lines = [[f"cda-{u:06d}", s, 40 / (1 + s / 20) + u] for u in range(3) for s in range(0, 1000, 10)]
         self.csv("cda/losses.csv", ["unit", "step", "loss"], lines)
         self.finish("cda", 1, {"ipc": per_class, "iterations": 1000})
+
+    def coreset(self, method: str, per_class: int = 4) -> None:
+        self._condensed(f"coreset@{method}", per_class)
+        self.finish(f"coreset@{method}", 1, {"ipc": per_class})
+
+    def _condensed(self, name: str, per_class: int) -> None:
+        slug = name.replace("@", "_")
+        storage, output = self._begin(name.replace("@", "/"))
+        with output.shard() as shard:
+            for label, label_name in enumerate(self.classes):
+                for slot in range(per_class):
+                    row = {"label": label, "label_name": label_name, "op": slug, "params": f'{{"slot": {slot}}}'}
+                    shard.keep(sample_of(slot_key(slug, label, slot), self.pictures(label, 100 + slot), row))
+        publish_datasets(storage, [output.commit()], self.classes, {"name": slug})
 
     def relabel(self) -> None:
         form = {"ipc_10": {"bytes": 1_048_576, "epochs": 300, "samples": 30, "format": "int8"}}
@@ -192,7 +199,7 @@ class DataFolder:
 
     def _begin(self, stage: str) -> tuple[Storage, UnitOutput]:
         storage = Storage(self.root / stage)
-        return storage, UnitOutput(storage, Unit(f"{stage}-000000", {}), "0" * 32)
+        return storage, UnitOutput(storage, Unit(f"{stage.replace('/', '_')}-000000", {}), "0" * 32)
 
     def _samples(self, per_class: int) -> list[Sample]:
         made = []

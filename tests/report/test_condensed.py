@@ -104,7 +104,7 @@ def test_bytes_stand_with_and_without_the_generator_and_online_labels_take_the_t
     table = accuracy_table(results)
     assert row_of(table, "D3HR")[-2:] == ["5.9\u00a0KiB", "35.1\u00a0MiB"]
     assert row_of(table, "k-means medoids")[-2:] == ["5.9\u00a0KiB", ""]
-    assert row_of(table, "bytes of labels")[:4] == ["10\u00a0B", "", "44.9\u00a0KiB", ""]
+    assert row_of(table, "label bytes")[:4] == ["10\u00a0B", "", "44.9\u00a0KiB", ""]
     (sentence,) = [one for one in remarks(results) if "generator" in one]
     assert sentence.startswith(
         "The images of D3HR, D3HR as published and plain samples were made by a generator of 35.1\u00a0MiB, which is not among the bytes"

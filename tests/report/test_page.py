@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipelines.artifacts.distilled import shuffled_keys
 from pipelines.evaluation.distilled.gallery import gallery
-from pipelines.report.blocks import Bars, Charts, ClassStrips
+from pipelines.report.blocks import Bars, Charts, ClassStrips, SourceStrips
 from pipelines.report.facts import outcome_tables
 from pipelines.report.page import render
 from pipelines.report.pictures import BUDGET
@@ -23,7 +23,7 @@ from pipelines.stages.relabel.section import label_rows
 from pipelines.stages.split.section import class_balance
 from pipelines.stages.squeeze.section import teacher_table
 from pipelines.storage import pretty_json
-from tests.report.folders import CLASSES, DataFolder, metrics
+from tests.report.folders import CLASSES, DataFolder, arm, metrics
 from tests.sealing import seal
 
 
@@ -64,7 +64,7 @@ def page(folder: DataFolder, title: str = "Limbeck report", per_class: int = 10)
 
 def strips(folder: DataFolder, count: int) -> ClassStrips:
     found = gallery(outputs_under(str(folder.root)), count)
-    assert found is not None
+    assert isinstance(found, ClassStrips)
     return found
 
 
@@ -137,6 +137,31 @@ def test_the_control_is_shown_as_its_first_student_saw_it(whole: DataFolder) -> 
     for label, row in enumerate(shown.rows):
         assert [picture.alt.partition(", ")[2] for picture in row.sources[0]] == keys[label][:3]
     assert "the control of seed 0 was trained on" in shown.note
+
+
+def test_many_sets_stand_a_row_each_under_the_names_that_their_stages_say(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path, classes=[f"class {place}" for place in range(14)])
+    folder.split()
+    folder.cda()
+    for method in ("medoids", "herding", "rded", "odd_one"):
+        folder.coreset(method)
+    shown = gallery(outputs_under(str(tmp_path)))
+    assert isinstance(shown, SourceStrips)
+    assert [row.name for row in shown.rows] == [
+        *("real", "CDA", "herding"),
+        *("k-means medoids", "coreset odd one", "RDED patches"),
+    ]
+    assert list(shown.columns) == [f"class {place}" for place in range(12)]
+    assert "The first 12 of 14 classes are shown." in shown.note
+    assert [[len(cell) for cell in row.sources] for row in shown.rows] == [[1] * 12] * 6
+    assert shown.rows[1].sources[3][0].alt == "class 3, cda-c00003-s00000"
+    html = page(folder, per_class=3)
+    assert '<th scope="row">k-means medoids</th>' in html
+    assert html.count('alt="k-means medoids class 3, ') == 1
+    folder.evaluate({"ipc_1": {"cda_soft": arm(0.5), "coreset_herding_soft": arm(0.4) | {"role": "control"}}})
+    measured_first = gallery(outputs_under(str(tmp_path)))
+    assert measured_first is not None
+    assert [row.name for row in measured_first.rows][-1] == "herding"
 
 
 def test_all_but_four_classes_are_folded(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_source_of_any_name_is_a_row_beside_the_control() -> None:
         "cda": "+5.0 wins",
         "d3hr": "−5.0 loses",
         "random real": "best control",
-        "bytes of labels": "",
+        "label bytes": "",
     }
     assert headline(read_results(form)) == (
         "The images of cda beat as many random real images by 5.0 points at IPC 10 with soft labels; "
@@ -173,7 +173,7 @@ def test_what_a_set_started_from_is_a_control_of_its_own() -> None:
         "distilled": ("90.0 ± 0.1", "−5.0 loses"),
         "its start": ("70.0 ± 0.1", ""),
         "random real": ("95.0 ± 0.1", "best control"),
-        "bytes of labels": ("0\u00a0B", ""),
+        "label bytes": ("0\u00a0B", ""),
     }
     assert headline(read_results(form)).startswith(
         "Distilled images lose to the best control (random real) by 5.0 points"
@@ -268,7 +268,7 @@ def test_the_table_adds_images_and_labels_and_compares_them_with_the_full_set() 
     assert cells["of full set"] == "26\u00a0%"
     assert cells["best epoch, %"] == "85.1"
     assert stored(metrics(), "all real, hard", "Full set")["of full set"] == "100\u00a0%"
-    assert rows_of(metrics())["bytes of labels"][2] == "1.0\u00a0MiB"
+    assert rows_of(metrics())["label bytes"][2] == "1.0\u00a0MiB"
 
 
 def test_numbers_read_well() -> None:

@@ -130,7 +130,7 @@ def _of_labels(arms: Iterable[Arm], labels: Sequence[str], width: int) -> NamedR
     for arm in arms:
         by_labels.setdefault(arm.labels, arm)
     cells = [cell for kind in labels for cell in (label_size(by_labels.get(kind)), "")]
-    return NamedRow("bytes of labels", (*cells, *[""] * (width - len(cells))), difference=True)
+    return NamedRow("label bytes", (*cells, *[""] * (width - len(cells))), difference=True)
 
 
 def label_size(arm: Arm | None) -> str:

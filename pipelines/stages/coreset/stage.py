@@ -7,9 +7,9 @@ Every picture is a candidate once, and none that has two labels. Images that sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 from pipelines.artifacts.datasets import dataset_digest, finished, open_part, stage_digest
 from pipelines.artifacts.distilled import keys_by_class, set_name
@@ -35,6 +35,12 @@ class Coreset(Stage[CoresetParams]):
     version = 1
     summary = "train + teacher -> chosen real images (random, herding, medoids, RDED)"
     adds = "the images that {item} chose"
+    titles: ClassVar[Mapping[str, str]] = {
+        "random": "random coreset",
+        "herding": "herding",
+        "medoids": "k-means medoids",
+        "rded": "RDED patches",
+    }
     optional = True
     extras = ("distill",)
     product = "distilled"
