@@ -1,6 +1,7 @@
 """Mode guidance: each sample's denoised estimate is pulled to a latent of its own, a mode of its class, in the first steps.
 
-MGD3 (Chan-Santiago et al., ICML 2025). Arithmetic on tensors; no model is called here.
+MGD3 (Chan-Santiago et al. 2025); facts, and which sign is right, in `docs/specs/d3hr.md`, mode guidance. Arithmetic on tensors; no
+model is called here.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.artifacts.distilled import set_name
 from pipelines.artifacts.generators import Role, generator_model, generator_of
 from pipelines.errors import UserError
 from pipelines.fields import caption_of
@@ -23,6 +24,7 @@ from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job
 from pipelines.runtime.method_errors import method_errors
 from pipelines.runtime.units import UnitOutput
+from pipelines.shards.keys import slot_key
 from pipelines.storage import canonical_json
 
 if TYPE_CHECKING:
@@ -134,8 +136,7 @@ def as_written(image: torch.Tensor, written: Written) -> Pixels:
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """One image of a condensed set: what the generator is asked for, under the key of the sample in `request`, and its `cell` in set
-    `number`.
+    """One image of a condensed set: what the generator is asked for, and its `cell` in set `number`, which its key is made of.
 
     `seed` is the one that its noise follows from, `parents` the real images that it began from, `facts` what else is known of it.
     """
@@ -170,19 +171,17 @@ def write_images(job: Job[Any], output: UnitOutput, sampler: Sampler, wanted: Se
         for batch in sampler.generate([one.request for one in wanted]):
             for generated, is_broken in zip(batch.images, batch.broken.tolist(), strict=True):
                 one = next(left)
-                label, row = one.cell[1], _row(job, one, style)
-                name = style.names[label]
+                (slot, label), row = one.cell, _row(job, one, style)
+                key, name = slot_key(set_name(job.name, one.number), label, slot), style.names[label]
                 if is_broken:
-                    row |= {"key": one.request.key, "label": label, "label_name": name, "split": "train"}
+                    row |= {"key": key, "label": label, "label_name": name, "split": "train"}
                     shard.reject(failed("not_finite", detail="the generator's image is no numbers"), row)
                     continue
                 pixels = as_written(generated, style.written)
                 black += not pixels.any()
                 caption = None if style.caption is None else caption_of(style.caption, name)
                 described = _place(one) | {"seed": one.seed}
-                shard.keep(
-                    synthetic_sample(one.request.key, pixels, image, (label, name), row, described, caption=caption)
-                )
+                shard.keep(synthetic_sample(key, pixels, image, (label, name), row, described, caption=caption))
             done += len(batch.requests)
             output.tick(done, len(wanted), "images")
     output.summary = {"black": black}

@@ -30,6 +30,7 @@ STAGES: dict[str, str] = {
     "datadream": "Datadream",
     "cda": "Cda",
     "coreset": "Coreset",
+    "samples": "Samples",
     "relabel": "Relabel",
     "evaluate": "Evaluate",
     "report": "Report",

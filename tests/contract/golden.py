@@ -44,7 +44,7 @@ PACKING = {"members", "bytes", "detail"}
 POLICY = [{"random_crop": {"size": 8, "padding": 2}}, "horizontal_flip", "invert", {"posterize": {"bits": [2, 6]}}]
 RUN = {"seed": 0, "threads": 1, "device": "cpu"}
 COPYING = ("ingest", "split", "augment")
-COMPUTING = ("squeeze", "cda", "coreset", "relabel", "generator", "datadream", "evaluate")
+COMPUTING = ("squeeze", "cda", "coreset", "relabel", "generator", "datadream", "samples", "evaluate")
 
 _TRAINING = {"batch_size": 8, "learning_rate": 0.05}
 _ADAPTING = {"rank": 2, "steps": 3, "batch_size": 2, "warmup_steps": 1, "learning_rate": 0.01}
@@ -89,6 +89,13 @@ COMPUTED: Mapping[str, Any] = {
         "loft": {**_ADAPTING, "train_text": False},
         "generate": _QUICK,
         "filters": {"max_twin_cosine": 0.99999},
+    },
+    "samples": {
+        "ipc": 2,
+        "seeds": 2,
+        "images_per_unit": 3,
+        "batch_size": 2,
+        "generate": _QUICK,
     },
     "evaluate": {
         "distilled": {

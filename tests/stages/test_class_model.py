@@ -127,10 +127,7 @@ def test_images_are_samples_of_a_set_and_a_broken_one_is_a_row(
 
     monkeypatch.setattr(backend, "decode", broken)
     sampler = Sampler(backend, Settings(steps=2, guidance=1.0, scheduler="ddim"), batch_size=3)
-    wanted = [
-        Wanted(Request(label, f"samples_s1-c{label:05d}-s00004"), 1, (4, label), 7, ("real",), {"mode": label})
-        for label in range(3)
-    ]
+    wanted = [Wanted(Request(label, "class", 4), 1, (4, label), 7, ("real",), {"mode": label}) for label in range(3)]
     output = UnitOutput(Storage(tmp_path), Unit("samples_s1-000000", {}), "0" * 32)
     write_images(job, output, sampler, wanted, Style(SQUARE, {0: "a", 1: "b", 2: "c"}, "a {label_name}", "digest"))
     marker = output.commit()
