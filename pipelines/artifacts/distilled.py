@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class CondensedSets:
 
     def __init__(self, job: Job[Any], source: str) -> None:
         self.source, self.dataset, self._job = source, open_part(job, source), job
-        rows = self.dataset.rows(["key", "label", "params", "parents"]).to_pylist()
+        rows = self.dataset.rows(["key", "label", "params", "parents", "pixel_sha256"]).to_pylist()
         self._images: dict[tuple[int, int, int], dict[str, Any]] = {}
         for row in rows:
             params = json.loads(row["params"] or "{}")
@@ -78,10 +79,15 @@ class CondensedSets:
         self.count = len({number for number, _, _ in self._images})
         self.ipc = len(rows) // max(len(self.dataset.classes), 1) // max(self.count, 1)
 
-    @property
+    @cached_property
     def started_from_real(self) -> bool:
-        """Whether every image says which real image it started from."""
-        return all(len(row["parents"] or ()) == 1 for row in self._images.values())
+        """Whether every image says which real image it started from, and some became others than they were."""
+        rows = self._images.values()
+        if not all(len(row["parents"] or ()) == 1 for row in rows):
+            return False
+        real = open_part(self._job, "split", "train").rows(["key", "pixel_sha256"])
+        pictures = dict(zip(real["key"].to_pylist(), real["pixel_sha256"].to_pylist(), strict=True))
+        return any(row["pixel_sha256"] != pictures.get(row["parents"][0]) for row in rows)
 
     def keys(self, ipc: int, number: int = 0) -> list[str]:
         """Keys of slots 0..ipc-1 of every class of a set, class by class."""

@@ -93,6 +93,7 @@ def test_a_coreset_is_a_sound_condensed_set(base: Path, chosen: Path, method: st
         parents = sets.parents(3, number)
         assert len(set(parents)) == 6
         assert [train[key]["label"] for key in parents] == [0, 0, 0, 1, 1, 1]
+    assert sets.started_from_real == (method == "rded")  # whole images are no start of themselves
     if sets.count == 2:
         assert sets.parents(3, 0) != sets.parents(3, 1)
         assert sets.keys(1, 1) == [f"coreset_{method}_s1-c0000{label}-s00000" for label in (0, 1)]
