@@ -88,6 +88,20 @@ class SelectConfig:
             precision=self.precision or ("float16" if published else "float32"),
         )
 
+    def require_members(self, ipc: int) -> None:
+        """Refuse a number of images per class that these settings have no group of, before any latent is measured."""
+        if ipc < 1:
+            raise DistillError(f"a group has one image or more, got {ipc}")
+        if ipc == 1 and self.mode == "reference":
+            raise DistillError(
+                "mode reference has no group of one image: its deviation is not a number; take the head of a larger group, or set "
+                "mode to improved"
+            )
+        if self.components is not None and self.components > ipc:
+            raise DistillError(
+                f"each of {self.components} components takes an image, and there are {ipc}; set components to {ipc} or less"
+            )
+
     def _require_published(self) -> None:
         """Refuse what the published code does not do."""
         published = {

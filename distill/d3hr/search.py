@@ -87,7 +87,7 @@ def search(
     numbers are independent, and still one pool. A group of one is scored by its mean alone.
     """
     published = config.mode == "reference"
-    _require_searchable(models, ipc, published)
+    _require_searchable(models, published)
     deviations = torch.stack([model.variances[0].sqrt() for model in models])
     dimensions = deviations.shape[1]
     orders = None
@@ -156,7 +156,7 @@ def _scored(noise: torch.Tensor, model: ClassModel, config: SelectConfig) -> tup
     return members, score(members, mean, deviation).total(config.weights)
 
 
-def _require_searchable(models: Sequence[ClassModel], ipc: int, published: bool) -> None:
+def _require_searchable(models: Sequence[ClassModel], published: bool) -> None:
     """Refuse models that are no diagonal Gaussian, and what the published score cannot judge."""
     if any(len(model.weights) > 1 or len(model.factors) for model in models):
         raise DistillError(
@@ -164,11 +164,6 @@ def _require_searchable(models: Sequence[ClassModel], ipc: int, published: bool)
         )
     if not published:
         return
-    if ipc < 2:
-        raise DistillError(
-            "mode reference has no group of one image: its deviation is not a number; take the head of a larger group, or set mode "
-            "to improved"
-        )
     flat = [place for place, model in enumerate(models) if not bool((model.variances[0].half() > 0).all())]
     if flat:
         raise DistillError(

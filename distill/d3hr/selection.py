@@ -53,8 +53,7 @@ def select(
     what the published code cannot do.
     """
     config = config.settled()
-    if ipc < 1:
-        raise DistillError(f"a group has one image or more, got {ipc}")
+    config.require_members(ipc)
     if len(class_seeds) != len(models):
         raise DistillError(f"each class model takes a seed, got {len(models)} models and {len(class_seeds)} seeds")
     if config.group == "medoids":

@@ -46,6 +46,20 @@ def test_values_without_a_meaning_are_refused(values: dict[str, object], words: 
         SelectConfig(**values)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("config", "ipc", "words"),
+    [
+        (SelectConfig(), 0, "one image or more, got 0"),
+        (SelectConfig(mode="reference"), 1, "mode reference has no group of one image"),
+        (SelectConfig(class_model="mixture", components=3), 2, "each of 3 components takes an image, and there are 2"),
+    ],
+)
+def test_groups_that_there_are_none_of_are_refused_before_any_work(config: SelectConfig, ipc: int, words: str) -> None:
+    with pytest.raises(DistillError, match=words):
+        config.require_members(ipc)
+    config.require_members(3)
+
+
 def test_the_parameters_load_no_torch() -> None:
     code = "import sys, distill.d3hr.config; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
