@@ -59,15 +59,16 @@ def head_order(members: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     The order is within blocks, which stay where they are (herding: Welling 2009). The first member of equals comes first.
     """
     centred = members.double() - mean.double()
-    products = centred @ centred.T
+    products = (centred @ centred.T).tolist()
     order: list[int] = []
-    running = products.new_zeros(len(members))  # of each member with the sum of those taken
+    running = [0.0] * len(members)  # of each member with the sum of those taken
     for block in split_blocks(torch.arange(len(members))):
         left = block.tolist()
         while left:
-            gains = torch.tensor([2 * float(running[place]) + float(products[place, place]) for place in left])
-            order.append(left.pop(int(gains.argmin())))
-            running += products[order[-1]]
+            taken = min(left, key=lambda place: 2 * running[place] + products[place][place])
+            left.remove(taken)
+            order.append(taken)
+            running = [sum(pair) for pair in zip(running, products[taken], strict=True)]
     return torch.tensor(order)
 
 

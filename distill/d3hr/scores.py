@@ -28,39 +28,51 @@ class Scores:
 
 def score(members: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor) -> Scores:
     """Score a group (n, D) against a class's mean and standard deviation (D,), in float64."""
-    members, mean, deviation = members.double(), mean.double(), deviation.double()
-    distance = float((members.mean(0) - mean).norm())
+    measured = measure(members.double()[None])
+    distance = float((measured.means[0] - mean.double()).norm())
     if len(members) < 2:
         return Scores(distance, None, None)
-    own = members.std(0)
-    spread = float((own - deviation).norm())
-    return Scores(distance, spread, float(skew_norm(members[None])[0]))
+    spread = float((measured.off[0] + 1 - deviation.double()).norm())
+    return Scores(distance, spread, float(measured.skew[0]))
 
 
-def skew_norm(members: torch.Tensor) -> torch.Tensor:
-    """Compute the norm (m,) over members of q_i = D / ((D - 1)(D - 2)) sum_d z_id^3 of groups (m, n, D).
+@dataclass(frozen=True)
+class Measured:
+    """What scores ask of draws of standard noise: `means` (m, D), unbiased deviations less 1 `off` (m, D), and `skew` (m,)."""
 
-    z is standardised by the group's own mean and unbiased deviation; a dimension in which the members do not differ counts as 0.
+    means: torch.Tensor
+    off: torch.Tensor
+    skew: torch.Tensor
+
+
+def measure(noise: torch.Tensor) -> Measured:
+    """Measure draws (m, n, D) of n members each; of one member, deviation and skew count as 0.
+
+    The skew term is the norm over members of q_i = D / ((D - 1)(D - 2)) sum_d z_id^3, z standardised by the draw's own mean and
+    deviation; a dimension in which the members do not differ counts as 0.
     """
-    dimensions = members.shape[2]
-    centred = members - members.mean(1, keepdim=True)
-    spread = (centred.square().sum(1, keepdim=True) / (members.shape[1] - 1)).sqrt()
-    standard = centred / torch.where(spread > 0, spread, torch.inf)
-    factor = dimensions / max(1, (dimensions - 1) * (dimensions - 2))
-    return (factor * standard.pow(3).sum(2)).norm(dim=1)
-
-
-def factorised_totals(noise: torch.Tensor, variances: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
-    """Compute the score (m, c) of each draw of standard noise (m, n, D) as a group of each class, whose `variances` are (D, c).
-
-    It is that of the members mean + deviation * noise. Of groups of one only the mean counts.
-    """
+    members, dimensions = noise.shape[1:]
     means = noise.mean(1)
-    if noise.shape[1] == 1:
-        return weights[0] * (means.square() @ variances).sqrt()
-    off = ((noise - means[:, None]).square_().sum(1) / (noise.shape[1] - 1)).sqrt_().sub_(1)
-    mean, deviation = (torch.cat((means, off)).square_() @ variances).sqrt_().split(len(noise))
-    return weights[0] * mean + weights[1] * deviation + weights[2] * skew_norm(noise)[:, None]
+    if members == 1:
+        return Measured(means, torch.zeros_like(means), means.new_zeros(len(means)))
+    centred = noise - means[:, None]
+    squares = centred.square()
+    deviation = (squares.sum(1) / (members - 1)).sqrt_()
+    cubes = squares.mul_(centred)
+    scale = torch.where(deviation > 0, deviation, torch.inf).pow(-3)
+    factor = dimensions / max(1, (dimensions - 1) * (dimensions - 2))
+    skew = torch.bmm(cubes, scale[:, :, None])[:, :, 0].norm(dim=1)
+    return Measured(means, deviation - 1, factor * skew)
+
+
+def totals(measured: Measured, variances: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+    """Compute the score (m, c) of each draw as a group of each class, whose `variances` are (D, c).
+
+    It is that of the members mean + deviation * noise, by one product.
+    """
+    squares = torch.cat((measured.means, measured.off)).square_()
+    mean, off = (squares @ variances).sqrt_().split(len(measured.means))
+    return mean.mul_(weights[0]).add_(off, alpha=weights[1]).add_(measured.skew[:, None], alpha=weights[2])
 
 
 def published_total(

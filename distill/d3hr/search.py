@@ -8,7 +8,7 @@ drawn again and scored exactly. Which draw wins depends on neither tiles nor the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,15 +17,18 @@ from augment.seeds import sample_seeds
 from distill.d3hr.config import LOT, SelectConfig
 from distill.d3hr.models import ClassModel
 from distill.d3hr.noise import draw, permutation
-from distill.d3hr.scores import factorised_totals, published_total, score
+from distill.d3hr.scores import Measured, measure, published_total, score, totals
 from distill.errors import DistillError
 
-#: Draws that are measured and scored together.
-TILE = 64
-#: Draws of each class that are scored again at the end.
-SHORT_LIST = 32
-#: The published draws come from one generator's stream. Its state is remembered every so many draws; 16 normal numbers are one step of it.
+#: Draws that are scored by one product.
+TILE = 256
+#: Draws that are made and measured together, while they are in the processor's cache; the state of the published stream, of which 16
+#: numbers are one step, is remembered as often.
 STRIDE = 16
+#: Draws of each class that may be scored again at the end.
+SHORT_LIST = {"improved": 4, "reference": 32}
+#: So many remembered states are looked through for those that are still wanted.
+STATES = 4096
 
 
 class Pool:
@@ -43,7 +46,7 @@ class Pool:
         """Return one draw (n, D) again."""
         return self.tile(number, 1)[0]
 
-    def forget(self, but: set[int]) -> None:
+    def forget(self, but: torch.Tensor) -> None:
         """Forget what is only needed to draw numbers other than `but` again: nothing."""
 
 
@@ -71,16 +74,18 @@ class PublishedPool(Pool):
         generator.set_state(self._states[number - number % STRIDE])
         return torch.randn(STRIDE, *self._shape, generator=generator)[number % STRIDE].half().float()
 
-    def forget(self, but: set[int]) -> None:
-        """Forget the states of all draws but those near the numbers `but`."""
-        near = {number - number % STRIDE for number in but}
+    def forget(self, but: torch.Tensor) -> None:
+        """Forget the states of all draws but those near the numbers `but`, once there are many."""
+        if len(self._states) < STATES:
+            return
+        near = set((but - but % STRIDE).unique().tolist())
         self._states = {first: state for first, state in self._states.items() if first in near}
 
 
 def search(
     models: Sequence[ClassModel], ipc: int, config: SelectConfig, seed: int, class_seeds: Sequence[int]
 ) -> list[tuple[torch.Tensor, int]]:
-    """Find each class's best of `config.candidates` groups of `ipc`; return members (ipc, D) and the number of the draw.
+    """Find each class's best of `config.candidates` groups of `ipc`; return members (ipc, D) float32 and the number of the draw.
 
     Scores are float64 at the end, of equals the first; in `mode: reference` they are the published float16. With `noise: per_class`
     each class takes the draws' dimensions in an order of its own (from `class_seeds`): as good as draws of its own, since the
@@ -95,19 +100,31 @@ def search(
         orders = torch.stack([permutation(dimensions, own) for own in class_seeds])
     pool = (PublishedPool if published else Pool)(ipc, dimensions, seed)
     shortest = _short_lists(pool, deviations, orders, config)
-    wanted: dict[int, list[int]] = {}
-    for place, numbers in enumerate(shortest):
-        for number in numbers:
-            wanted.setdefault(number, []).append(place)
-    best: list[tuple[float, int, torch.Tensor]] = [(np.inf, -1, torch.empty(0))] * len(models)
-    for number in sorted(wanted):
+    best = [(np.inf, own[0]) for own in shortest]
+
+    def made(number: int, places: Sequence[int]) -> Iterator[tuple[int, torch.Tensor]]:
         noise = pool.again(number)
-        for place in wanted[number]:
+        for place in places:
             own = noise if orders is None else noise[:, orders[place]]
-            members, total = _scored(own, models[place], config)
-            if total < best[place][0]:
-                best[place] = (total, number, members)
-    return [(members, number) for _, number, members in best]
+            yield place, _members(own, models[place], published)
+
+    for number, places in _by_number([own if len(own) > 1 else [] for own in shortest]):
+        for place, members in made(number, places):
+            best[place] = min(best[place], (_exact(members, models[place], config), number))
+    groups = [(torch.empty(0), -1)] * len(models)
+    for number, places in _by_number([[number] for _, number in best]):
+        for place, members in made(number, places):
+            groups[place] = (members.float(), number)
+    return groups
+
+
+def _by_number(lists: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
+    """Turn each class's list of draws into each draw's list of classes, in the order of the draws."""
+    places: dict[int, list[int]] = {}
+    for place, numbers in enumerate(lists):
+        for number in numbers:
+            places.setdefault(number, []).append(place)
+    return sorted(places.items())
 
 
 def _short_lists(
@@ -119,24 +136,28 @@ def _short_lists(
         # The draw's dimension orders[c, d] is the class's dimension d.
         variances = torch.empty_like(variances).scatter_(1, orders, variances)
     columns = variances.T.contiguous()
-    classes = len(deviations)
-    totals = torch.full((classes, SHORT_LIST), torch.inf)
-    numbers = torch.full((classes, SHORT_LIST), -1, dtype=torch.int64)
+    length = SHORT_LIST[config.mode]
+    lowest = torch.full((len(deviations), length), torch.inf)
+    numbers = torch.full((len(deviations), length), -1, dtype=torch.int64)
     candidates = config.candidates or 0
     for start in range(0, candidates, TILE):
-        noise = pool.tile(start, min(TILE, candidates - start))
-        fresh = factorised_totals(noise, columns, config.weights)
-        rows = (fresh.amin(0) < totals[:, -1]).nonzero()[:, 0]
-        if not len(rows):
-            continue
-        labels = torch.arange(start, start + len(noise)).expand(len(rows), -1)
-        both = torch.cat((totals[rows], fresh.T[rows]), 1).sort(dim=1, stable=True)
-        places = both.indices[:, :SHORT_LIST]
-        totals[rows] = both.values[:, :SHORT_LIST]
-        numbers[rows] = torch.cat((numbers[rows], labels), 1).gather(1, places)
-        pool.forget(but=set(numbers.unique().tolist()))
-    near = totals <= totals[:, :1] * (1 + _tolerance(config))
+        fresh = totals(_measured(pool, start, min(TILE, candidates - start)), columns, config.weights)
+        rows = (fresh.amin(0) < lowest[:, -1]).nonzero()[:, 0]
+        best = fresh.T[rows].topk(min(length, len(fresh)), 1, largest=False)
+        both = torch.cat((lowest[rows], best.values), 1).sort(dim=1, stable=True)
+        places = both.indices[:, :length]
+        lowest[rows] = both.values[:, :length]
+        numbers[rows] = torch.cat((numbers[rows], best.indices + start), 1).gather(1, places)
+        pool.forget(numbers)
+    near = lowest <= lowest[:, :1] * (1 + _tolerance(config))
     return [own[keep & (own >= 0)].tolist() for own, keep in zip(numbers, near, strict=True)]
+
+
+def _measured(pool: Pool, start: int, count: int) -> Measured:
+    """Draw and measure candidates from number `start` on."""
+    stop = start + count
+    parts = [measure(pool.tile(first, min(STRIDE, stop - first))) for first in range(start, stop, STRIDE)]
+    return Measured(*(torch.cat([getattr(part, name) for part in parts]) for name in ("means", "off", "skew")))
 
 
 def _tolerance(config: SelectConfig) -> float:
@@ -145,15 +166,19 @@ def _tolerance(config: SelectConfig) -> float:
     return 6 * 2.0**-11 if config.mode == "reference" else 1e-5
 
 
-def _scored(noise: torch.Tensor, model: ClassModel, config: SelectConfig) -> tuple[torch.Tensor, float]:
-    """Make members (n, D) of noise (n, D) and score them exactly, or as published."""
+def _members(noise: torch.Tensor, model: ClassModel, published: bool) -> torch.Tensor:
+    """Make members (n, D) of noise (n, D): float64, or in float16 as published."""
+    if published:
+        return noise.half() * model.variances[0].half().sqrt() + model.means[0].half()
+    return model.means[0].double() + model.variances[0].double().sqrt() * noise.double()
+
+
+def _exact(members: torch.Tensor, model: ClassModel, config: SelectConfig) -> float:
+    """Score members (n, D) in float64, or in float16 as published."""
     if config.mode == "reference":
         mean, deviation = model.means[0].half(), model.variances[0].half().sqrt()
-        members = noise.half() * deviation + mean
-        return members.float(), float(published_total(members[None], mean, deviation, config.weights)[0])
-    mean, deviation = model.means[0].double(), model.variances[0].double().sqrt()
-    members = mean + deviation * noise.double()
-    return members, score(members, mean, deviation).total(config.weights)
+        return float(published_total(members[None], mean, deviation, config.weights)[0])
+    return score(members, model.means[0], model.variances[0].double().sqrt()).total(config.weights)
 
 
 def _require_searchable(models: Sequence[ClassModel], published: bool) -> None:

@@ -12,7 +12,7 @@ from distill.d3hr.config import SelectConfig
 from distill.d3hr.models import ClassModel, diagonal
 from distill.d3hr.moments import Moments
 from distill.d3hr.noise import antithetic, standardise
-from distill.d3hr.scores import Scores, factorised_totals, score
+from distill.d3hr.scores import Scores, measure, score, totals
 from distill.d3hr.search import Pool
 from distill.d3hr.selection import select
 from distill.errors import DistillError
@@ -106,9 +106,9 @@ def test_f09_the_published_float16_statistics_are_ours_rounded() -> None:
 def test_f10_the_score_of_the_worked_example() -> None:
     z, mu, sd = worked()
     parts = published_scores(mu + sd * z, mu, sd)
-    totals = parts @ torch.tensor(WEIGHTS, dtype=torch.float64)
-    assert int(totals.argmin()) == 164
-    assert float(totals.min()) == pytest.approx(3.528208, abs=5e-7)
+    sums = parts @ torch.tensor(WEIGHTS, dtype=torch.float64)
+    assert int(sums.argmin()) == 164
+    assert float(sums.min()) == pytest.approx(3.528208, abs=5e-7)
     ours = score(mu + sd * z[164], mu, sd)
     assert ours.mean == pytest.approx(2.031649, abs=5e-7)
     assert ours.deviation == pytest.approx(1.403743, abs=5e-7)
@@ -118,12 +118,12 @@ def test_f10_the_score_of_the_worked_example() -> None:
 
 def test_f10_factorised_scores_are_the_published_ones() -> None:
     z, mu, sd = worked()
-    totals = factorised_totals(z, sd.square()[:, None], WEIGHTS)[:, 0]
+    sums = totals(measure(z), sd.square()[:, None], WEIGHTS)[:, 0]
     published = published_scores(mu + sd * z, mu, sd) @ torch.tensor(WEIGHTS, dtype=torch.float64)
-    torch.testing.assert_close(totals, published, rtol=0, atol=1e-13)
-    assert float(totals.mean()) == pytest.approx(4.387847, abs=5e-7)
-    assert float(totals.std()) == pytest.approx(0.276451, abs=5e-7)
-    assert (int(totals.argmax()), float(totals.max())) == (414, pytest.approx(5.432968, abs=5e-7))
+    torch.testing.assert_close(sums, published, rtol=0, atol=1e-13)
+    assert float(sums.mean()) == pytest.approx(4.387847, abs=5e-7)
+    assert float(sums.std()) == pytest.approx(0.276451, abs=5e-7)
+    assert (int(sums.argmax()), float(sums.max())) == (414, pytest.approx(5.432968, abs=5e-7))
 
 
 @pytest.mark.parametrize("dimensions", [64, 4096])
@@ -131,11 +131,11 @@ def test_f11_the_best_of_512_draws_lies_two_deviations_below_their_mean(dimensio
     for seed in range(2):
         pool = Pool(10, dimensions, seed)
         tiles = [
-            factorised_totals(pool.tile(start, 64), torch.ones(dimensions, 1), WEIGHTS) for start in range(0, 512, 64)
+            totals(measure(pool.tile(start, 64)), torch.ones(dimensions, 1), WEIGHTS) for start in range(0, 512, 64)
         ]
-        totals = torch.cat(tiles)
-        assert float(totals.min()) <= float(totals.mean() - 2 * totals.std())
-        gain = 1 - float(totals.min() / totals.mean())
+        sums = torch.cat(tiles)
+        assert float(sums.min()) <= float(sums.mean() - 2 * sums.std())
+        gain = 1 - float(sums.min() / sums.mean())
         assert (0.1 < gain < 0.3) if dimensions == 64 else (0.015 < gain < 0.035)
 
 
@@ -151,8 +151,8 @@ def test_f11_the_best_of_512_draws_lies_two_deviations_below_their_mean(dimensio
 )
 def test_f12_scores_concentrate(members: int, mean: float, deviation: float, spread: float) -> None:
     pool, ones = Pool(members, 4096, seed=members), torch.ones(4096, 1)
-    tiles = [pool.tile(start, 32) for start in range(0, 96, 32)]
-    parts = [torch.cat([factorised_totals(tile, ones, only) for tile in tiles]) for only in ((1, 0, 0), (0, 1, 0))]
+    tiles = [measure(pool.tile(start, 32)) for start in range(0, 96, 32)]
+    parts = [torch.cat([totals(tile, ones, only) for tile in tiles]) for only in ((1, 0, 0), (0, 1, 0))]
     assert float(parts[0].mean()) == pytest.approx(mean, rel=0.01)
     assert float(parts[1].mean()) == pytest.approx(deviation, rel=0.01)
     assert float((parts[0] + parts[1]).std()) == pytest.approx(spread, rel=0.15)
