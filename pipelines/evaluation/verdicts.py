@@ -4,6 +4,8 @@
 * A mean of n differences is told apart from nothing by Student's t, two-sided, at 95 %. One difference proves nothing.
 * Seeds that share a product (one distilled set, one choice of few-shot images) are averaged first: n counts products. Where there
   is one product only, n counts its students, and whoever tells it says so: chance in making that product is not in it.
+* Arms with other numbers of products have nothing that pairs them (`compare_products`): each side has the spread of its own products,
+  or of the students of its only one, and the two are put together as Welch (1947) does.
 * All comparisons of one evaluation (an item of `evaluate`) are held to 95 % together (Holm 1979), so that twenty of them do not find
   one by luck. A report that shows two evaluations may err in each.
 * Accuracies come in steps of one test image. Differences that agree to the step are given the spread that rounding hides.
@@ -16,7 +18,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 #: Largest share of evaluations in which any two arms of equal worth may be told apart.
 LEVEL = 0.05
@@ -27,19 +30,22 @@ SHOWN = 0.1
 SEEDS_TO_QUOTE = 3
 
 Comparison = dict[str, Any]
+#: A seed, or a product and a seed.
+Pair = TypeVar("Pair", int, tuple[int, int])
 
 
 def compare(
-    ours: Mapping[int, float],
-    control: Mapping[int, float],
-    products: Mapping[int, Any] | None = None,
+    ours: Mapping[Pair, float],
+    control: Mapping[Pair, float],
+    products: Mapping[Pair, Any] | None = None,
     test_images: int | None = None,
 ) -> Comparison:
     """Accuracies (fractions) by seed -> the paired difference in percentage points and what it says by itself; see `settle`.
 
     `products` names the product that each seed's students share; without it every seed has its own. `gap` and `standard_error` are
     in points, `errors` is the one over the other, `p` the chance of so large a gap between equals, `low` and `high` the ends of the
-    gap's 95 % interval by itself, in points; all but `gap` are None for a single difference. `products` counts them.
+    gap's 95 % interval by itself, in points; all but `gap` are None for a single difference. `seeds` and `products` count what was
+    compared, and `control_seeds` and `control_products` that of the control, which are others where arms are not `paired`.
     """
     seeds = sorted(set(ours) & set(control))
     of_product: dict[Any, list[float]] = {}
@@ -50,23 +56,76 @@ def compare(
     each = [statistics.fmean(values) for values in of_product.values()]
     if len(each) == 1:
         each = next(iter(of_product.values()))
+    # What a step hides is uniform within it, on both sides of the difference.
+    variance = _variance(each, 2 * _hidden(test_images))
+    error = None if variance is None else math.sqrt(variance)
+    counts = (len(seeds), len(of_product))
+    return settle([_measured(statistics.fmean(each), error, len(each) - 1) | _counted(counts, counts, True)])[0]
+
+
+def compare_products(
+    ours: Mapping[int, Mapping[int, float]],
+    control: Mapping[int, Mapping[int, float]],
+    test_images: int | None = None,
+) -> Comparison:
+    """Accuracies (fractions) by product and seed -> what `compare` returns, students nested in the products that they were trained on.
+
+    Products of the same numbers are pairs, and so are their students of the same seeds. Where one side has more products than the other
+    nothing is: each side's mean has the spread of its product means, or of the students of its only product, and the degrees of
+    freedom are those of Welch (1947), rounded down.
+    """
+    if set(ours) == set(control):
+        pairs, others = (
+            {(product, seed): accuracy for product, by_seed in side.items() for seed, accuracy in by_seed.items()}
+            for side in (ours, control)
+        )
+        return compare(pairs, others, {pair: pair[0] for pair in pairs}, test_images)
+    sides = [_independent(ours), _independent(control)]
+    gap = statistics.fmean(sides[0]) - statistics.fmean(sides[1])
+    variances = [_variance(values, _hidden(test_images)) for values in sides]
+    error, freedom = None, 0
+    first, second = variances
+    if first is not None and second is not None:
+        error = math.sqrt(first + second)
+        shares = first**2 / (len(sides[0]) - 1) + second**2 / (len(sides[1]) - 1)
+        freedom = max(1, math.floor((first + second) ** 2 / shares * (1 + 1e-9)))
+    counts = [(sum(map(len, side.values())), len(side)) for side in (ours, control)]
+    return settle([_measured(gap, error, freedom) | _counted(counts[0], counts[1], False)])[0]
+
+
+def _independent(products: Mapping[int, Mapping[int, float]]) -> list[float]:
+    """What chance made one by one, in percentage points: the mean of every product, or the students of the only one."""
+    if len(products) == 1:
+        return [100 * accuracy for accuracy in next(iter(products.values())).values()]
+    return [100 * statistics.fmean(by_seed.values()) for by_seed in products.values()]
+
+
+def _hidden(test_images: int | None) -> float:
+    """The variance that rounding to a step hides, in squared points: a value is uniform within its step."""
     step = max(SHOWN, 100 / test_images if test_images else 0.0)
-    gap, error = statistics.fmean(each), None
-    if len(each) > 1:
-        # What a step hides is uniform within it, on both sides of the difference.
-        error = max(statistics.stdev(each), step * math.sqrt(2 / 12)) / math.sqrt(len(each))
-    return settle([_measured(gap, error, len(each), len(seeds), len(of_product))])[0]
+    return step**2 / 12
 
 
-def _measured(gap: float, error: float | None, count: int, seeds: int, products: int) -> Comparison:
-    measured: Comparison = {"gap": gap, "standard_error": error, "errors": None, "p": None, "freedom": count - 1}
+def _variance(values: Sequence[float], hidden: float) -> float | None:
+    """The variance of the mean of independent values, at least what rounding hides; None for a single one."""
+    return max(statistics.variance(values), hidden) / len(values) if len(values) > 1 else None
+
+
+def _counted(ours: tuple[int, int], control: tuple[int, int], paired: bool) -> Comparison:
+    """`ours` and `control` are students and products."""
+    counts: Comparison = {"seeds": ours[0], "products": ours[1]}
+    return counts | {"control_seeds": control[0], "control_products": control[1], "paired": paired}
+
+
+def _measured(gap: float, error: float | None, freedom: int) -> Comparison:
+    measured: Comparison = {"gap": gap, "standard_error": error, "errors": None, "p": None, "freedom": freedom}
     measured |= {"low": None, "high": None}
     if error is not None:
         measured["errors"] = abs(gap) / error
-        measured["p"] = chance(measured["errors"], count - 1)
-        reach = errors_needed(LEVEL, count - 1) * error
+        measured["p"] = chance(measured["errors"], freedom)
+        reach = errors_needed(LEVEL, freedom) * error
         measured |= {"low": gap - reach, "high": gap + reach}
-    return measured | {"seeds": seeds, "products": products}
+    return measured
 
 
 def settle(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -106,6 +165,7 @@ def chance(errors: float, freedom: int) -> float:
     return min(1.0, max(0.0, 1.0 - inside))
 
 
+@cache
 def errors_needed(level: float, freedom: int) -> float:
     """The standard errors beyond which a Student's t of `freedom` degrees has the chance `level`: 12.7, 4.3, 3.2, ... at 5 %."""
     low, high = 0.0, 1.0
@@ -133,10 +193,17 @@ def how_sure(judged: Mapping[str, Any]) -> str:
     if judged["outcome"] == "unproved":
         return "with one seed: chance is not ruled out"
     pairs = f"{judged['seeds']} paired seeds"
-    if 1 < judged["products"] < judged["seeds"]:
+    if not judged.get("paired", True):
+        pairs = f"{_students(judged, '')} against {_students(judged, 'control_')}"
+    elif 1 < judged["products"] < judged["seeds"]:
         pairs += f" on {judged['products']} products"
     errors = f"{judged['errors']:.1f} standard errors over {pairs}"
     if judged["outcome"] != "level":
         return errors
     among = f" among {judged['of']} comparisons" if judged["of"] > 1 else ""
     return f"only {errors} where {judged['needed']:.1f} would tell{among}: not told apart"
+
+
+def _students(judged: Mapping[str, Any], side: str) -> str:
+    students, products = judged[f"{side}seeds"], judged[f"{side}products"]
+    return f"{students} student{'s' * (students > 1)} on {products} product{'s' * (products > 1)}"

@@ -19,7 +19,7 @@ from pipelines.evaluation.datadream.table import comparisons as dreamt
 from pipelines.evaluation.distilled.accuracies import table
 from pipelines.evaluation.distilled.arms import Arm as SetArm
 from pipelines.evaluation.distilled.worker import Student
-from pipelines.evaluation.verdicts import compare, settle
+from pipelines.evaluation.verdicts import compare, compare_products, settle
 
 SEEDS = (1, 2, 3, 5, 10)
 Draw = Callable[[int], np.ndarray]
@@ -56,6 +56,13 @@ def shared_products(draw: Draw, seeds: int, test_images: int | None) -> list[dic
     return [compare(ours, control, products, test_images)]
 
 
+def several_sets(draw: Draw, seeds: int, test_images: int | None) -> list[dict[str, Any]]:
+    """As many sets with luck of their own as each has students, against the students of one set of as much worth as they have."""
+    luck = draw(seeds) - 0.6
+    ours = {number: dict(enumerate((draw(seeds) + luck[number]).tolist())) for number in range(seeds)}
+    return [compare_products(ours, {0: dict(enumerate(draw(seeds).tolist()))}, test_images)]
+
+
 def distilled_page(draw: Draw, seeds: int, test_images: int | None) -> list[dict[str, Any]]:
     """Three IPCs with soft and hard labels, as `evaluate@distilled` judges them."""
     arms = [
@@ -64,7 +71,7 @@ def distilled_page(draw: Draw, seeds: int, test_images: int | None) -> list[dict
         for labels in ("soft", "hard")
     ]
     students = [
-        Student(arm, ipc, seed, seed, "network", "batch", value, value, 1, 1, 1)
+        Student(arm, ipc, 0, seed, "network", "batch", value, value, 1, 1, 1)
         for ipc in (1, 10, 50)
         for arm in arms
         for seed, value in enumerate(draw(seeds).tolist())
@@ -88,6 +95,7 @@ KINDS = {
     "one comparison": one_pair,
     "one distilled set": one_set,
     "students that share products": shared_products,
+    "several sets against one": several_sets,
     "a page of distillation": distilled_page,
     "20 comparisons of DataDream": control_table,
 }

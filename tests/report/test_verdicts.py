@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from pipelines.evaluation.verdicts import chance, compare, errors_needed, how_sure, settle
+from pipelines.evaluation.verdicts import chance, compare, compare_products, errors_needed, how_sure, settle
 from tests.bench.verdicts import KINDS, false_positives
 
 
@@ -68,6 +68,33 @@ def test_students_of_one_product_are_no_products() -> None:
     assert "6 paired seeds on 3 products" in how_sure(three)
     one = compare(ours, control, dict.fromkeys(range(6), 0))
     assert (one["products"], one["freedom"]) == (1, 5)
+
+
+def test_students_are_nested_in_the_products_of_both_sides() -> None:
+    """Products differ by 81 - 72 = 9 and 85 - 71 = 14 points: 11.5, with an error of 5 / sqrt(2) / sqrt(2) = 2.5."""
+    ours, control = {0: {0: 0.80, 1: 0.82}, 1: {0: 0.84, 1: 0.86}}, {0: {0: 0.70, 1: 0.74}, 1: {0: 0.72, 1: 0.70}}
+    nested = compare_products(ours, control)
+    assert (nested["gap"], nested["standard_error"]) == (pytest.approx(11.5), pytest.approx(2.5))
+    assert (nested["freedom"], nested["seeds"], nested["products"], nested["paired"]) == (1, 4, 2, True)
+    of_one_product = compare(ours[0], control[0], dict.fromkeys(ours[0], 0))
+    assert compare_products({0: ours[0]}, {0: control[0]}) == of_one_product
+
+
+def test_other_numbers_of_products_are_compared_as_welch_does() -> None:
+    """Product means of 80, 82 and 84 have an error of sqrt(4 / 3), students at 70 to 76 one of sqrt(20 / 3 / 4): together sqrt(3).
+    Degrees of freedom: 3^2 / ((4 / 3)^2 / 2 + (5 / 3)^2 / 3) = 4.96."""
+    ours = {number: {seed: 0.80 + 0.02 * number + 0.01 * (2 * seed - 1) for seed in range(2)} for number in range(3)}
+    control = {0: {seed: 0.70 + 0.02 * seed for seed in range(4)}}
+    welch = compare_products(ours, control)
+    assert (welch["gap"], welch["standard_error"]) == (pytest.approx(9.0), pytest.approx(math.sqrt(3)))
+    assert (welch["freedom"], welch["paired"], welch["outcome"]) == (4, False, "win")
+    assert [welch[name] for name in ("seeds", "products", "control_seeds", "control_products")] == [6, 3, 4, 1]
+    assert how_sure(welch) == "5.2 standard errors over 6 students on 3 products against 4 students on 1 product"
+    assert compare_products(control, ours)["gap"] == pytest.approx(-9.0)
+    assert compare_products(ours, {0: {0: 0.7}})["outcome"] == "unproved"
+    even = {0: dict.fromkeys(range(4), 0.7)}  # equal figures hide a step of 1 / 60 each
+    hidden = (100 / 60) ** 2 / 12
+    assert compare_products(ours, even, 60)["standard_error"] == pytest.approx(math.sqrt(4 / 3 + hidden / 4))
 
 
 def test_two_differences_that_agree_by_a_coarse_step_prove_nothing() -> None:
