@@ -1,4 +1,4 @@
-"""Soft labels (FKD): the teacher's logits for every view of every image, computed once and replayed to any student.
+"""Soft labels: the teacher's logits for every view of every image, stored and replayed to any student (FKD), or given as it trains.
 
 Views come from `distill.views`, so a label belongs to the pixels that the student sees, to the bit. Files are the affair
 of `pipelines.loaders.soft_labels`.
@@ -63,5 +63,20 @@ def replay(tables: Mapping[int, tuple[Views, torch.Tensor]]) -> SoftLabels:
                 "the stored labels belong to other views: seed, batch size and views must be those of relabel"
             )
         return logits[where]
+
+    return of
+
+
+def online(teacher: nn.Module) -> SoftLabels:
+    """Ask `teacher`, frozen and in eval mode, while a student trains: it gets exactly the batch of views that the student gets.
+
+    The protocol of RDED and D3HR, and that of SRe2L on CIFAR and Tiny-ImageNet. No label is stored; the teacher has to be there.
+    """
+    assert not teacher.training, "in train mode the labels would depend on the batch and change the teacher"
+
+    @torch.no_grad()
+    def of(_epoch: int, _views: Views, batch: torch.Tensor, _where: slice) -> torch.Tensor:
+        logits: torch.Tensor = teacher(batch)
+        return logits.float()
 
     return of

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -67,22 +67,6 @@ def schedule_factor(schedule: str, fraction: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (fraction if schedule == "cosine" else fraction / 2)))
 
 
-def teacher_labels(teacher: nn.Module) -> SoftLabels:
-    """Label batches while a student trains: the teacher, in eval mode, gets exactly the batch that the student gets.
-
-    For condensed sets whose labels are *online* (CIFAR and Tiny-ImageNet's protocol, and D3HR's), which `evaluate@distilled` gets
-    with coreset and dm; until then tests hold stored labels against it.
-    """
-    assert not teacher.training, "in train mode the labels would depend on the batch and change the teacher"
-
-    @torch.no_grad()
-    def of(_epoch: int, _views: Views, batch: torch.Tensor, _where: slice) -> torch.Tensor:
-        logits: torch.Tensor = teacher(batch)
-        return logits
-
-    return of
-
-
 def batch_bounds(count: int, batch_size: int, company: bool) -> list[tuple[int, int]]:
     """Return start and stop of an epoch's batches. With `company` a lone last sample joins the batch before it, if there is one."""
     bounds = [(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
@@ -101,9 +85,10 @@ class Trainer:
 
     `seed` decides the views only (weights come initialised), and after `view_epochs` epochs they begin again: that is
     how fewer epochs of labels than of training are stored (LPLD). `validation` is (images, labels) of the same kind,
-    looked at every `evaluate_every` epochs and after the last. With `config.ema` the averaged network, weights and
-    statistics, is what is evaluated and returned as `final`; its decay rises as (1 + t) / (10 + t), so that a short run
-    does not remember where it began. (EDC averages weights only; its runs are long enough for both.)
+    looked at every `evaluate_every` epochs, after those of `evaluate_at` (counted from 1) and after the last. With
+    `config.ema` the averaged network, weights and statistics, is what is evaluated and returned as `final`; its decay rises
+    as (1 + t) / (10 + t), so that a short run does not remember where it began. (EDC averages weights only; its runs are
+    long enough for both.)
 
     `DivergedError` at the first loss that is no finite number, for weights that are none, and for a training that ends far
     beyond the loss of a network without an opinion: no such network is handed out or checkpointed.
@@ -121,6 +106,7 @@ class Trainer:
         validation: tuple[torch.Tensor, torch.Tensor] | None = None,
         soft_labels: SoftLabels | None = None,
         view_epochs: int | None = None,
+        evaluate_at: Collection[int] = (),
     ) -> None:
         images = data[0]
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[2] != images.shape[3]:
@@ -137,6 +123,7 @@ class Trainer:
         self._mean, self._std = tuple(mean), tuple(std)
         self._validation, self._soft = validation, soft_labels
         self._view_epochs = view_epochs or max(config.epochs, 1)
+        self._evaluate_at = frozenset(evaluate_at)
         self._optimizer = _optimizer(model, config)
         self._average = copy.deepcopy(model).requires_grad_(False) if config.ema else None
         self._bounds = batch_bounds(len(images), config.batch_size, needs_company(model))
@@ -190,7 +177,7 @@ class Trainer:
                     )
         self.epoch += 1
         row: Row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss}
-        due = self.epoch % config.evaluate_every == 0 or self.epoch == config.epochs
+        due = self.epoch % config.evaluate_every == 0 or self.epoch in (*self._evaluate_at, config.epochs)
         if self._validation is not None and due:
             try:
                 top1, val_loss = accuracy_and_loss(self.final, *self._validation, mean=self._mean, std=self._std)

@@ -38,8 +38,10 @@ def _each_once(sources: tuple[str, ...]) -> tuple[str, ...]:
     return sources
 
 
+#: Outputs whose condensed sets are read beside those of `Sources`, as STAGE or STAGE@ITEM; there may be none.
+OtherSources = Annotated[tuple[str, ...], AfterValidator(_each_once)]
 #: Outputs whose condensed sets are read, as STAGE or STAGE@ITEM.
-Sources = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_each_once)]
+Sources = Annotated[OtherSources, Field(min_length=1)]
 
 
 def source_slug(source: str) -> str:
@@ -139,7 +141,7 @@ def shuffled_keys(dataset: Dataset, seed: int) -> list[list[str]]:
     ]
 
 
-def random_real(dataset: Dataset, ipc: int, run_seed: int, draw: int) -> ImageArrays:
+def random_real(dataset: Dataset, ipc: int, run_seed: int, draw: int | str) -> ImageArrays:
     """`ipc` random training images of every class, class by class; nested in `ipc`, different for every `draw`."""
     chosen: list[str] = []
     for name, keys in zip(

@@ -54,6 +54,11 @@ class Finished:
         ]
         return hashlib.sha256(canonical_json([self.form["content"], files])).hexdigest()
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the stage's `finish` said of its output; empty where it said nothing."""
+        return dict(self.form.get("facts") or {})
+
     def read(self, path: str) -> bytes:
         """The content of a file."""
         recorded = self._sum(path)

@@ -140,8 +140,8 @@ def test_a_wrong_name_anywhere_stops_every_verb(limbeck: Limbeck, verb: tuple[st
         ("augment.sets={a: {policy: imagenett}}", "imagenet"),
         ("sqeeze.epochs=1", "did you mean squeeze?"),
         (
-            "evaluate.distilled.network=convnet9_w128",
-            "evaluate.distilled.network: no network is called so; near it: convnet3_w128",
+            "evaluate.distilled.networks=[convnet9_w128]",
+            "evaluate.distilled.networks.0: no network is called so; near it: convnet3_w128",
         ),
         ("squeeze.network=resnet21", "squeeze.network: no network is called so"),
     ):

@@ -99,9 +99,14 @@ COMPUTED: Mapping[str, Any] = {
     },
     "evaluate": {
         "distilled": {
-            "network": "convnet2_w8",
+            "networks": ["convnet2_w8"],
             "seeds": 1,
+            "arms": [
+                *(f"{images}_{labels}" for images in ("distilled", "start", "random") for labels in ("soft", "hard")),
+                *("distilled_online", "real_hard"),
+            ],
             "soft": {"epochs": 2, "learning_rate": 0.01},
+            "online": {"epochs": 2, "batch_size": 2, "learning_rate": 0.01},
             "hard": {"epochs": 2, "batch_size": 2, "learning_rate": 0.01},
             "full": {"epochs": 1, **_TRAINING},
         },

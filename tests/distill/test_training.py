@@ -12,9 +12,9 @@ from torch import nn
 from distill.accuracy import accuracy_and_loss, normalise
 from distill.compression import pack, unpack
 from distill.config import RecoverConfig, TrainConfig, ViewConfig
-from distill.labels import label_epoch, replay
+from distill.labels import label_epoch, online, replay
 from distill.networks import build
-from distill.training import Trainer, teacher_labels
+from distill.training import Trainer
 from distill.views import Views, apply_views, draw_views
 
 STATISTICS = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
@@ -169,8 +169,8 @@ def test_two_epochs_of_labels_serve_five_epochs_of_training() -> None:
     finals = []
     for soft, kept in (
         (replay(stored_labels(teacher, views, 2)), 2),
-        (teacher_labels(teacher), 2),
-        (teacher_labels(teacher), 5),
+        (online(teacher), 2),
+        (online(teacher), 5),
     ):
         student = soft_student(views, 7, soft_labels=soft, view_epochs=kept)
         list(student.run())
@@ -198,7 +198,7 @@ def test_labels_of_other_views_are_refused(change: str) -> None:
 def test_a_teacher_in_train_mode_does_not_label() -> None:
     teacher = build("convnet2_w8", 2, 16, seed=1)
     with pytest.raises(AssertionError, match="train mode"):
-        teacher_labels(teacher)
+        online(teacher)
 
 
 def batches_of(network: str, count: int, batch_size: int) -> list[int]:

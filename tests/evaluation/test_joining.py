@@ -38,7 +38,7 @@ PARAMS: dict[str, Any] = {
     "evaluate": {
         "distilled": {
             "sources": ["toy"],
-            "network": "convnet2_w8",
+            "networks": ["convnet2_w8"],
             "seeds": 2,
             "arms": ["distilled_soft", "start_soft", "random_soft", "distilled_hard", "random_hard"],
             "soft": {"epochs": 2, "learning_rate": 0.01},

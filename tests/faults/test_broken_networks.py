@@ -87,9 +87,9 @@ def test_a_teacher_that_diverges_is_no_teacher(split: Path, tmp_path: Path, chan
 @pytest.mark.parametrize(
     ("section", "student"),
     [
-        ("hard", "cda_hard-ipc001-seed0"),
-        ("soft", "cda_soft-ipc001-seed0"),
-        ("full", "real_hard-full-seed0"),
+        ("hard", "cda_hard-ipc001-set0-seed0-convnet2_w8"),
+        ("soft", "cda_soft-ipc001-set0-seed0-convnet2_w8"),
+        ("full", "real_hard-full-set0-seed0-convnet2_w8"),
     ],
 )
 def test_a_student_that_diverges_is_named_with_its_section(
@@ -219,8 +219,8 @@ def test_a_student_that_cannot_take_the_images_is_refused_before_work(distilled:
     refused(
         folder,
         "evaluate",
-        "evaluate.distilled.network: vit_tiny_patch16_224 does not take images of 16 px",
-        "evaluate.distilled.network=vit_tiny_patch16_224",
+        "evaluate.distilled.networks: vit_tiny_patch16_224 does not take images of 16 px",
+        "evaluate.distilled.networks=[convnet2_w8, vit_tiny_patch16_224]",
     )
     assert not (folder / "data/evaluate/distilled/curves").exists()
 

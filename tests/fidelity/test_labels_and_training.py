@@ -14,9 +14,9 @@ from augment.crops import Box, draw_resized_crop
 from distill.cda import Draw, apply_draws, draw_table
 from distill.compression import pack, unpack
 from distill.config import TrainConfig, ViewConfig
-from distill.labels import label_epoch, replay
+from distill.labels import label_epoch, online, replay
 from distill.networks import build
-from distill.training import Trainer, kl_loss, learning_rate, mse_gt_loss, schedule_factor, teacher_labels
+from distill.training import Trainer, kl_loss, learning_rate, mse_gt_loss, schedule_factor
 from distill.views import apply_views, draw_views
 from tests.fidelity.published_labels import as_recorded, draw_cutmix, read_record, record_bytes, sampler_orders
 
@@ -66,7 +66,7 @@ def test_f13_replayed_labels_train_exactly_as_the_teacher_online(mix: str) -> No
         for epoch in range(2)
     }
     finals = []
-    for soft in (replay(tables), teacher_labels(teacher)):
+    for soft in (replay(tables), online(teacher)):
         student = build("convnet2_w8", 4, 16, seed=2)
         trainer = Trainer(student, (images, labels), config, seed=3, soft_labels=soft, **STATISTICS)
         list(trainer.run())

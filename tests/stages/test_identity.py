@@ -123,7 +123,8 @@ OTHERS: Mapping[str, Any] = {
     "samples.images_per_class": 3,
     "samples.caption": "a {label_name}",
     "evaluate.note": "other",
-    "evaluate.distilled.network": "convnet2_w4",
+    "evaluate.distilled.networks": ["convnet2_w4"],
+    "evaluate.distilled.at_epochs": [1],
     "evaluate.distilled.ipc": [1],
     "evaluate.distilled.arms": ["random_hard"],
     "evaluate.datadream.variants": ["cls"],
@@ -156,6 +157,7 @@ SILENT = {
     "ingest.shard_bytes",
     "relabel.sources",
     "evaluate.distilled.sources",
+    "evaluate.distilled.controls",
 }
 
 

@@ -50,7 +50,7 @@ cda: {ipc: 2, slots_per_unit: 1, recover: {iterations: 6, jitter: 1, log_every: 
 relabel: {epochs: 3, batch_size: 2, epochs_per_unit: 2}
 evaluate:
   distilled:
-    network: convnet2_w8
+    networks: [convnet2_w8]
     seeds: 1
     soft: {epochs: 4, learning_rate: 0.01}
     hard: {epochs: 2, batch_size: 2, learning_rate: 0.01}
@@ -276,7 +276,7 @@ def test_a_set_that_says_no_start_has_no_such_arm_and_hard_labels_need_no_relabe
     assert set(found["ipc_2"]) == {"cda_hard", "random_hard"}
     assert found["protocol"]["without_start"] == ["cda"]
     # The control of before, made again byte for byte: its images know nothing of the set.
-    name = "evaluate/distilled/curves/random_hard-ipc002-seed0.csv"
+    name = "evaluate/distilled/curves/random_hard-ipc002-set0-seed0-convnet2_w8.csv"
     assert (tmp_path / "data" / name).read_bytes() == (data / name).read_bytes()
 
 

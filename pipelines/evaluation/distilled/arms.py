@@ -12,22 +12,22 @@ from pipelines.artifacts.datasets import METRICS_FILE, finished
 from pipelines.artifacts.distilled import CondensedSets, source_slug
 from pipelines.artifacts.labels import RelabelParams
 from pipelines.errors import UserError
-from pipelines.evaluation.distilled.params import DistilledParams
+from pipelines.evaluation.distilled.params import ArmName, DistilledParams
 from pipelines.runtime.job import Job
 from pipelines.runtime.typed import Payload
 
 #: `source`: a condensed set. `start`: the real images that it started from, untouched. `random`: as many random real ones, other
-#: ones for every seed. `real`: all of them.
+#: ones for every student. `real`: all of them.
 ImagesFrom = Literal["source", "start", "random", "real"]
-Labels = Literal["soft", "hard"]
-#: What is stored as an image's label: its class, or the teacher's answer to each view of every epoch.
-LABEL_KINDS: dict[Labels, str] = {"hard": "hard", "soft": "stored epochs"}
+Labels = Literal["soft", "online", "hard"]
+#: What an image's label is: its class, or the teacher's answer to each view of every epoch, stored or given as the student trains.
+LABEL_KINDS: dict[Labels, str] = {"hard": "hard", "soft": "stored epochs", "online": "online"}
 FULL = 0  # the IPC of the arm that sees everything
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Images of one kind with labels of one kind; `source` where they are of a condensed set."""
+    """Images of one kind with labels of one kind; `source` where they are of a condensed set, be it measured or a control."""
 
     images: ImagesFrom
     labels: Labels
@@ -41,7 +41,7 @@ class Arm:
         return "_".join([*parts, self.labels])
 
     @property
-    def section(self) -> Literal["full", "hard", "soft"]:
+    def section(self) -> Literal["full", "hard", "online", "soft"]:
         """Which of the parameters say how the arm is trained."""
         return "full" if self.images == "real" else self.labels
 
@@ -59,7 +59,7 @@ class MeasureTeacher(Payload):
 class TrainStudent(Payload):
     """Train and test one student on `ipc` images per class; `number` says which of its source's sets, where there are several.
 
-    `config` is how it is trained, `inputs` are digests of what is read.
+    `config` is how it is trained, `at_epochs` when it is tested too, `inputs` are digests of what is read.
     """
 
     kind: ClassVar[str] = "student"
@@ -70,14 +70,23 @@ class TrainStudent(Payload):
     number: int
     network: str
     config: dict[str, Any]
+    at_epochs: tuple[int, ...]
     inputs: dict[str, Any]
+
+    @property
+    def chance(self) -> str:
+        """What its start, its order and its random images are drawn by: the same in every arm, others for every set and seed."""
+        return f"{self.number}.{self.seed}" if self.number else str(self.seed)
 
 
 #: What parameters call arms; those of a set are one for every source.
-ARMS: dict[str, Arm] = {
+ARMS: dict[ArmName, Arm] = {
     "distilled_soft": Arm("source", "soft"),
     "start_soft": Arm("start", "soft"),
     "random_soft": Arm("random", "soft"),
+    "distilled_online": Arm("source", "online"),
+    "start_online": Arm("start", "online"),
+    "random_online": Arm("random", "online"),
     "distilled_hard": Arm("source", "hard"),
     "start_hard": Arm("start", "hard"),
     "random_hard": Arm("random", "hard"),
@@ -90,32 +99,44 @@ class Compared:
 
     def __init__(self, job: Job[DistilledParams]) -> None:
         self._job, self.params = job, job.params
-        self.sets = {source: CondensedSets(job, source) for source in job.params.sources}
+        self.sets = {source: CondensedSets(job, source) for source in (*job.params.sources, *job.params.controls)}
 
     @property
     def without_start(self) -> list[str]:
         """The sources that do not say which real images they started from; they have no such arm."""
-        return [source for source, sets in self.sets.items() if not sets.started_from_real]
+        return [source for source in self.params.sources if not self.sets[source].started_from_real]
 
     def arms(self) -> Iterator[Arm]:
         """In the order of the parameters."""
         for arm in (ARMS[name] for name in self.params.arms):
-            if arm.images not in ("source", "start"):
+            if arm.images == "source":
+                yield from (replace(arm, source=source) for source in self.sets)
+            elif arm.images == "start":
+                unknown = self.without_start
+                yield from (replace(arm, source=source) for source in self.params.sources if source not in unknown)
+            else:
                 yield arm
-                continue
-            for source in self.params.sources:
-                if arm.images == "source" or source not in self.without_start:
-                    yield replace(arm, source=source)
 
     def subsets(self, arm: Arm) -> list[int]:
         """Images per class to compare; `FULL` for all images."""
         if arm.images == "real":
             return [FULL]
-        return sorted({ipc for source in ([arm.source] if arm.source else self.sets) for ipc in self._subsets[source]})
+        sources = [arm.source] if arm.source in self.params.sources else self.params.sources
+        return sorted({ipc for source in sources for ipc in self._subsets[source]})
+
+    def numbers(self, arm: Arm) -> range:
+        """The sets of an arm: those of its source, for random images as many as any source has, so that each has its own draws."""
+        if arm.source:
+            return range(self.sets[arm.source].count)
+        return range(max(self.sets[source].count for source in self.params.sources) if arm.images == "random" else 1)
+
+    def stored(self, arm: Arm) -> bool:
+        """Whether `relabel` stored the labels of an arm; those of controls are made the same way as they are needed."""
+        return arm.labels == "soft" and arm.images == "source" and arm.source in self.params.sources
 
     @cached_property
     def _subsets(self) -> dict[str, list[int]]:
-        return {source: self._of_source(source) for source in self.sets}
+        return {source: self._of_source(source) for source in self.params.sources}
 
     def _of_source(self, source: str) -> list[int]:
         """Of a source: those that are asked for, or all that have labels, or without soft labels the whole set."""
@@ -137,7 +158,7 @@ class Compared:
         if not self.params.soft_arms:
             return None
         by_source: dict[str, RelabelParams] = {}
-        for source in self.sets:
+        for source in self.params.sources:
             own = RelabelParams.model_validate(finished(self._job, "relabel", source_slug(source)).config()["relabel"])
             by_source[source] = own
             first, *_ = by_source
@@ -149,9 +170,9 @@ class Compared:
         return by_source[next(iter(by_source))]
 
     def config(self, arm: Arm) -> TrainConfig:
-        """How students of an arm are trained; with soft labels they see the views and batches that were labelled."""
+        """How students of an arm are trained; with stored labels they see the views and batches that were labelled."""
         config: TrainConfig = getattr(self.params, arm.section)
-        if arm.labels == "hard":
+        if arm.labels != "soft":
             return config
         assert self.labelling is not None
         return replace(config, views=self.labelling.views, batch_size=self.labelling.batch_size)

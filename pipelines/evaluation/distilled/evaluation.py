@@ -1,8 +1,9 @@
 """`evaluate@distilled`: students on condensed sets, on what these started from, on as many random real images, on the full set.
 
-One unit is one student: (arm, IPC, seed). Soft arms see the same views with the same kind of labels from the same teacher,
-so that the images are all that differs; every seed draws its own random images, and takes the next of a source's sets, where there
-are several. Accuracy is that of the last epoch on the test set; the best epoch is shown beside it, never quoted.
+One unit is one student: (network, arm, IPC, set, seed). Soft arms see the same views with the same kind of labels from the same
+teacher, so that the images are all that differs; every student of a set has a start, an order and random images of its own. Accuracy
+is that of the last epoch on the test set, and those after some epochs before it: with a teacher's labels all sets come near one another
+in the end. The best epoch is shown beside them, never quoted.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any
 
 from pipelines.artifacts.datasets import commonest_share, dataset_digest, finished, open_part, stage_digest
 from pipelines.artifacts.distilled import DEFAULT_SOURCES, source_slug
-from pipelines.artifacts.teacher import TEACHER_FILE
+from pipelines.artifacts.teacher import TEACHER_FILE, TEACHER_WEIGHTS, require_classes
 from pipelines.artifacts.trainable import require_trainable, smallest_batch
-from pipelines.evaluation.distilled.accuracies import lines, numbers, table
+from pipelines.evaluation.distilled.accuracies import Beside, lines, numbers, table
 from pipelines.evaluation.distilled.arms import FULL, Arm, Compared, MeasureTeacher, TrainStudent, facts_of
 from pipelines.evaluation.distilled.params import DistilledParams
 from pipelines.evaluation.distilled.worker import STUDENT_COLUMNS, DistilledStudents, Student
@@ -42,26 +43,30 @@ class DistilledEvaluation(Evaluation[DistilledParams]):
 
     def inputs(self, params: DistilledParams) -> Sequence[str]:
         labels = [f"relabel@{source_slug(source)}" for source in params.sources] if params.soft_arms else []
-        return ("split", "squeeze", *params.sources, *labels)
+        return ("split", "squeeze", *params.sources, *params.controls, *labels)
 
     def plan(self, job: Job[DistilledParams]) -> Plan:
-        """The teacher, and a student for each arm, IPC and seed."""
+        """The teacher, and a student for each network, arm, IPC, set and seed."""
         params, compared, used = job.params, Compared(job), _Inputs(job)
-        units = [MeasureTeacher(used.of_teacher()).unit("teacher")]
+        units, students = [MeasureTeacher(used.of_teacher()).unit("teacher")], []
         for arm in compared.arms():
-            config = asdict(compared.config(arm))
+            config = compared.config(arm)
+            at_epochs = tuple(sorted({epoch for epoch in params.at_epochs if epoch <= config.epochs}))
             for ipc in compared.subsets(arm):
-                for seed in range(params.seeds):
-                    number = seed % compared.sets[arm.source].count if arm.source else 0
-                    name = f"{arm.name}-{'full' if ipc == FULL else f'ipc{ipc:03d}'}-seed{seed}"
+                for number in compared.numbers(arm):
                     inputs = used.of(arm, ipc, number, compared)
-                    payload = TrainStudent(arm, ipc, seed, number, params.network, config, inputs)
-                    units.append(payload.unit(name))
-        return Plan(units)
+                    students += [
+                        TrainStudent(arm, ipc, seed, number, network, asdict(config), at_epochs, inputs)
+                        for network in params.networks
+                        for seed in range(params.seeds)
+                    ]
+        return Plan([*units, *(student.unit(_unit_name(student)) for student in students)])
 
     def check(self, job: Job[DistilledParams]) -> None:
-        """Raise `UserError` for a student that cannot be built, or not be trained on batches of some arm."""
+        """Raise `UserError` for sets in another order of classes, and for students that cannot be built or trained on some batch."""
         facts, compared = finished(job, "squeeze").json(TEACHER_FILE), Compared(job)
+        for sets in compared.sets.values():
+            require_classes(sets.dataset.classes, facts["classes"], sets.dataset.storage.url)
         classes, trainings = len(facts["classes"]), []
         for arm in compared.arms():
             size = compared.config(arm).batch_size
@@ -69,7 +74,8 @@ class DistilledEvaluation(Evaluation[DistilledParams]):
                 images = len(open_part(job, "split", "train")) if ipc == FULL else ipc * classes
                 trainings.append((images, size))
         batch = smallest_batch(trainings)
-        require_trainable(job.params.network, classes, facts["image_size"], "evaluate.distilled.network", batch)
+        for network in job.params.networks:
+            require_trainable(network, classes, facts["image_size"], "evaluate.distilled.networks", batch)
 
     def open(self, job: Job[DistilledParams]) -> DistilledStudents:
         return DistilledStudents(job)
@@ -83,21 +89,20 @@ class DistilledEvaluation(Evaluation[DistilledParams]):
     def subject(self, unit: Unit, job: Job[DistilledParams]) -> str:
         if unit.kind == MeasureTeacher.kind:
             return "the teacher of squeeze"
-        return (
-            f"evaluate.distilled.{TrainStudent.from_json(unit.payload).arm.section} of the student {job.params.network}"
-        )
+        student = TrainStudent.from_json(unit.payload)
+        return f"evaluate.distilled.{student.arm.section} of the student {student.network}"
 
     def metrics(self, job: Job[DistilledParams], plan: Plan, markers: Sequence[Marker]) -> Measured:
         """The teacher, the protocol, every arm's accuracies and bytes by IPC, and who is told apart."""
         students = [Student.of(marker.summary) for marker in markers if marker.kind == TrainStudent.kind]
         teacher = next(marker.summary["test_top1"] for marker in markers if marker.kind == MeasureTeacher.kind)
         network = finished(job, "squeeze").json(TEACHER_FILE)["network"]
-        form = table(students, len(open_part(job, "split", "test")))
+        form = table(students, len(open_part(job, "split", "test")), _beside(job))
         results = {"teacher": {"network": network, "test_top1": teacher}, "protocol": _protocol(job), **form}
         curves = _curves(job, markers)
         job.output.write_bytes(STUDENTS, curves)
-        few = {"teacher": teacher, **numbers(form)}
-        return Measured(few, results, job.params.seeds, lines(curves), {"teacher": teacher})
+        few = {"teacher": teacher, **numbers(results)}
+        return Measured(few, results, job.params.seeds, lines(curves, job.params.networks[0]), {"teacher": teacher})
 
 
 class _Inputs:
@@ -114,18 +119,38 @@ class _Inputs:
     def of(self, arm: Arm, ipc: int, number: int, compared: Compared) -> dict[str, Any]:
         used: dict[str, Any] = dict(self._held)
         if arm.images == "source":
-            used["distilled"] = dataset_digest(compared.sets[arm.source].dataset)
+            sets = compared.sets[arm.source]
+            sets.keys(ipc, number)  # a set that is too small is said before any work
+            used["distilled"] = dataset_digest(sets.dataset)
         if arm.images == "start":
             parents = compared.sets[arm.source].parents(ipc, number)
             used["start"] = hashlib.sha256(canonical_json(parents)).hexdigest()
         if arm.labels == "soft":
             assert compared.labelling is not None
-            stored = arm.images == "source"
             used["labels"] = (
-                stage_digest(self._job, "relabel", source_slug(arm.source)) if stored else facts_of(compared.labelling)
+                stage_digest(self._job, "relabel", source_slug(arm.source))
+                if compared.stored(arm)
+                else facts_of(compared.labelling)
             )
+        if arm.labels != "hard":
             used["teacher"] = self._teacher
         return used
+
+
+def _unit_name(student: TrainStudent) -> str:
+    """What a student's unit and its curve are called."""
+    ipc = "full" if student.ipc == FULL else f"ipc{student.ipc:03d}"
+    return f"{student.arm.name}-{ipc}-set{student.number}-seed{student.seed}-{student.network}"
+
+
+def _beside(job: Job[DistilledParams]) -> Beside:
+    """What the table says beside what students came to; a source that names no generator's bytes has none."""
+    params, generators = job.params, {}
+    for source in (*params.sources, *params.controls):
+        stage, _, item = source.partition("@")
+        generators[source] = int(finished(job, stage, item).facts.get("generator_bytes", 0))
+    teacher = finished(job, "squeeze").size(TEACHER_WEIGHTS)
+    return Beside(params.networks, params.controls, teacher, generators)
 
 
 def _curves(job: Job[DistilledParams], markers: Sequence[Marker]) -> bytes:
@@ -140,10 +165,11 @@ def _protocol(job: Job[DistilledParams]) -> dict[str, Any]:
     """What held for all students. `without_start` are sources that say of no image what it started from."""
     params, compared, test = job.params, Compared(job), open_part(job, "split", "test")
     protocol: dict[str, Any] = {
-        "network": params.network,
+        "network": params.networks[0],
+        "networks": list(params.networks),
         "epochs": params.soft.epochs,
         "seeds": params.seeds,
-        "distillation_seeds": min(sets.count for sets in compared.sets.values()),
+        "distillation_seeds": min(compared.sets[source].count for source in params.sources),
         "temperature": params.soft.temperature,
         "test_images": len(test),
         "chance": commonest_share(test),

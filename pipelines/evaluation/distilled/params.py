@@ -8,65 +8,96 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from distill.config import TrainConfig
-from pipelines.artifacts.distilled import DEFAULT_SOURCES, Sources
+from pipelines.artifacts.distilled import DEFAULT_SOURCES, OtherSources, Sources, source_slug
 from pipelines.config import Section
 from pipelines.evaluation.students import require_epochs
 from pipelines.fields import SOFT_ONLY, refuse_ignored
 from pipelines.networks import NetworkName
 
-#: `distilled`: the sets of each source. `start`: the real images that those began from, untouched: what optimisation is to beat.
-#: `random`: as many random real images. `real`: all.
+#: `distilled`: the sets of each source and of each control. `start`: the real images that a source's began from, untouched: what
+#: optimisation is to beat. `random`: as many random real images. `real`: all. `soft`: labels that are stored for every view.
+#: `online`: the teacher labels every view while the student trains.
 ArmName = Literal[
-    "distilled_soft", "start_soft", "random_soft", "distilled_hard", "start_hard", "random_hard", "real_hard"
+    "distilled_soft",
+    "start_soft",
+    "random_soft",
+    "distilled_online",
+    "start_online",
+    "random_online",
+    "distilled_hard",
+    "start_hard",
+    "random_hard",
+    "real_hard",
 ]
+#: Those that are trained where parameters name none. Online labels are asked for: they take the teacher's time once more.
+DEFAULT_ARMS: tuple[ArmName, ...] = tuple(name for name in get_args(ArmName) if not name.endswith("_online"))
 
-#: Options of a training that soft arms take from elsewhere, or not at all, and why.
-_NOT_OF_SOFT = {
+#: Options of a training that arms with a teacher's labels do not take, and those that soft arms take from elsewhere, and why.
+_NOT_OF_ONLINE = {"label_smoothing": "soft labels are not smoothed"}
+_NOT_OF_SOFT = _NOT_OF_ONLINE | {
     "views": "students see the views that were labelled, relabel.views",
     "batch_size": "students see the batches that were labelled, relabel.batch_size",
-    "label_smoothing": "soft labels are not smoothed",
 }
 
 
 class DistilledParams(Section):
     """The students that show what distilled sets are worth, beside those of as many random real images and of all."""
 
-    sources: Sources = Field(DEFAULT_SOURCES, description="stages whose distilled sets are measured")
-    network: NetworkName = Field(
-        "convnet3_w128", description="the student; convnet{D}_w{W}, resnet20, resnet56 or any timm name"
+    sources: Sources = Field(DEFAULT_SOURCES, description="whose condensed sets are measured, as STAGE or STAGE@ITEM")
+    controls: OtherSources = Field(
+        (), description="whose condensed sets every source is compared with, such as coreset@medoids"
+    )
+    networks: tuple[NetworkName, ...] = Field(
+        ("convnet3_w128",),
+        min_length=1,
+        description="the students, the main one first; convnet{D}_w{W}, with _in for instance norm, resnet20, resnet56 or any timm name",
     )
     ipc: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None,
         min_length=1,
         description="subsets to compare; all that relabel labelled if not given, or without soft arms the whole set",
     )
-    seeds: int = Field(3, ge=1, description="students per arm; fewer than 3 is said in the report")
+    seeds: int = Field(3, ge=1, description="students per arm and set; fewer than 3 is said in the report")
     arms: tuple[ArmName, ...] = Field(
-        get_args(ArmName),
+        DEFAULT_ARMS,
         min_length=1,
-        description="distilled sets, the real images that they started from, as many random real ones, all real ones",
+        description="condensed sets, the real images that they started from, as many random real ones, all real ones",
+    )
+    at_epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (10, 30, 100, 300), description="epochs after which accuracy is measured too, where a training has as many"
     )
     soft: TrainConfig = Field(
-        TrainConfig(), description="arms with soft labels; views and batch size are those of relabel"
+        TrainConfig(), description="arms with stored soft labels; views and batch size are those of relabel"
     )
+    online: TrainConfig = Field(TrainConfig(), description="arms that the teacher labels as they train")
     hard: TrainConfig = Field(TrainConfig(), description="all other arms with hard labels")
     full: TrainConfig = Field(TrainConfig(), description="the full training set with hard labels")
 
     @model_validator(mode="before")
     @classmethod
     def _nothing_is_ignored(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and "network" in raw:
+            raise ValueError(
+                f"network is networks now, a list that the main student leads: networks: [{raw['network']}]"
+            )
         for section in ("hard", "full"):
             refuse_ignored(raw, section, SOFT_ONLY)
-        ignored, soft = dict(_NOT_OF_SOFT), raw.get("soft") if isinstance(raw, Mapping) else None
-        if isinstance(soft, Mapping) and soft.get("soft_loss") == "mse_gt":
-            ignored |= dict.fromkeys(("temperature", "t_squared"), "soft_loss mse_gt has no temperature")
-        refuse_ignored(raw, "soft", ignored)
+        for section, not_taken in (("soft", _NOT_OF_SOFT), ("online", _NOT_OF_ONLINE)):
+            ignored, own = dict(not_taken), raw.get(section) if isinstance(raw, Mapping) else None
+            if isinstance(own, Mapping) and own.get("soft_loss") == "mse_gt":
+                ignored |= dict.fromkeys(("temperature", "t_squared"), "soft_loss mse_gt has no temperature")
+            refuse_ignored(raw, section, ignored)
         return raw
 
     @model_validator(mode="after")
     def _students_are_trained(self) -> DistilledParams:
-        for section in ("soft", "hard", "full"):
+        for section in ("soft", "online", "hard", "full"):
             require_epochs(section, getattr(self, section))
+        if len(set(self.networks)) < len(self.networks):
+            raise ValueError("networks names a student twice")
+        slugs = {source_slug(source) for source in self.sources}
+        if both := [control for control in self.controls if source_slug(control) in slugs]:
+            raise ValueError(f"controls names {both[0]}, which sources names too: a set is one or the other")
         return self
 
     @property

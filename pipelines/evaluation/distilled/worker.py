@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipelines.artifacts.datasets import finished, open_part
@@ -25,14 +25,15 @@ from pipelines.storage import Storage, csv_bytes
 if TYPE_CHECKING:
     from distill.training import Row, SoftLabels
 
-STUDENT_COLUMNS = ("arm", "ipc", "seed", "epoch", "train_loss", "test_top1")
+STUDENT_COLUMNS = ("arm", "ipc", "network", "set", "seed", "epoch", "train_loss", "test_top1")
 
 
 @dataclass(frozen=True)
 class Student:
     """What one student came to: accuracies are fractions, `last` that of the last epoch; sizes are bytes as stored.
 
-    `number` says which set of its source it was trained on, where there are several.
+    `number` says which set of its source it was trained on, where there are several, and `seed` which of this set's students it is.
+    `at_epochs` are accuracies after so many epochs.
     """
 
     arm: Arm
@@ -46,6 +47,7 @@ class Student:
     images: int
     image_bytes: int
     label_bytes: int
+    at_epochs: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, summary: dict[str, Any]) -> Student:
@@ -78,79 +80,99 @@ class DistilledStudents:
         from distill.training import Trainer
 
         job, teacher, classes = self._job, self.teacher, len(self.teacher.classes)
-        payload = TrainStudent.from_json(unit.payload)
-        arm, ipc, seed, number = payload.arm, payload.ipc, payload.seed, payload.number
-        data, image_bytes = self._images(arm, ipc, seed, number)
-        soft, label_bytes, view_epochs = None, 0, None
-        if arm.labels == "soft":
-            assert self.compared.labelling is not None
-            soft, label_bytes = self._labels(arm, ipc, number, data, output.scratch())
-            view_epochs = self.compared.labelling.epochs
-        init = seed_for(job.run.seed, "evaluate", f"seed {seed}", "init")
-        network = payload.network
-        model = build_network(network, classes, teacher.image_size, init, "evaluate.distilled.network").to(self.device)
-        views = view_seed(job, ipc) if soft else seed_for(job.run.seed, "evaluate", f"seed {seed}", "views")
+        student = TrainStudent.from_json(unit.payload)
+        data, image_bytes = self._images(student)
+        labels = self._labels(student, data, output.scratch())
+        init = seed_for(job.run.seed, "evaluate", f"seed {student.chance}", "init")
+        model = build_network(student.network, classes, teacher.image_size, init, "evaluate.distilled.networks")
         trainer = Trainer(
-            model,
+            model.to(self.device),
             data.tensors(self.device),
-            self.compared.config(arm),
+            self.compared.config(student.arm),
             mean=teacher.mean,
             std=teacher.std,
-            seed=views,
+            seed=labels.view_seed,
             validation=self.test.tensors(self.device),
-            soft_labels=soft,
-            view_epochs=view_epochs,
+            soft_labels=labels.soft,
+            view_epochs=labels.view_epochs,
+            evaluate_at=student.at_epochs,
         )
         rows = train_resumably(trainer, output)
-        accuracies = [float(row["val_top1"]) for row in rows if "val_top1" in row]
-        output.write(f"curves/{unit.name}.csv", csv_bytes(_curve(rows, arm, ipc, seed), STUDENT_COLUMNS))
-        student = Student(
-            arm,
-            ipc,
-            seed,
-            number,
-            network,
+        top1 = {int(row["epoch"]) + 1: float(row["val_top1"]) for row in rows if "val_top1" in row}
+        output.write(f"curves/{unit.name}.csv", csv_bytes(_curve(rows, student), STUDENT_COLUMNS))
+        result = Student(
+            student.arm,
+            student.ipc,
+            student.seed,
+            student.number,
+            student.network,
             norm_of(model),
-            accuracies[-1],
-            max(accuracies),
+            top1[trainer.epoch],
+            max(top1.values()),
             len(data),
             image_bytes,
-            label_bytes or len(data) * (1 if classes <= 256 else 2),
+            labels.bytes,
+            {str(epoch): top1[epoch] for epoch in student.at_epochs},
         )
-        output.summary = asdict(student)
+        output.summary = asdict(result)
 
-    def _images(self, arm: Arm, ipc: int, seed: int, number: int) -> tuple[ImageArrays, int]:
-        """The images of an arm, and their bytes as stored."""
-        job, train = self._job, open_part(self._job, "split", "train")
+    def _images(self, student: TrainStudent) -> tuple[ImageArrays, int]:
+        """The images of a student, and their bytes as stored."""
+        job, arm, train = self._job, student.arm, open_part(self._job, "split", "train")
         if arm.images == "source":
             sets = self.compared.sets[arm.source]
-            keys = sets.keys(ipc, number)
+            keys = sets.keys(student.ipc, student.number)
             return load_arrays(sets.dataset, keys), stored_image_bytes(sets.dataset, keys)
         if arm.images == "start":
-            parents = self.compared.sets[arm.source].parents(ipc, number)
-            return load_start(job, arm.source, ipc, number), stored_image_bytes(train, parents)
-        data = load_arrays(train) if arm.images == "real" else random_real(train, ipc, job.run.seed, seed)
+            parents = self.compared.sets[arm.source].parents(student.ipc, student.number)
+            return load_start(job, arm.source, student.ipc, student.number), stored_image_bytes(train, parents)
+        if arm.images == "real":
+            data = load_arrays(train)
+        else:
+            data = random_real(train, student.ipc, job.run.seed, student.chance)
         return data, stored_image_bytes(train, data.keys)
 
-    def _labels(self, arm: Arm, ipc: int, number: int, data: ImageArrays, scratch: Storage) -> tuple[SoftLabels, int]:
-        """Soft labels of an arm and their bytes: from `relabel` for a condensed set, made the same way for real images."""
-        from distill.labels import replay
+    def _labels(self, student: TrainStudent, data: ImageArrays, scratch: Storage) -> _Labels:
+        """The labels of a student's images, and the views that it sees."""
+        from distill.labels import online, replay
 
-        if arm.images == "source":
-            stored = finished(self._job, "relabel", source_slug(arm.source))
-            paths = stored.paths(f"labels/{labels_of(ipc, number)}")
-            for path in paths:
-                stored.require(path)
-            return replay(read_soft_labels(stored.storage, paths, data.keys)), sum(stored.size(path) for path in paths)
+        job, ipc = self._job, student.ipc
+        own_views = seed_for(job.run.seed, "evaluate", f"seed {student.chance}", "views")
+        if student.arm.labels == "hard":
+            return _Labels(None, len(data) * (1 if len(self.teacher.classes) <= 256 else 2), own_views)
+        if student.arm.labels == "online":
+            return _Labels(online(self.teacher.model), 0, own_views)
         params = self.compared.labelling
         assert params is not None
-        with scratch.replacing("labels.arrow") as temporary:
-            size = label_epochs(temporary, range(params.epochs), data, ipc, self.teacher, params, self._job)
-        return replay(read_soft_labels(scratch, ["labels.arrow"], data.keys)), size
+        if self.compared.stored(student.arm):
+            stored = finished(job, "relabel", source_slug(student.arm.source))
+            paths = stored.paths(f"labels/{labels_of(ipc, student.number)}")
+            for path in paths:
+                stored.require(path)
+            size, tables = sum(map(stored.size, paths)), read_soft_labels(stored.storage, paths, data.keys)
+        else:
+            with scratch.replacing("labels.arrow") as temporary:
+                size = label_epochs(temporary, range(params.epochs), data, ipc, self.teacher, params, job)
+            tables = read_soft_labels(scratch, ["labels.arrow"], data.keys)
+        return _Labels(replay(tables), size, view_seed(job, ipc), params.epochs)
 
 
-def _curve(rows: Sequence[Row], arm: Arm, ipc: int, seed: int) -> list[dict[str, Any]]:
-    named = {"arm": arm.name, "ipc": "full" if ipc == FULL else ipc, "seed": seed}
+@dataclass(frozen=True)
+class _Labels:
+    """How the images of a student are labelled: by their classes, or by what `soft` answers to each view.
+
+    `bytes` is what labels take as stored: none where the teacher is asked. After `view_epochs` epochs the views begin again.
+    """
+
+    soft: SoftLabels | None
+    bytes: int
+    view_seed: int
+    view_epochs: int | None = None
+
+
+def _curve(rows: Sequence[Row], student: TrainStudent) -> list[dict[str, Any]]:
+    named = {"arm": student.arm.name, "ipc": "full" if student.ipc == FULL else student.ipc}
+    named |= {"network": student.network, "set": student.number, "seed": student.seed}
     return [
         named | {"epoch": row["epoch"], "train_loss": row["train_loss"], "test_top1": row["val_top1"]}
         for row in rows
