@@ -1,25 +1,26 @@
-"""results.json of an `evaluate@distilled` with many condensed sets, students and kinds of labels, from numbers made by hand."""
+"""results.json of an `evaluate@distilled` with many condensed sets, students and kinds of labels, from accuracies made by hand."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from pipelines.evaluation.verdicts import compare, settle
+from pipelines.evaluation.distilled.accuracies import Beside, table
+from pipelines.evaluation.distilled.arms import FULL, Arm, Labels
+from pipelines.evaluation.distilled.worker import Student
 from tests.report.folders import NOTE
 
-#: Slug of a measured set -> how many points it is better than random images.
-MEASURED = {"cda": -4.0, "d3hr_improved": 12.0, "d3hr_reference": 6.0}
+#: Source that is measured -> how many points it is better than random images at IPC 1.
+MEASURED = {"cda": -4.0, "d3hr@improved": 12.0, "d3hr@reference": 6.0}
 CONTROLS = {
-    "coreset_random": 0.0,
-    "coreset_herding": 3.0,
-    "coreset_medoids": 6.0,
-    "coreset_rded": 5.0,
-    "samples_plain": 2.0,
-    "samples_modes": 4.0,
+    "coreset@random": 0.0,
+    "coreset@herding": 3.0,
+    "coreset@medoids": 6.0,
+    "coreset@rded": 5.0,
+    "samples@plain": 2.0,
+    "samples@modes": 4.0,
 }
 TITLES = {
     "cda": "CDA",
@@ -32,96 +33,63 @@ TITLES = {
     "samples_plain": "plain samples",
     "samples_modes": "mode guidance",
 }
-#: Student -> its norm, and what its accuracies are of those of the first.
+#: Those that have one set, whatever others have.
+ONCE = ("cda", "coreset@herding")
+#: Student -> its norm, and its accuracies over those of the first.
 STUDENTS = {
     "convnet3_w32_in": ("instance", 1.0),
     "convnet4_w48_in": ("instance", 1.02),
     "convnet3_w32": ("batch", 0.85),
 }
 #: Kind of labels -> random images' accuracy at IPC 1.
-LABELS = {"hard": 0.45, "online": 0.56, "soft": 0.55}
-KINDS = {"hard": "hard", "online": "online", "soft": "stored epochs"}
+LABELS: dict[Labels, float] = {"hard": 0.45, "online": 0.56, "soft": 0.55}
 GENERATOR, TEACHER = 36_800_000, 46_000
+#: Points of spread of sets, and of students of one.
+SET_SPREAD, STUDENT_SPREAD = 0.2, 0.4
 
 
 def condensed(
     ipcs: Sequence[int] = (1, 10, 50),
-    labels: Sequence[str] = tuple(LABELS),
+    labels: Sequence[Labels] = tuple(LABELS),
     students: Sequence[str] = tuple(STUDENTS),
     measured: Sequence[str] = tuple(MEASURED),
     controls: Sequence[str] = tuple(CONTROLS),
     sets: int = 5,
     seeds: int = 3,
 ) -> dict[str, Any]:
-    """The table; the first of `students` is the main one. Sets but CDA's start have `sets` of themselves, herding has one."""
-    quality = MEASURED | CONTROLS | {"random": 0.0, "cda_start": 1.0}
-    arms = [*measured, *(["cda_start"] if "cda" in measured else []), "random", *controls]
-    by_student: dict[str, dict[str, Any]] = {}
-    compared: list[dict[str, Any]] = []
-    for network in students:
-        groups: dict[str, Any] = {}
-        for ipc in ipcs:
-            rows: dict[str, Any] = {}
-            for kind in labels:
-                for arm in arms:
-                    count = 1 if arm in ("coreset_herding", "cda", "cda_start") else sets
-                    rows[f"{arm}_{kind}"] = _row(arm, kind, ipc, network, quality[arm], count, seeds, arm in measured)
-                for arm in measured:
-                    against = [one for one in arms if one not in measured and (one != "cda_start" or arm == "cda")]
-                    named = {"network": network, "ipc": ipc, "source": arm, "labels": kind, "arm": f"{arm}_{kind}"}
-                    for one in against:
-                        ours, theirs = rows[f"{arm}_{kind}"]["last"], rows[f"{one}_{kind}"]["last"]
-                        products = {place: place // seeds for place in range(min(len(ours), len(theirs)))}
-                        pair = compare(dict(enumerate(ours)), dict(enumerate(theirs)), products, 2000)
-                        control = {"random": "random", "cda_start": "start"}.get(one, one)
-                        compared.append(named | {"against": f"{one}_{kind}", "control": control} | pair)
-            groups[f"ipc_{ipc}"] = rows
-        by_student[network] = groups
-    judged = settle(compared)
-    main, *others = students
-    lists = {"random": "comparisons", "start": "against_start"}
-    full = _row("real", "hard", 900, main, 0.0, 1, 3, False) | {"role": "full", "images": 9000}
-    return {
-        "teacher": {"network": "resnet18_stem3", "test_top1": 0.912},
-        "protocol": {"network": main, "networks": list(students), "note": NOTE, "test_images": 2000, "chance": 0.1},
-        **by_student[main],
-        "full": {"real_hard": full},
-        "other_students": {name: by_student[name] for name in others},
-        **{
-            key: [one for one in judged if lists.get(one["control"], "against_controls") == key]
-            for key in ("comparisons", "against_start", "against_controls")
-        },
-    }
+    """The table as `evaluate` puts it together; the first of `students` is the main one."""
+    arms = [
+        (Arm("source", kind, source), (MEASURED | CONTROLS)[source])
+        for source in (*measured, *controls)
+        for kind in labels
+    ]
+    arms += [(Arm("random", kind), 0.0) for kind in labels]
+    arms += [(Arm("start", kind, "cda"), 1.0) for kind in labels if "cda" in measured]
+    trained = [
+        one
+        for network in students
+        for ipc in ipcs
+        for arm, better in arms
+        for one in _students(arm, better, ipc, network, 1 if arm.source in ONCE else sets, seeds)
+    ]
+    trained += _students(Arm("real", "hard"), 0.0, FULL, students[0], 1, 3)
+    generators = {source: GENERATOR for source in (*measured, *controls) if source.startswith(("d3hr", "samples"))}
+    protocol = {"network": students[0], "networks": list(students), "note": NOTE, "test_images": 2000, "chance": 0.1}
+    teacher = {"network": "resnet18_stem3", "test_top1": 0.912}
+    form = table(trained, 2000, Beside(students, controls, TEACHER, generators))
+    return {"teacher": teacher, "protocol": protocol, **form}
 
 
-def _row(
-    arm: str, labels: str, ipc: int, network: str, better: float, sets: int, seeds: int, measured: bool
-) -> dict[str, Any]:
+def _students(arm: Arm, better: float, ipc: int, network: str, sets: int, seeds: int) -> Iterator[Student]:
     norm, factor = STUDENTS[network]
-    generator = np.random.default_rng([sum(map(ord, arm + labels + network)), ipc])
-    mean = 1 - (1 - LABELS[labels] * factor) * ipc**-0.3 - 0.05
-    mean += better / 100 * ipc**-0.4 * (1 if labels == "hard" else 0.5)
-    by_set = mean + generator.normal(0, 0.002, sets)
-    last = [round(float(of_set + draw), 4) for of_set in by_set for draw in generator.normal(0, 0.004, seeds)]
-    made = arm.startswith(("d3hr", "samples"))
-    means = [statistics.fmean(last[place : place + seeds]) for place in range(0, len(last), seeds)]
-    return {
-        "source": arm,
-        "role": "source" if measured else "control",
-        "labels": labels,
-        "label_kind": KINDS[labels],
-        "network": network,
-        "norm": norm,
-        "last": last,
-        "last_mean": statistics.fmean(last),
-        "last_std": statistics.stdev(means if sets > 1 else last) if len(last) > 1 else 0.0,
-        "best_mean": statistics.fmean(last) + 0.006,
-        "at_epochs": {str(epoch): statistics.fmean(last) * (1 - 1 / (1 + epoch / 8)) for epoch in (10, 30, 100)},
-        "seeds": seeds,
-        "sets": len(last) if arm == "random" else sets,
-        "images": 10 * ipc,
-        "image_bytes": 600 * 10 * ipc + len(arm),
-        "label_bytes": {"hard": 10 * ipc, "online": 10 * ipc, "soft": 60 * 200 * ipc}[labels],
-        "teacher_bytes": TEACHER if labels == "online" else 0,
-        "generator_bytes": GENERATOR if made else 0,
-    }
+    luck = np.random.default_rng([sum(map(ord, arm.name + network)), ipc])
+    images = 10 * ipc or 9000
+    mean = 95 - (100 - 100 * LABELS[arm.labels] * factor) * (images / 10) ** -0.3
+    mean += better * (images / 10) ** -0.4 * (1 if arm.labels == "hard" else 0.5)
+    sizes = images, 600 * images, 1200 * images if arm.labels == "soft" else images
+    for number in range(sets):
+        of_set = luck.normal(mean, SET_SPREAD)
+        for seed in range(seeds):
+            last = round(float(luck.normal(of_set, STUDENT_SPREAD)) / 100, 4)
+            early = {str(epoch): last * (1 - 1 / (1 + epoch / 8)) for epoch in (10, 30, 100)}
+            yield Student(arm, ipc, seed, number, network, norm, last, last + 0.006, *sizes, early)

@@ -12,14 +12,15 @@ from rich.console import Console
 from pipelines.commands.results import printed_sections
 from pipelines.evaluation.distilled.claims import claims, headline, remarks
 from pipelines.evaluation.distilled.details import controls_table, epochs_table, margins_table, stored_table
-from pipelines.evaluation.distilled.results import Results, read_results
+from pipelines.evaluation.distilled.results import read_results
+from pipelines.evaluation.distilled.rows import Results
 from pipelines.evaluation.distilled.table import accuracy_table, students_table
 from pipelines.report.blocks import GroupedTable
 from pipelines.report.section import Section
 from tests.report.condensed import TITLES, condensed
 
 HERE = ("convnet3_w32_in",)
-TWO = ("coreset_medoids", "samples_plain")
+TWO = ("coreset@medoids", "samples@plain")
 
 
 def results_of(**parts: Any) -> Results:
@@ -35,7 +36,7 @@ def row_of(table: GroupedTable | None, name: str, group: str = "IPC 1") -> list[
 
 
 def test_the_headline_is_about_the_best_control_and_says_how_sure_it_is() -> None:
-    results = results_of(measured=("d3hr_improved",))
+    results = results_of(measured=("d3hr@improved",))
     (margin,) = results.margins()
     assert (margin.control.title, margin.outcome) == ("k-means medoids", "win")
     assert headline(results) == (
@@ -58,15 +59,15 @@ def test_of_several_sets_the_headline_names_winners_and_the_list_every_one() -> 
 
 
 def test_a_win_over_random_images_is_none_over_a_better_control() -> None:
-    alone = results_of(measured=("d3hr_reference",), controls=())
+    alone = results_of(measured=("d3hr@reference",), controls=())
     assert headline(alone).startswith("Distilled images beat as many random real images by")
-    assert headline(results_of(measured=("d3hr_reference",))).startswith(
-        "The images of D3HR as published are not told apart from the best control (k-means medoids) at IPC 1"
+    assert headline(results_of(measured=("d3hr@reference",))).startswith(
+        "The images of D3HR as published are not told apart from the best control (k-means medoids), +0.2 points at IPC 1"
     )
 
 
 def test_nothing_told_apart_is_the_headline_where_nothing_is() -> None:
-    results = results_of(sets=1, seeds=2, measured=("d3hr_improved", "d3hr_reference"))
+    results = results_of(sets=1, seeds=2, measured=("d3hr@improved", "d3hr@reference"))
     assert headline(results) == (
         "Nothing is told apart: none of 2 sets beats the best control (k-means medoids) or loses to it, at IPC 1 with hard labels "
         "(convnet3_w32_in; one distillation seed: the ± is of 2 students only, too few to quote; 95 %)."
@@ -157,7 +158,7 @@ def test_every_control_is_compared_behind_the_table() -> None:
 
 
 def test_arms_without_pairs_are_counted_on_both_sides() -> None:
-    form = condensed((1,), ("hard",), HERE, ("d3hr_improved",), TWO)
+    form = condensed((1,), ("hard",), HERE, ("d3hr@improved",), TWO)
     for one in (*form["comparisons"], *form["against_controls"]):
         one |= {"paired": False, "control_seeds": 3, "control_products": 1}
     assert row_of(margins_table(read_results(form, TITLES)), "D3HR, hard")[3] == "15 on 5 against 3 on 1"

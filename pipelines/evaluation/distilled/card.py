@@ -9,7 +9,8 @@ import json
 import re
 
 from pipelines.evaluation.distilled.claims import claims, headline, remarks
-from pipelines.evaluation.distilled.results import PRODUCT, Results, read_results, titles_of
+from pipelines.evaluation.distilled.results import PRODUCT, read_results, titles_of
+from pipelines.evaluation.distilled.rows import Results
 from pipelines.evaluation.distilled.table import accuracy_table
 from pipelines.evaluation.outputs import output_of, results_of
 from pipelines.report.reading import Outputs, StageRecord
@@ -41,7 +42,7 @@ def distilled_card(outputs: Outputs, record: StageRecord, title: str) -> bytes |
     used = [name for name in outputs.stages if name in {*record.kind.upstream, record.name}]
     config = {name: outputs.stages[name].config.get(outputs.stages[name].stage) for name in used}
     lines = [
-        f"# {_plain(title)}: distilled images",
+        f"# {_plain(title)}: {_plain(record.title)}",
         "",
         f"{len(dataset)} images in {len(dataset.classes)} classes, {human_bytes(number(stats.get('image_bytes')))} "
         f"without labels, made by `{record.name}`: {record.kind.summary}. "

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from pipelines.evaluation.distilled.claims import called
-from pipelines.evaluation.distilled.results import FULL_ARM, LABELS, Arm, Results
+from pipelines.evaluation.distilled.rows import FULL_ARM, LABELS, Arm, Results
 from pipelines.report.series import Rows, last_value, mean_and_range
 from pipelines.report.svg import Dot, Figure, Series, dot_chart, line_chart
 from pipelines.report.words import percent

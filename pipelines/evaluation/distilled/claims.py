@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.evaluation.distilled.results import LABELS, Arm, Margin, Results
+from pipelines.evaluation.distilled.rows import LABELS, Arm, Margin, Results
 from pipelines.evaluation.verdicts import SEEDS_TO_QUOTE, beats_chance
-from pipelines.report.words import human_bytes, listed, number, percent
+from pipelines.report.words import human_bytes, listed, number, percent, signed
 
 #: Images below which the statistics of a batch decide more about a student with batch norm than what it was trained on.
 FEW_IMAGES = 100
@@ -28,8 +28,9 @@ def headline(results: Results) -> str:
     sentence = _of_source(results, margins) if one else _of_all(results, margins)
     if all(margin.outcome == "unproved" for margin in margins):
         return sentence
-    decided = [margin for margin in margins if margin.outcome in ("win", "loss")]
-    return f"{sentence.removesuffix('.')} ({_evidence(results, decided or margins)})."
+    by_outcome = _by_outcome(margins)
+    decided = by_outcome.get("win") or by_outcome.get("loss") or margins
+    return f"{sentence.removesuffix('.')} ({_evidence(results, decided)})."
 
 
 def claims(results: Results) -> list[str]:
@@ -64,7 +65,7 @@ def _of_source(results: Results, margins: Sequence[Margin]) -> str:
         if own := by_outcome.get(outcome):
             parts.append(f"{verb} {'them' if parts else whom} by {_points(own)} at {_places(own)}")
     if not parts:
-        return f"{_capital(whose)} are not told apart from {whom} at {_places(margins)}."
+        return f"{_capital(whose)} are not told apart from {whom}, {_gaps(margins)} at {_places(margins)}."
     rest = "; elsewhere they are not told apart" if by_outcome.keys() - decided else ""
     return f"{_capital(whose)} {' and '.join(parts)}{rest}."
 
@@ -139,6 +140,12 @@ def _points(margins: Sequence[Margin]) -> str:
     """`5.2 points`, `2.0 to 4.1 points`."""
     gaps = sorted({abs(margin.comparison.gap) for margin in margins})
     return f"{gaps[0]:.1f} points" if len(gaps) == 1 else f"{gaps[0]:.1f} to {gaps[-1]:.1f} points"
+
+
+def _gaps(margins: Sequence[Margin]) -> str:
+    """`−1.0 to +6.0 points`."""
+    gaps = sorted({margin.comparison.gap for margin in margins})
+    return f"{' to '.join(map(signed, dict.fromkeys((gaps[0], gaps[-1]))))} points"
 
 
 def _places(margins: Sequence[Margin]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipelines.evaluation.distilled.claims import called
-from pipelines.evaluation.distilled.results import Arm, Margin, Results
+from pipelines.evaluation.distilled.rows import Arm, Margin, Results
 from pipelines.evaluation.distilled.table import (
     GENERATOR,
     STUDENTS,
@@ -14,7 +14,6 @@ from pipelines.evaluation.distilled.table import (
     margin_words,
     named_row,
     nested,
-    with_norm,
 )
 from pipelines.evaluation.outputs import interval, verdict_of
 from pipelines.report.blocks import GroupedTable, NamedRow
@@ -92,7 +91,7 @@ def controls_table(results: Results) -> GroupedTable | None:
 
 #: Columns of what has to be stored, and of the best epoch.
 STORED_HEAD = (
-    *("label kind", "best epoch, %", STUDENTS, "student", "images"),
+    *("label kind", "best epoch, %", STUDENTS, "images"),
     *("image bytes", "label bytes", "teacher", "together", "of full set"),
 )
 STORED_NOTE = (
@@ -112,15 +111,14 @@ def stored_table(results: Results) -> GroupedTable:
         (*STORED_HEAD, *([GENERATOR] if sized else [])),
         [(group, [_stored_row(arm, results, sized) for arm in arms]) for group, arms in groups],
         STORED_NOTE,
-        ("label kind", "student"),
+        ("label kind",),
     )
 
 
 def _stored_row(arm: Arm, results: Results, sized: bool) -> NamedRow:
-    student = f"{arm.student} ({arm.norm})" if arm.norm else with_norm(arm.student or results.student)
     full = results.full.bytes if results.full is not None else None
     cells = [
-        *(arm.label_kind or arm.labels, percent(arm.best, False), nested(arm), student, grouped(arm.images)),
+        *(arm.label_kind or arm.labels, percent(arm.best, False), nested(arm), grouped(arm.images)),
         *(human_bytes(arm.image_bytes), human_bytes(arm.label_bytes)),
         human_bytes(arm.teacher_bytes) if arm.teacher_bytes else "",
         *(human_bytes(arm.bytes), share(arm.bytes, full)),

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.artifacts.distilled import shuffled_keys, source_slug
-from pipelines.evaluation.distilled.results import PRODUCT, Arm, read_results
+from pipelines.evaluation.distilled.results import PRODUCT, read_results
+from pipelines.evaluation.distilled.rows import Arm
 from pipelines.evaluation.outputs import results_of, run_seed
 from pipelines.report.blocks import ClassStrip, ClassStrips, Picture, SourceStrips
 from pipelines.report.pictures import (

@@ -7,7 +7,8 @@ from pipelines.evaluation.distilled.charts import accuracy_figures, student_figu
 from pipelines.evaluation.distilled.claims import claims, headline, remarks
 from pipelines.evaluation.distilled.details import controls_table, epochs_table, margins_table, stored_table
 from pipelines.evaluation.distilled.gallery import gallery
-from pipelines.evaluation.distilled.results import PRODUCT, Results, read_results, titles_of
+from pipelines.evaluation.distilled.results import PRODUCT, read_results, titles_of
+from pipelines.evaluation.distilled.rows import Results
 from pipelines.evaluation.distilled.table import accuracy_table, students_table
 from pipelines.evaluation.distilled.training import protocol_table
 from pipelines.evaluation.outputs import output_of, params_of, results_of
@@ -36,7 +37,8 @@ def section(outputs: Outputs, options: Options) -> Section | None:
     charts: list[Block] = [Charts(figures)] if figures else []
     blocks = [table, *sentences, *charts, *second, *images, *_details(outputs, results, curves)]
     console: list[GroupedTable | Sentences] = [table, *second, *sentences]
-    return Section("distilled", "Distilled images", 10, headline(results), blocks, console, form, files)
+    name = "Distilled images" if results.alone else "Condensed sets"
+    return Section("distilled", name, 10, headline(results), blocks, console, form, files)
 
 
 def _details(outputs: Outputs, results: Results, curves: Rows) -> list[Block]:

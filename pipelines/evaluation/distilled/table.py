@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from distill.errors import DistillError
 from distill.names import ConvNetName, read_name
 from pipelines.evaluation.distilled.claims import called
-from pipelines.evaluation.distilled.results import Arm, Comparison, Results
+from pipelines.evaluation.distilled.rows import Arm, Comparison, Results
 from pipelines.report.blocks import GroupedTable, NamedRow
 from pipelines.report.words import UNKNOWN, human_bytes, listed, percent, signed
 
@@ -46,7 +46,7 @@ def accuracy_table(results: Results) -> GroupedTable:
     if whole := _whole(results, len(head), sized):
         groups.append(("Full set", whole))
     return GroupedTable(
-        f"Accuracy on the test set{f', students {with_norm(results.student)}' if results.student else ''}",
+        f"Accuracy on the test set{f', students {named(results, results.student)}' if results.student else ''}",
         "trained on",
         head,
         groups,
@@ -166,17 +166,17 @@ def students_table(results: Results) -> GroupedTable | None:
                 texts = [f"{one.accuracy(arm)} {one.margin(arm)}".strip() for one, arm in zip(cells, same, strict=True)]
                 row = NamedRow(f"{called(arm, results)}, {arm.labels}", texts, True, strong=decided(texts))
                 groups.setdefault(f"IPC {ipc}", []).append(row)
-    norms = [f"{student} has {norm} norm" for student in students if (norm := norm_of(results, student))]
-    note = f"Each with its margin over the best control with this student. {listed(norms)}.".replace(" .", "")
+    note = f"Each with its margin over the best control with this student. Norms: {listed([named(results, one) for one in students])}."
     return GroupedTable(
         "Measured sets with every student", "trained on", students, list(groups.items()), note, students
     )
 
 
-def norm_of(results: Results, student: str) -> str:
-    """The norm of a student's layers, where its rows say it."""
+def named(results: Results, student: str) -> str:
+    """The name of a student and the norm of its layers, as its rows say it or its name does."""
     arms = (arm for by_name in results.by_student[student].values() for arm in by_name.values())
-    return next((arm.norm for arm in arms if arm.norm), "")
+    norm = next((arm.norm for arm in arms if arm.norm), "")
+    return f"{student} ({norm})" if norm else with_norm(student)
 
 
 def with_norm(network: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.evaluation.distilled.results import Results
+from pipelines.evaluation.distilled.rows import Results
 from pipelines.evaluation.distilled.table import with_norm
 from pipelines.report.blocks import Table
 from pipelines.report.reading import inner
