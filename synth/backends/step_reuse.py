@@ -1,4 +1,4 @@
-"""Reuse, within one batch, of what every step computes again in a UNet: the same images to the rounding of float32.
+"""Reuse, within one batch, of what every step computes again: the same images to the rounding of float32. In a UNet:
 
 * Both branches of a guided step get the same latents, so everything in front of the first cross-attention (a convolution, a
   residual block and a self-attention at full size) is computed for one of them and copied to the other.
@@ -7,7 +7,8 @@
   more than the sum itself would. The model's own weights are never written to.
 
 Layers get a stand-in `forward` while a batch is made and their own back afterwards. Compiled models, and those whose parts
-accelerate brings to the device one by one, are left as they are. One batch at a time runs on a model.
+accelerate brings to the device one by one, are left as they are. One batch at a time runs on a model. A DiT's whole forward pass is
+replaced, by `synth.backends.dit_forward`.
 
 The first of the three relies on the order in which diffusers' blocks call their parts. Blocks of an unknown kind are left alone,
 and the rows that a module gets are compared at the first paired call of a batch: where the halves differ, nothing is halved from
@@ -30,6 +31,8 @@ from peft.tuners.lora import Linear
 from torch import nn
 from torch.nn import functional as F
 
+from synth.backends.dit_forward import DiTForward, is_published_dit
+
 #: The condition alone, and both branches: what the two kinds of steps hand to the model.
 KEPT_CONTEXTS = 2
 #: Halves with the same content differ by rounding only, to this share of the largest value; two prompts differ by far more.
@@ -37,7 +40,7 @@ SAME_ROWS = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 2e-2, tor
 
 
 class StepReuse:
-    """A context for the steps of one batch on `model`, a UNet; any other network is left as it is.
+    """A context for the steps of one batch on `model`, a UNet or a DiT; any other network is left as it is.
 
     `fixed_context`: the model gets the same context tensor at every step (not so under CADS). The caller sets `paired` before each
     call: whether the rows are two halves with the same latents. Entering replaces layers' `forward` and adds hooks; leaving, also by
@@ -47,7 +50,7 @@ class StepReuse:
     def __init__(self, model: Any, fixed_context: bool = True) -> None:
         self.paired = False
         self.fixed_context = fixed_context
-        self._model = model if _can_be_changed(model) else None
+        self._model: Any = model if _can_be_changed(model) else None
         self._changed: list[nn.Module] = []
         self._hooks: list[Any] = []
         self._compared: set[nn.Module] = set()
@@ -55,7 +58,9 @@ class StepReuse:
 
     @torch.no_grad()
     def __enter__(self) -> StepReuse:
-        if self._model is not None:
+        if is_published_dit(self._model):
+            self._replace_forward(self._model, DiTForward(self._model))
+        elif self._model is not None:
             self._fold_adapters()
             if self.fixed_context:
                 for layer in _projections(self._model):
@@ -80,7 +85,6 @@ class StepReuse:
         self._changed.append(layer)
 
     def _fold_adapters(self) -> None:
-        assert self._model is not None
         for layer in self._model.modules():
             # Exactly peft's own linear layer with plain LoRA: DoRA and its kin are no sum of weights.
             if type(layer) is not Linear or layer.merged or getattr(layer, "lora_variant", None):
@@ -155,7 +159,7 @@ def _has_equal_halves(value: Any) -> bool:
 
 
 def _can_be_changed(model: Any) -> bool:
-    if not isinstance(model, UNet2DConditionModel):
+    if not isinstance(model, UNet2DConditionModel) and not is_published_dit(model):
         return False
     network: Any = model
     if network._compiled_call_impl is not None:

@@ -10,6 +10,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from synth import schedules
 from synth.backends.base import LatentBackend
+from synth.backends.dit_forward import share_embedders
 from synth.backends.protocol import Capabilities, Conditioning
 from synth.errors import SynthError
 
@@ -126,7 +127,7 @@ class Flux(LatentBackend):
 
 
 class DiT(LatentBackend):
-    """DiT (Peebles and Xie 2023): a class-conditional transformer; a prompt is a class number."""
+    """DiT (Peebles and Xie 2023): a class-conditional transformer; a prompt is a class number. Equal embedders are shared."""
 
     denoiser_name = "transformer"
 
@@ -148,6 +149,7 @@ class DiT(LatentBackend):
                 prediction=pipeline.scheduler.config.get("prediction_type", "epsilon"),
             ),
         )
+        share_embedders(pipeline.transformer)
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """Return (channels, height, width) of a latent; position embeddings are fixed, so SynthError for any but the native size."""

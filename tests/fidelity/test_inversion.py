@@ -1,4 +1,4 @@
-"""F1 to F8, F16 and F20 of D3HR: levels, moves and the loop of inversion, by the worked numbers of `docs/specs/d3hr.md`, inversion."""
+"""F1 to F8, F16, F19 and F20 of D3HR: levels, moves and the loop of inversion, by the worked numbers of `docs/specs/d3hr.md`, inversion."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
 from synth.backends import wrap
+from synth.backends.dit_forward import share_embedders
 from synth.guidance import combine
 from synth.inversion import Inverter
 from synth.levels import Diffusion, Move, climb, grid
@@ -223,6 +224,35 @@ def test_f16_the_null_class_follows_the_last_one() -> None:
     assert not torch.equal(
         *(Inverter(backend, REFERENCE).invert(latents.repeat(4, 1, 1, 1), [1] * 8)[600] for _ in "ab")
     )
+
+
+def test_f19_parameters_of_the_xl_with_and_without_its_embedder_copies() -> None:
+    with torch.device("meta"):
+        model = DiTTransformer2DModel(
+            sample_size=32,
+            num_layers=28,
+            patch_size=2,
+            attention_head_dim=72,
+            num_attention_heads=16,
+            in_channels=4,
+            out_channels=8,
+            num_embeds_ada_norm=1000,
+        )
+    blocks: Any = model.transformer_blocks
+
+    def count(module: Any) -> int:
+        return sum(weight.numel() for weight in module.parameters())
+
+    assert count(model) == 749_826_464
+    assert sum(count(block.norm1.emb) for block in blocks) == 77_769_216
+    small = tiny(classes=10).denoiser
+    for block in blocks[1:]:
+        block.norm1.emb = blocks[0].norm1.emb
+    assert count(model) == 674_834_720
+    before, first = count(small), small.transformer_blocks[0].norm1.emb
+    small.transformer_blocks[1].norm1.emb.load_state_dict(first.state_dict())
+    assert share_embedders(small)
+    assert count(small) == before - count(first)
 
 
 @pytest.mark.parametrize("inversion", [IMPROVED, REFERENCE])
