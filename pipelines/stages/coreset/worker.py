@@ -128,12 +128,9 @@ class Chooser:
         start = sum(len(keys) for keys in self._candidates[:label])
         stop = start + len(self._candidates[label])
         used = [block for block in blocks if block.first < stop and start < block.first + block.count]
-        self._blocks = {block.name: self._blocks.get(block.name, _EMPTY) for block in used}  # classes come in order
-        parts = []
-        for block in used:
-            if self._blocks[block.name] is _EMPTY:
-                self._blocks[block.name] = self._read(block)
-            parts.append(self._blocks[block.name][max(0, start - block.first) : stop - block.first])
+        held = self._blocks  # classes come in order, so that no block is read twice
+        self._blocks = {one.name: held[one.name] if one.name in held else self._read(one) for one in used}
+        parts = [self._blocks[one.name][max(0, start - one.first) : stop - one.first] for one in used]
         return torch.from_numpy(np.concatenate(parts))
 
     def _read(self, block: Block) -> np.ndarray[Any, Any]:
@@ -174,9 +171,6 @@ class Chooser:
         caption = None if template is None else caption_of(template, name)
         key = slot_key(set_name(self._job.name, chunk.number), label, slot)
         return training_sample(key, image, (label, name), row, described, caption=caption)
-
-
-_EMPTY: np.ndarray[Any, Any] = np.empty((0, 0), np.float32)
 
 
 def features_file(unit: str) -> str:
