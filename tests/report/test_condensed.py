@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from pipelines.evaluation.distilled.table import accuracy_table, students_table
 from pipelines.report.blocks import GroupedTable
 from pipelines.report.section import Section
 from tests.report.condensed import TITLES, condensed
+from tests.report.folders import DataFolder
+from tests.report.test_page import page, tags
 
 HERE = ("convnet3_w32_in",)
 TWO = ("coreset@medoids", "samples@plain")
@@ -50,6 +53,9 @@ def test_of_several_sets_the_headline_names_winners_and_the_list_every_one() -> 
     results = results_of()
     assert headline(results).startswith("The images of D3HR beat the best control (k-means medoids) by")
     assert "those of CDA lose to it" in headline(results)
+    assert headline(results).endswith(
+        "(convnet3_w32_in; 15 students on 5 sets each; 95 %)."
+    )  # of D3HR, which it is about
     assert "those of D3HR as published are not told apart from it" in headline(results)
     assert [claim.partition(" points")[0][:40] for claim in claims(results)] == [
         "The images of CDA lose to the best contr",
@@ -192,3 +198,34 @@ def test_a_form_from_before_controls_had_roles_still_reads(tmp_path: Path) -> No
     results = read_results(form)
     assert [(margin.control.name, margin.ipc) for margin in results.margins()] == [("cda_start_hard", 1)]
     assert "best control (its start)" in headline(results)
+
+
+def test_the_page_says_who_wins_then_how_then_shows_images_and_folds_the_rest(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
+    folder.split()
+    folder.cda()
+    for method in ("medoids", "herding", "rded"):
+        folder.coreset(method)
+    folder.evaluate(
+        condensed(
+            (1,), ("hard",), (*HERE, "convnet3_w32"), ("cda", "coreset@rded"), ("coreset@medoids", "coreset@herding")
+        )
+    )
+    html = page(folder)
+    tags(html)
+    shown = html[html.index('<section id="distilled">') : html.index('<section id="data">')]
+    assert "<h2>Condensed sets</h2>" in shown
+    order = [
+        *(
+            "Accuracy on the test set, students convnet3_w32_in (instance)",
+            "<li>The images of CDA lose",
+            "IPC 1, last epoch",
+        ),
+        *("Measured sets with every student", '<th scope="row">k-means medoids</th><td><div class="pictures">'),
+        *("<summary>Every comparison", "<summary>Accuracy over the epochs", "<summary>Best epochs and bytes"),
+    ]
+    places = [shown.index(text) for text in order]
+    assert places == sorted(places)
+    assert re.search(r"<td><b>−\d\.\d loses</b></td>", shown)
+    (headline,) = re.findall(r"<h1>(.*)</h1>", html)
+    assert "the images of CDA lose to it" in headline
