@@ -7,6 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from pipelines.runtime.typed import Payload
 
+#: Methods that store images whole.
+Whole = Literal["random", "herding", "medoids"]
+
 
 @dataclass(frozen=True)
 class Embed(Payload):
@@ -50,7 +53,7 @@ class Choose(Payload):
 
     kind: ClassVar[str] = "choose"
 
-    method: Literal["random", "herding", "medoids"]
+    method: Whole
     chunk: Chunk
     levels: tuple[int, ...]
     features: tuple[Block, ...]

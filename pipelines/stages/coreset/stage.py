@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from pipelines.artifacts.datasets import dataset_digest, finished, open_part, stage_digest
 from pipelines.artifacts.distilled import keys_by_class, set_name
@@ -22,7 +22,7 @@ from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.stages.coreset.params import CoresetParams
-from pipelines.stages.coreset.payloads import PAYLOADS, Block, Choose, Chunk, Cut, Embed
+from pipelines.stages.coreset.payloads import PAYLOADS, Block, Choose, Chunk, Cut, Embed, Whole
 
 #: Waves: choices read the features that the first left.
 FEATURES, CHOICES = range(2)
@@ -108,7 +108,8 @@ class Coreset(Stage[CoresetParams]):
             if embed.first < stop and start < embed.first + embed.count
         )
         levels = sorted({level for level in params.medoids.levels if level < params.ipc} | {params.ipc})
-        return Choose(method, chunk, tuple(levels) if method == "medoids" else (), blocks, params.caption, inputs)  # type: ignore[arg-type]
+        of_medoids = tuple(levels) if method == "medoids" else ()
+        return Choose(cast(Whole, method), chunk, of_medoids, blocks, params.caption, inputs)
 
     def check(self, job: Job[CoresetParams]) -> None:
         """Raise `UserError` for a teacher that knows other classes or images of another size."""
