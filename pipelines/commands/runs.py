@@ -71,8 +71,11 @@ def run_stage(
             say(line)
 
     chosen = choose_runner(runner, workers, debug)
-    done = execute(get_stage(job.stage), job, chosen, verify, again, told, keep_code, planned)
+    stage = get_stage(job.stage)
+    done = execute(stage, job, chosen, verify, again, told, keep_code, planned)
     seconds = time.monotonic() - started
+    for line in stage.lines(job):
+        say(line)
     if not done["ran"]:
         return f"{job.name}: up to date ({done['units']} units, nothing to do) -> {job.output.url}"
     return f"{job.name}: {done['ran']} of {done['units']} units ran in {seconds:.1f} s -> {job.output.url}"

@@ -182,6 +182,10 @@ class Stage(ABC, Generic[ParamsT]):
         """
         return {}
 
+    def lines(self, job: Job[ParamsT]) -> Sequence[str]:
+        """What a run says of its finished output besides what became of samples, a line each."""
+        return ()
+
     def identity_params(self, job: Job[ParamsT]) -> dict[str, Any]:
         """The parameters that every unit is made of, as JSON: see `config.SPEED_ONLY` and `config.PLAN_ONLY` for the others."""
         seed = {"seed": job.run.seed} if self.draws else {}
