@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +28,7 @@ from pipelines.storage import pretty_json
 from tests.contract.folders import tree
 from tests.sealing import seal
 from tests.stages.test_pipeline import write_source
+from tests.stages.zygote import killed_again_and_again
 from tests.synth.datadream.clips import tiny_clip
 from tests.synth.datadream.vlms import save_blip
 from tests.synth.making import flux, saved, sd, sd3, sdxl, tokenizer
@@ -345,26 +341,8 @@ def test_a_pipeline_of_any_family_is_adapted_and_asked(base: Path, tmp_path: Pat
 
 
 def test_killed_at_any_moment_it_ends_in_the_same_bytes(base: Path, made: Path, tmp_path: Path) -> None:
-    data, kills, delays = tmp_path / "data", 0, random.Random(0)
+    data = tmp_path / "data"
     job_of(base, "cls", data)
-    command = [sys.executable, "-m", "tests.stages.zygote", str(base)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as zygote:
-        assert zygote.stdin is not None
-        assert zygote.stdout is not None
-        while kills < 12:
-            print(data, file=zygote.stdin, flush=True)
-            word, pid = zygote.stdout.readline().split()
-            assert word == "began"
-            time.sleep(delays.uniform(0.0, 1.2))
-            with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
-            word, status = zygote.stdout.readline().split()
-            assert (word, status in ("0", "9")) == ("ended", True)
-            if status == "9":
-                kills += 1
-            else:  # it got through: begin again, with the ledger gone but the files there
-                for marker in (data / "datadream/cls/ledger").rglob("*.json"):
-                    marker.unlink()
-        zygote.stdin.close()
+    killed_again_and_again(run, base, "cls", data / "datadream/cls", kills=12, longest=1.2)
     run(base, "cls", data)
     assert tree(data / "datadream/cls") == tree(made / "cls")
