@@ -75,7 +75,15 @@ def picture_of(
     if not images:
         return None
     raw, ext = dataset.read_image_bytes(row["shard"], row["key"], images), images[0]["ext"]
-    width, height = row["width"] or 0, row["height"] or 0
+    size = (row["width"] or 0, row["height"] or 0)
+    return encoded_picture(raw, ext, size, f"{name}, {row['key']}", thumbnail, side)
+
+
+def encoded_picture(
+    raw: bytes, ext: str, size: tuple[int, int], alt: str, thumbnail: int = THUMBNAIL, side: int = NATIVE
+) -> Picture | None:
+    """An encoded image of `size` (width, height) for the page, as `picture_of`."""
+    width, height = size
     if not 0 < max(width, height) <= NATIVE:
         resized = process(
             raw, ImageParams(resize="longer", size=thumbnail, format="jpeg", quality=82, limits=STORED_CAPS)
@@ -85,7 +93,7 @@ def picture_of(
         raw, ext, width, height = resized.data, resized.ext, resized.width, resized.height
     scale = max(side // max(width, height), 1)
     uri = f"data:{_MEDIA[ext]};base64,{base64.b64encode(raw).decode()}"
-    return Picture(uri, f"{name}, {row['key']}", width * scale, height * scale, max(width, height) <= NATIVE)
+    return Picture(uri, alt, width * scale, height * scale, max(width, height) <= NATIVE)
 
 
 def side_by_side(sources: int) -> int:

@@ -31,6 +31,7 @@ STAGES: dict[str, str] = {
     "cda": "Cda",
     "coreset": "Coreset",
     "samples": "Samples",
+    "d3hr": "D3hr",
     "relabel": "Relabel",
     "evaluate": "Evaluate",
     "report": "Report",

@@ -44,7 +44,7 @@ PACKING = {"members", "bytes", "detail"}
 POLICY = [{"random_crop": {"size": 8, "padding": 2}}, "horizontal_flip", "invert", {"posterize": {"bits": [2, 6]}}]
 RUN = {"seed": 0, "threads": 1, "device": "cpu"}
 COPYING = ("ingest", "split", "augment")
-COMPUTING = ("squeeze", "cda", "coreset", "relabel", "generator", "datadream", "samples", "evaluate")
+COMPUTING = ("squeeze", "cda", "coreset", "relabel", "generator", "datadream", "samples", "d3hr", "evaluate")
 
 _TRAINING = {"batch_size": 8, "learning_rate": 0.05}
 _ADAPTING = {"rank": 2, "steps": 3, "batch_size": 2, "warmup_steps": 1, "learning_rate": 0.01}
@@ -96,6 +96,17 @@ COMPUTED: Mapping[str, Any] = {
         "images_per_unit": 3,
         "batch_size": 2,
         "generate": _QUICK,
+    },
+    "d3hr": {
+        "ipc": 3,
+        "images_per_class": 4,
+        "invert": {"steps": 10, "level": 500},
+        "sweep": {"levels": [300]},
+        "guidance": 1.5,
+        "batch_size": 4,
+        "images_per_unit": 5,
+        "round_trip": 1,
+        "reference": {"candidates": 10_000, "images_per_class": 4},
     },
     "evaluate": {
         "distilled": {

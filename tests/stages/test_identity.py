@@ -122,6 +122,18 @@ OTHERS: Mapping[str, Any] = {
     "samples.names": {"left": "right", "right": "left"},
     "samples.images_per_class": 3,
     "samples.caption": "a {label_name}",
+    "d3hr.variants": ["improved"],
+    "d3hr.names": {"left": "right", "right": "left"},
+    "d3hr.invert.mode": "reference",
+    "d3hr.invert.level": 400,
+    "d3hr.invert.guidance": 2.0,
+    "d3hr.select.mode": "reference",
+    "d3hr.select.group": "random",
+    "d3hr.select.noise": "global",
+    "d3hr.select.precision": "float16",
+    "d3hr.sweep.levels": [400],
+    "d3hr.sweep.guidances": [2.0],
+    "d3hr.reference.candidates": 20_000,
     "evaluate.note": "other",
     "evaluate.distilled.networks": ["convnet2_w4"],
     "evaluate.distilled.at_epochs": [1],
@@ -140,6 +152,8 @@ OTHERS: Mapping[str, Any] = {
 }
 #: Parameters that act only beside others, and these.
 BESIDE: Mapping[str, Sequence[str]] = {
+    "d3hr.select.components": ["d3hr.select.class_model=mixture"],
+    "d3hr.select.candidates": ["d3hr.select.group=best_of"],
     "split.test": ["split.strategy=random"],
     "generator.folder": ["generator.source=embedded", "generator.train.scenes=null"],
     "generator.model": [

@@ -31,7 +31,7 @@ from pipelines.stages.split.stage import few_shot
 from tests.contract.folders import tree
 
 #: Stages that make images from nothing have tests of their own.
-PIPELINE = [name for name in STAGES if name not in ("generator", "datadream", "coreset", "samples")]
+PIPELINE = [name for name in STAGES if name not in ("generator", "datadream", "coreset", "samples", "d3hr")]
 
 PARAMS = """
 run: {seed: 0, threads: 1, device: cpu}
