@@ -1,0 +1,245 @@
+"""The arms of `evaluate@distilled` at toy size: labels of three kinds, several students and sets, a coreset as control, bytes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.artifacts.distilled import load_distilled, random_real
+from pipelines.artifacts.labels import RelabelParams, label_epochs, labels_of
+from pipelines.artifacts.teacher import TEACHER_WEIGHTS, load_teacher
+from pipelines.commands.jobs import make_job, make_jobs
+from pipelines.commands.runs import run_stage
+from pipelines.errors import UserError
+from pipelines.evaluation.distilled.arms import Arm, TrainStudent
+from pipelines.loaders.soft_labels import read_soft_labels
+from pipelines.runtime.device import torch_device
+from pipelines.runtime.execute import prepare
+from pipelines.runtime.job import Job
+from pipelines.runtime.ledger import STAGE_FILE
+from pipelines.shards.checksum import read_signed, signed_bytes
+from pipelines.shards.dataset import Dataset
+from pipelines.stages import get_stage
+from pipelines.storage import Storage
+from tests.stages.test_pipeline import write_source
+
+NETWORKS = ["convnet2_w8_in", "convnet2_w8"]
+TRAINING = {"batch_size": 4, "learning_rate": 0.01}
+PARAMS: dict[str, Any] = {
+    "run": {"seed": 0, "threads": 1, "device": "cpu"},
+    "ingest": {
+        "sources": [{"type": "folder", "path": f"source/{split}", "split": split} for split in ("train", "test")],
+        "image": {"format": "png"},
+    },
+    "squeeze": {"network": "convnet2_w8", "training": {"epochs": 4, "batch_size": 8, "learning_rate": 0.05}},
+    "cda": {"ipc": 2, "seeds": 2, "recover": {"iterations": 3, "jitter": 1}},
+    "coreset": {"methods": ["medoids"], "ipc": 1},
+    "relabel": {"ipc": [1], "epochs": 2, "batch_size": 2},
+    "evaluate": {
+        "distilled": {
+            "controls": ["coreset@medoids"],
+            "networks": NETWORKS,
+            "seeds": 1,
+            "arms": [
+                "distilled_soft",
+                "distilled_online",
+                "random_online",
+                "distilled_hard",
+                "start_hard",
+                "random_hard",
+            ],
+            "at_epochs": [2, 1, 9],
+            "soft": {"epochs": 2, "learning_rate": 0.01},
+            "online": {"epochs": 3, "evaluate_every": 100, **TRAINING},
+            "hard": {"epochs": 2, **TRAINING},
+        }
+    },
+}
+GENERATOR = 12_345_678
+
+
+def job_of(root: Path, stage: str, *changes: str) -> Job[Any]:
+    return make_job(stage, root / "params.yaml", changes, str(root / "data"))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with parameters, and the data folder of a job of them; `cda` says that it was made by a generator."""
+    root = tmp_path_factory.mktemp("arms")
+    write_source(root / "source")
+    (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for stage in ("ingest", "split", "squeeze", "cda", "coreset", "relabel", "evaluate"):
+            for job in make_jobs(stage, root / "params.yaml", data=str(root / "data")):
+                run_stage(job, "serial", debug=True)
+            if stage == "cda":
+                storage = Storage(root / "data/cda")
+                form = read_signed(storage.read_bytes(STAGE_FILE))
+                form["facts"]["generator_bytes"] = GENERATOR
+                storage.write_bytes(STAGE_FILE, signed_bytes(form))
+    return root
+
+
+@pytest.fixture(scope="module")
+def form(root: Path) -> Any:
+    return json.loads((root / "data/evaluate/distilled/results.json").read_text())
+
+
+def test_sets_and_controls_are_trained_with_labels_of_every_kind_by_every_student(form: Any) -> None:
+    assert form["protocol"]["networks"] == NETWORKS
+    for rows in (form["ipc_1"], form["other_students"]["convnet2_w8"]["ipc_1"]):
+        kinds = {name: (row["role"], row["label_kind"], len(row["last"]), row["sets"]) for name, row in rows.items()}
+        assert kinds == {
+            "cda_soft": ("source", "stored epochs", 2, 2),
+            "cda_online": ("source", "online", 2, 2),
+            "cda_hard": ("source", "hard", 2, 2),
+            "cda_start_hard": ("control", "hard", 2, 2),
+            "coreset_medoids_soft": ("control", "stored epochs", 1, 1),
+            "coreset_medoids_online": ("control", "online", 1, 1),
+            "coreset_medoids_hard": ("control", "hard", 1, 1),
+            "random_online": ("control", "online", 2, 2),
+            "random_hard": ("control", "hard", 2, 2),
+        }
+    assert {row["norm"] for row in form["ipc_1"].values()} == {"instance"}
+
+
+def test_every_set_stands_against_every_control_that_has_its_labels_and_its_student(form: Any) -> None:
+    against = {
+        key: sorted({(one["arm"], one["against"], one["paired"]) for one in form[key]})
+        for key in ("comparisons", "against_start", "against_controls")
+    }
+    assert against == {
+        "comparisons": [("cda_hard", "random_hard", True), ("cda_online", "random_online", True)],
+        "against_start": [("cda_hard", "cda_start_hard", True)],
+        "against_controls": [
+            (f"cda_{labels}", f"coreset_medoids_{labels}", False) for labels in ("hard", "online", "soft")
+        ],
+    }
+    judged = [one for key in against for one in form[key]]
+    assert {one["network"] for one in judged} == set(NETWORKS)
+    assert {one["of"] for one in judged} == {6}  # the only student of a coreset tells of no chance
+    assert {one["outcome"] for one in form["against_controls"]} == {"unproved"}
+    assert set(form["best_control"]) == set(NETWORKS)
+    rows = form["ipc_1"]
+    hard = ("random_hard", "cda_start_hard", "coreset_medoids_hard")
+    best = form["best_control"][NETWORKS[0]]["ipc_1"]["hard"]
+    assert rows[best]["last_mean"] == max(rows[name]["last_mean"] for name in hard)
+
+
+def test_accuracy_is_told_at_the_epochs_asked_for_that_a_training_has(root: Path, form: Any) -> None:
+    for labels, epochs in (("soft", ["1", "2"]), ("online", ["1", "2"]), ("hard", ["1", "2"])):
+        assert list(form["ipc_1"][f"cda_{labels}"]["at_epochs"]) == epochs
+    row = form["ipc_1"]["cda_hard"]
+    assert row["at_epochs"]["2"] == pytest.approx(row["last_mean"])
+    curves = list(csv.DictReader((root / "data/evaluate/distilled/students.csv").read_text().splitlines()))
+    looked = {row["epoch"] for row in curves if row["arm"] == "cda_online"}
+    assert looked == {"0", "1", "2"}  # counted from 0: those asked for and the last, though evaluate_every is 100
+    of_set = [row for row in curves if (row["arm"], row["network"], row["epoch"]) == ("cda_hard", "convnet2_w8", "1")]
+    assert sorted((row["set"], row["seed"]) for row in of_set) == [("0", "0"), ("1", "0")]
+    assert sorted(float(row["test_top1"]) for row in of_set) == sorted(
+        form["other_students"]["convnet2_w8"]["ipc_1"]["cda_hard"]["last"]
+    )
+
+
+def test_rows_count_the_teacher_that_labels_online_and_the_generator_that_made_the_images(
+    root: Path, form: Any
+) -> None:
+    teacher = (root / "data/squeeze" / TEACHER_WEIGHTS).stat().st_size
+    sizes = {
+        name: tuple(row[f"{what}_bytes"] for what in ("label", "teacher", "generator"))
+        for name, row in form["ipc_1"].items()
+        if not name.endswith("_soft")
+    }
+    assert sizes == {
+        "cda_online": (0, teacher, GENERATOR),
+        "cda_hard": (2, 0, GENERATOR),
+        "cda_start_hard": (2, 0, 0),
+        "coreset_medoids_online": (0, teacher, 0),
+        "coreset_medoids_hard": (2, 0, 0),
+        "random_online": (0, teacher, 0),
+        "random_hard": (2, 0, 0),
+    }
+    soft = form["ipc_1"]["cda_soft"]
+    assert soft["label_bytes"] > 0
+    assert (soft["teacher_bytes"], soft["generator_bytes"]) == (0, GENERATOR)
+
+
+def test_labels_that_are_made_on_the_spot_are_those_that_relabel_stores(root: Path, tmp_path: Path) -> None:
+    """A control's are; here for a set whose labels are stored."""
+    job = job_of(root, "evaluate")
+    images = load_distilled(job, "cda", 1)
+    params = RelabelParams.model_validate(PARAMS["relabel"])
+    label_epochs(tmp_path / "labels.arrow", range(2), images, 1, load_teacher(job, torch_device(job)), params, job)
+    folder = Storage(root / "data/relabel/cda")
+    stored = read_soft_labels(
+        folder, [path for path in folder.list() if path.startswith(f"labels/{labels_of(1, 0)}/")], images.keys
+    )
+    for epoch, (views, logits) in read_soft_labels(Storage(tmp_path), ["labels.arrow"], images.keys).items():
+        assert views.same_as(stored[epoch][0])
+        assert (logits == stored[epoch][1]).all()
+
+
+def test_every_student_of_every_set_has_random_images_of_its_own(root: Path) -> None:
+    train = Dataset.open(root / "data/split/train")
+    students = [
+        TrainStudent(Arm("random", "hard"), 4, seed, number, "", {}, (), {}) for number in (0, 1) for seed in (0, 1)
+    ]
+    drawn = [tuple(random_real(train, 4, 0, student.chance).keys) for student in students]
+    assert len(set(drawn)) == 4
+    assert drawn[1] == tuple(random_real(train, 4, 0, 1).keys)  # those of the first set are those of the seeds alone
+
+
+def test_a_student_a_set_or_a_seed_more_leaves_the_others_as_they_are(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+
+    def identities(*changes: str) -> dict[str, str]:
+        changes = ("evaluate.distilled.seeds=2", *changes)
+        return prepare(get_stage("evaluate"), job_of(root, "evaluate", *changes)).identities
+
+    whole = identities()
+    for change in (
+        "evaluate.distilled.networks=[convnet2_w8]",
+        "evaluate.distilled.seeds=1",
+        "evaluate.distilled.controls=[]",
+        "evaluate.distilled.arms=[distilled_soft, distilled_online]",
+        "evaluate.distilled.at_epochs=[1, 2, 30]",
+    ):
+        fewer = identities(change)
+        assert fewer.items() <= whole.items(), change
+        assert len(fewer) < len(whole) or "at_epochs" in change
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("evaluate.distilled.network=convnet2_w8", "network is networks now, .*: networks: .convnet2_w8."),
+        ("evaluate.distilled.networks=[convnet2_w8, convnet2_w8]", "networks names a student twice"),
+        ("evaluate.distilled.controls=[cda]", "controls names cda, which sources names too"),
+        ("evaluate.distilled.controls=[coreset@herding]", "coreset has no 'herding'"),
+        ("evaluate.distilled.online={label_smoothing: 0.1}", "online.label_smoothing would be ignored"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence(root: Path, change: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        job_of(root, "evaluate", change)
+
+
+def test_a_control_that_is_too_small_or_of_other_classes_is_refused_before_work(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    hard = ("evaluate.distilled.arms=[distilled_hard]", "evaluate.distilled.ipc=[2]")
+    with pytest.raises(UserError, match=r"asks for 2 images per class, .* has 1; raise coreset.ipc"):
+        prepare(get_stage("evaluate"), job_of(root, "evaluate", *hard))
+    job = job_of(root, "evaluate")
+    monkeypatch.setattr(Dataset, "classes", ["right", "left"])
+    with pytest.raises(UserError, match=r"the classes of .* are not the teacher's"):
+        get_stage("evaluate").check(job)
