@@ -33,7 +33,7 @@ class D3hr(Stage[D3hrParams]):
     version = 1
     summary = "real images + generator -> distilled images of representative latents (D3HR)"
     adds = "the distilled images of d3hr {item}"
-    titles: ClassVar[Mapping[str, str]] = {"improved": "D3HR", "reference": "D3HR, as published"}
+    titles: ClassVar[Mapping[str, str]] = {"improved": "D3HR", "reference": "D3HR as published"}
     optional = True
     extras = ("synth", "distill")
     product = "distilled"
