@@ -1,0 +1,1 @@
+"""Benches of D3HR: `python -m tests.bench.d3hr`."""
