@@ -72,6 +72,10 @@ class SelectConfig:
                 f"group best_of scores draws of a diagonal Gaussian, and class_model is {self.class_model}: set class_model to "
                 "diagonal or group to standardised"
             )
+        if self.group == "antithetic" and self.class_model == "mixture":
+            raise DistillError(
+                "group antithetic draws opposite members about one centre, and a mixture has several: set it to standardised"
+            )
         if self.group == "medoids" and self.class_model != "diagonal":
             raise DistillError(
                 f"group medoids takes real latents and draws from no {self.class_model}: leave class_model out"

@@ -42,7 +42,7 @@ def antithetic(noise: torch.Tensor) -> torch.Tensor:
     pairs = torch.stack((half, -half), 1).flatten(0, 1)
     if members % 2:
         return _centred(torch.cat((pairs, noise[-1:]))) * _shrink(members)
-    return pairs / pairs.square().mean(0).sqrt() * _shrink(members)
+    return _scaled(pairs) * _shrink(members)
 
 
 def split_blocks(noise: torch.Tensor) -> list[torch.Tensor]:
@@ -86,7 +86,13 @@ def require_finite(name: str, value: torch.Tensor) -> None:
 def _centred(noise: torch.Tensor) -> torch.Tensor:
     """Move and scale noise (n, D) to mean 0 and biased deviation 1."""
     centred = noise - noise.mean(0)
-    return centred / centred.square().mean(0).sqrt()
+    return _scaled(centred)
+
+
+def _scaled(centred: torch.Tensor) -> torch.Tensor:
+    """Scale noise (n, D) about 0 to biased deviation 1; a dimension that does not vary stays 0."""
+    deviation = centred.square().mean(0).sqrt()
+    return centred / torch.where(deviation > 0, deviation, 1)
 
 
 def _shrink(members: int) -> float:

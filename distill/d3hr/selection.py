@@ -86,19 +86,19 @@ def medoid_group(clean: torch.Tensor, latents: torch.Tensor, model: ClassModel, 
 
 
 def _drawn(model: ClassModel, ipc: int, config: SelectConfig, seed: int) -> Group:
-    """Draw one group from a model, its noise as `config.group` says."""
+    """Draw one group from a model and match it to the class as `config.group` says."""
     rank, dimensions = model.factors.shape
     noise = draw(ipc, dimensions + rank, seed).double()
-    if config.group == "standardised":
-        noise = standardise(noise)
-    elif config.group == "antithetic":
-        noise = antithetic(noise)
     components = allocate(model.weights, ipc)
-    spread = model.variances.double().sqrt()[components]
-    members = model.means.double()[components] + spread * noise[:, :dimensions]
+    members = model.means.double()[components] + model.variances.double().sqrt()[components] * noise[:, :dimensions]
     members += noise[:, dimensions:] @ model.factors.double()
-    if config.group != "random" and len(model.weights) == 1:
-        members = members[head_order(members, model.mean)]
+    if config.group != "random":
+        mean, deviation = model.mean.double(), model.variance.double().sqrt()
+        standard = (members - mean) / torch.where(deviation > 0, deviation, 1)
+        matched = standardise(standard) if config.group == "standardised" else antithetic(standard)
+        members = mean + deviation * matched
+        if len(model.weights) == 1:
+            members = members[head_order(members, mean)]
     return _group_of(members, model, components)
 
 

@@ -33,6 +33,10 @@ def test_what_is_left_out_is_what_the_mode_says() -> None:
         ({"components": 4}, "components belong to class_model mixture, which is diagonal"),
         ({"group": "best_of", "class_model": "mixture"}, "best_of scores draws of a diagonal Gaussian"),
         ({"group": "medoids", "class_model": "low_rank"}, "medoids takes real latents"),
+        (
+            {"group": "antithetic", "class_model": "mixture"},
+            "opposite members about one centre, and a mixture has several",
+        ),
         ({"mode": "reference", "group": "standardised"}, "mode reference has group best_of, got standardised"),
         ({"mode": "reference", "noise": "per_class"}, "mode reference has noise global"),
         ({"mode": "reference", "precision": "float32"}, "mode reference has precision float16"),

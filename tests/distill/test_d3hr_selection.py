@@ -142,7 +142,9 @@ def test_a_mixture_gives_each_component_its_share_of_images_and_weights() -> Non
     assert group.components.tolist() == [0, 1, 0, 1, 0, 0]
     assert float(group.weights[group.components == 0].sum()) == pytest.approx(2 / 3)
     assert float(group.weights.sum()) == pytest.approx(1)
-    for member, component in zip(group.latents, group.components, strict=True):
+    assert group.scores.mean < 1e-5
+    (plain,) = select([model], 6, replace(config, group="random"), 0, [1])
+    for member, component in zip(plain.latents, plain.components, strict=True):
         assert float((member - model.means[component]).abs().max()) < 3
     assert float((model.variance - (clean * 0.5).var(0)).abs().max()) < 1
 
@@ -174,6 +176,8 @@ def test_low_rank_keeps_planted_directions_and_no_noise(images: int, dimensions:
     assert len(low_rank(latents, 1).factors) == 1
     (group,) = select([model], 10, SelectConfig(class_model="low_rank"), 0, [1])
     assert group.scores.mean < 1e-5
+    assert group.scores.deviation is not None
+    assert group.scores.deviation < 1e-5
 
 
 def test_medoids_are_real_images_and_weigh_what_they_stand_for() -> None:
