@@ -158,6 +158,7 @@ def test_many_sets_stand_a_row_each_under_the_names_that_their_stages_say(tmp_pa
     html = page(folder, per_class=3)
     assert '<th scope="row">k-means medoids</th>' in html
     assert html.count('alt="k-means medoids class 3, ') == 1
+    assert "<h2>Condensed sets</h2>" in html
     folder.evaluate({"ipc_1": {"cda_soft": arm(0.5), "coreset_herding_soft": arm(0.4) | {"role": "control"}}})
     measured_first = gallery(outputs_under(str(tmp_path)))
     assert measured_first is not None

@@ -27,9 +27,10 @@ def section(outputs: Outputs, options: Options) -> Section | None:
     if not (results or outputs.finished(product=PRODUCT)):
         return Section("images", "Images", 32, blocks=[pictures]) if pictures is not None else None
     images: list[Block] = [pictures] if pictures is not None else []
+    name = "Condensed sets" if len(outputs.finished(product=PRODUCT)) > 1 else "Distilled images"
     files = cards(outputs, options.title)
     if not results:
-        return Section("distilled", "Distilled images", 10, blocks=images, files=files)
+        return Section("distilled", name, 10, blocks=images, files=files)
     table, others, figures = accuracy_table(results), students_table(results), accuracy_figures(results)
     said = Sentences([*claims(results), *remarks(results)], listed=True)
     sentences = [said] if said.texts else []
@@ -37,7 +38,6 @@ def section(outputs: Outputs, options: Options) -> Section | None:
     charts: list[Block] = [Charts(figures)] if figures else []
     blocks = [table, *sentences, *charts, *second, *images, *_details(outputs, results, curves)]
     console: list[GroupedTable | Sentences] = [table, *second, *sentences]
-    name = "Distilled images" if results.alone else "Condensed sets"
     return Section("distilled", name, 10, headline(results), blocks, console, form, files)
 
 
