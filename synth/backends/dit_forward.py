@@ -135,7 +135,11 @@ def _modulated(tokens: torch.Tensor, eps: float, shift: torch.Tensor, scale: tor
 
 
 def _equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    if first.keys() != second.keys():
+        return False
+    # Weights that accelerate keeps elsewhere are on no device until they are used.
+    pairs = [(first[name], second[name]) for name in first]
+    return all(a.device == b.device and not a.is_meta and torch.equal(a, b) for a, b in pairs)
 
 
 def _is_known(block: Any) -> bool:

@@ -106,6 +106,12 @@ def test_sharing_takes_the_copies_away_and_changes_no_output() -> None:
     assert torch.equal(output(model), expected)
 
 
+def test_weights_that_are_elsewhere_are_not_compared() -> None:
+    model = network()
+    model.transformer_blocks[1].norm1.emb.to("meta")
+    assert not share_embedders(model)
+
+
 def test_a_sampler_runs_the_shorter_forward_and_puts_the_models_own_back() -> None:
     backend: Any = wrap(making.dit())
     stood_in = []

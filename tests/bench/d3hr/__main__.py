@@ -1,6 +1,6 @@
 """What D3HR costs beside the published way.
 
-    python -m tests.bench.d3hr [selection ...] [--json FOLDER]
+    python -m tests.bench.d3hr [selection inversion] [--json FOLDER]
 
 Each part is a module of this package and says what it measures; without names all parts run, one after the other. With `--json`
 a part's results go to FOLDER/d3hr-PART-cpu-2core.json.
@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 from rich.console import Console
 
-PARTS = ("selection",)
+PARTS = ("selection", "inversion")
 
 
 def main() -> None:
