@@ -30,7 +30,8 @@ _PUBLISHED = {
 
 
 class SweepParams(Section):
-    """Where else, beside `invert.level` and `invert.guidance`, latents are measured. All levels of a guidance come of one pass."""
+    """Where else, beside `invert.level` and `invert.guidance`, latents are measured: at `levels`, all of them in one pass of each of
+    `guidances`. A list alone is one of levels."""
 
     levels: tuple[Annotated[int, Field(ge=1)], ...] = ()
     guidances: tuple[Annotated[float, Field(ge=0)], ...] = ()
