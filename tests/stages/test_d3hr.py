@@ -18,15 +18,19 @@ from pipelines.artifacts.distilled import CondensedSets
 from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
 from pipelines.loaders.arrays import load_arrays
+from pipelines.report.blocks import ClassStrips, Folded, Sentences, Table
+from pipelines.report.section import Options
 from pipelines.runtime.committed import Committed
 from pipelines.runtime.execute import execute, prepare
 from pipelines.runtime.serial import SerialRunner
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.lint import lint
 from pipelines.shards.sidecar import read_sidecar
-from pipelines.stages import get_stage
+from pipelines.stages import get_stage, outputs_under
+from pipelines.stages.d3hr.figures import verdict
 from pipelines.stages.d3hr.groups import read_block
 from pipelines.stages.d3hr.measured import CLEAN, Latents, Measured
+from pipelines.stages.d3hr.section import section
 from pipelines.storage import Storage
 from tests.contract.folders import assert_same, tree
 from tests.stages.distilling import job_of, run, write_base, write_generator
@@ -347,3 +351,32 @@ def test_parameters_that_a_variant_cannot_take_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=sentence):
         job_of(base, "d3hr", **overrides)
+
+
+# what the report shows
+
+
+def test_the_report_shows_real_images_inverted_and_made_again_and_the_figures_by_level(base: Path, made: Path) -> None:
+    shown = section(outputs_under(str(base / "data")), Options(None, ""))
+    assert shown is not None
+    sentences, strips, folded = shown.blocks
+    assert isinstance(sentences, Sentences)
+    assert sentences.texts[0].startswith("D3HR: 18 real images were inverted. At level 500 and guidance 1")
+    assert "comes back" in sentences.texts[1]
+    assert isinstance(strips, ClassStrips)
+    assert list(strips.columns) == ["real", "autoencoder", "D3HR, again", "as published, again"]
+    assert [[len(source) for source in row.sources] for row in strips.rows] == [[1, 1, 1, 1]] * 2
+    assert isinstance(folded, Folded)
+    (table,) = folded.blocks  # one level each: no line to draw
+    assert isinstance(table, Table)
+    assert [row[:3] for row in table.rows] == [["D3HR", "500", "1"], ["as published", "600", "4"]]
+
+
+def test_a_verdict_names_what_is_not_gaussian() -> None:
+    near = {"level": 600, "guidance": 1, "cosine": 0.97, "variance": 0.98, "predicted_variance": 0.97, "kurtosis": 0.05}
+    near |= {"correlation": 0.05, "correlation_floor": 0.046}
+    assert verdict(near).endswith("are near to diagonal Gaussians by all that is measured.")
+    far = near | {"cosine": 0.1, "correlation": 0.2}
+    assert "turned away from the clean ones (cosine 0.1)" in verdict(far)
+    assert "correlate 4.35 times as much as chance gives" in verdict(far)
+    assert verdict({}) == ""
