@@ -140,6 +140,8 @@ def test_another_group_or_level_of_the_sweep_inverts_nothing_again(base: Path, m
         ["level", "guidance"],
         *([a, b] for b in ("1", "1.5") for a in ("300", "500")),
     ]
+    metrics = json.loads((tmp_path / "d3hr/improved/metrics.json").read_text())
+    assert (metrics["level"], metrics["guidance"]) == (500, 1.0)  # the item's own, not the first of the sweep
     other = job_of(
         base, "d3hr@improved", tmp_path, sweep={**sweep, "levels": [300, 500]}, invert={"steps": 10, "level": 300}
     )

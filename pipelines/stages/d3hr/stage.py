@@ -74,7 +74,10 @@ class D3hr(Stage[D3hrParams]):
         tables = [committed.read(scores_file(number)).decode() for number in range(params.seeds)]
         header, body = tables[0].split("\n", 1)[0], "".join(table.split("\n", 1)[1] for table in tables)
         job.output.write_bytes(SCORES_TABLE, f"{header}\n{body}".encode())
-        metrics = _metrics(markers, committed.json(f"{DIAGNOSTICS}.json")[0])
+        settings = params.inversion_of(job.item)
+        where = (settings.level, settings.scale)
+        measured = {(row["level"], row["guidance"]): row for row in committed.json(f"{DIAGNOSTICS}.json")}
+        metrics = _metrics(markers, measured[where])
         metrics["generator_bytes"] = generator_bytes(job, params.model)
         job.output.write_bytes(METRICS_FILE, pretty_json(metrics))
         sets = f" of each of {params.seeds} sets" if params.seeds > 1 else ""
