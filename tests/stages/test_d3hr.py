@@ -209,13 +209,15 @@ class Backwards(SerialRunner):
             yield from SerialRunner(debug=True).run(stage, job, [unit], tick)
 
 
-def test_the_order_of_units_and_the_number_of_workers_change_no_byte(base: Path, made: Path, tmp_path: Path) -> None:
+def test_f18_the_order_of_units_and_the_number_of_workers_change_no_byte(
+    base: Path, made: Path, tmp_path: Path
+) -> None:
     for variant in ("improved", "reference"):
         execute(get_stage("d3hr"), job_of(base, f"d3hr@{variant}", tmp_path), Backwards)
         assert_same(tree(tmp_path / f"d3hr/{variant}"), tree(made / variant))
 
 
-def test_killed_at_any_moment_it_ends_in_the_same_bytes(base: Path, made: Path, tmp_path: Path) -> None:
+def test_f18_killed_at_any_moment_it_ends_in_the_same_bytes(base: Path, made: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     job_of(base, "d3hr@improved", data)
     killed_again_and_again(run, base, "d3hr@improved", data / "d3hr/improved", kills=8, longest=0.8)

@@ -40,7 +40,7 @@ class Relabel(Stage[RelabelParams]):
     name = "relabel"
     version = 3
     summary = "distilled images + teacher -> soft labels per view (Arrow)"
-    adds = "the size of the soft labels of {item}"
+    adds = "the size of the soft labels"
     extras = ("distill",)
     Params = RelabelParams
     upstream = ("squeeze", *DEFAULT_SOURCES)
