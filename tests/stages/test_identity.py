@@ -118,6 +118,9 @@ OTHERS: Mapping[str, Any] = {
     "datadream.reference": None,
     "datadream.images_per_unit": 1,
     "datadream.dset": {"steps": 1},
+    "coreset.methods": ["random"],
+    "coreset.rded.factor": 2,
+    "coreset.caption": "a {label_name}",
     "samples.methods": ["plain"],
     "samples.names": {"left": "right", "right": "left"},
     "samples.images_per_class": 3,
@@ -152,6 +155,7 @@ OTHERS: Mapping[str, Any] = {
 }
 #: Parameters that act only beside others, and these.
 BESIDE: Mapping[str, Sequence[str]] = {
+    "coreset.rded.factor": ["coreset.ipc=1"],
     "d3hr.select.components": ["d3hr.select.class_model=mixture"],
     "d3hr.select.candidates": ["d3hr.select.group=best_of"],
     "split.test": ["split.strategy=random"],
