@@ -120,7 +120,7 @@ class Matching:
         condensed = mean_features(network, self._seen(pixels, step), len(self._labels))
         loss = distribution_loss(real, condensed)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._optimizer.step()
         value = float(loss.detach())
         if not np.isfinite(value):

@@ -185,7 +185,7 @@ def _train_network(payload: TrainNetwork, worker: Worker, output: UnitOutput, jo
         std=worker.std,
         seed=seed,
     )
-    weights = {}
+    weights: dict[str, Any] = {}
     for row in trainer.run():
         epoch = int(row["epoch"]) + 1
         output.tick(epoch, config.pool.snapshots[-1], f"loss {row['train_loss']:.3f}")
