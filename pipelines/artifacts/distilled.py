@@ -1,9 +1,9 @@
 """The sets that students are compared on: condensed sets, what they started from, and as many random real images.
 
 A condensed set stands for a training set: distilled images, or a chosen few. Whichever stage makes one (its `product` is
-`distilled`) says so in the sidecar, a row an image: `label`; in `params` the image's `slot`, and its `set` where the stage makes several
-from seeds of their own; in `parents` the real image that it started from, or is. Keys are `set_name` and slot. A *source* is the
-output that holds such sets, STAGE or STAGE@ITEM.
+`distilled`) says so in the sidecar, a row an image: `label`; in `params` the image's `slot`, its `set` where the stage makes several
+from seeds of their own, and `tiles` where it stores tiles x tiles images in one; in `parents` the real images that it started from,
+or is. Keys are `set_name` and slot. A *source* is the output that holds such sets, STAGE or STAGE@ITEM.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from pipelines.artifacts.datasets import open_part
 from pipelines.artifacts.distinct import distinct_places
 from pipelines.errors import UserError
 from pipelines.loaders.arrays import ImageArrays, load_arrays
+from pipelines.loaders.tiles import decoded_tiles
 from pipelines.runtime.job import Job
 from pipelines.seeds import seed_for
+from pipelines.shards.checksum import remedy
 from pipelines.shards.dataset import Dataset
 
 #: The stages whose sets are labelled and measured where parameters name none.
@@ -70,6 +72,7 @@ class CondensedSets:
         self.source, self.dataset, self._job = source, open_part(job, source), job
         rows = self.dataset.rows(["key", "label", "params", "parents", "pixel_sha256"]).to_pylist()
         self._images: dict[tuple[int, int, int], dict[str, Any]] = {}
+        tiles: set[int] = set()
         for row in rows:
             params = json.loads(row["params"] or "{}")
             if row["label"] is None or "slot" not in params:
@@ -78,6 +81,13 @@ class CondensedSets:
                     f"the sources of {job.name}"
                 )
             self._images[params.get("set", 0), row["label"], params["slot"]] = row
+            tiles.add(params.get("tiles", 1))
+        if len(tiles) > 1:
+            raise UserError(
+                f"{self.dataset.storage.url} holds images of {sorted(tiles)} tiles a side; {remedy(source)}"
+            )
+        #: Tiles to a side that each stored image has; 1 where it is one image.
+        self.tiles: int = next(iter(tiles), 1)
         self.count = len({number for number, _, _ in self._images})
         self.ipc = len(rows) // max(len(self.dataset.classes), 1) // max(self.count, 1)
 
@@ -90,6 +100,10 @@ class CondensedSets:
         real = open_part(self._job, "split", "train").rows(["key", "pixel_sha256"])
         pictures = dict(zip(real["key"].to_pylist(), real["pixel_sha256"].to_pylist(), strict=True))
         return any(row["pixel_sha256"] != pictures.get(row["parents"][0]) for row in rows)
+
+    def load(self, ipc: int, number: int = 0) -> ImageArrays:
+        """The images of slots 0..ipc-1 of every class of a set; those that are stored as tiles decoded, `tiles`^2 of each."""
+        return decoded_tiles(load_arrays(self.dataset, self.keys(ipc, number)), self.tiles)
 
     def keys(self, ipc: int, number: int = 0) -> list[str]:
         """Keys of slots 0..ipc-1 of every class of a set, class by class."""
@@ -111,9 +125,8 @@ class CondensedSets:
 
 
 def load_distilled(job: Job[Any], source: str, ipc: int, number: int = 0) -> ImageArrays:
-    """The images of `CondensedSets.keys`."""
-    sets = CondensedSets(job, source)
-    return load_arrays(sets.dataset, sets.keys(ipc, number))
+    """The images of `CondensedSets.load`."""
+    return CondensedSets(job, source).load(ipc, number)
 
 
 def load_start(job: Job[Any], source: str, ipc: int, number: int = 0) -> ImageArrays:

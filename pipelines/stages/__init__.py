@@ -29,6 +29,7 @@ STAGES: dict[str, str] = {
     "generator": "GeneratorStage",
     "datadream": "Datadream",
     "cda": "Cda",
+    "dm": "Dm",
     "coreset": "Coreset",
     "samples": "Samples",
     "d3hr": "D3hr",

@@ -44,7 +44,7 @@ PACKING = {"members", "bytes", "detail"}
 POLICY = [{"random_crop": {"size": 8, "padding": 2}}, "horizontal_flip", "invert", {"posterize": {"bits": [2, 6]}}]
 RUN = {"seed": 0, "threads": 1, "device": "cpu"}
 COPYING = ("ingest", "split", "augment")
-COMPUTING = ("squeeze", "cda", "coreset", "relabel", "generator", "datadream", "samples", "d3hr", "evaluate")
+COMPUTING = ("squeeze", "cda", "dm", "coreset", "relabel", "generator", "datadream", "samples", "d3hr", "evaluate")
 
 _TRAINING = {"batch_size": 8, "learning_rate": 0.05}
 _ADAPTING = {"rank": 2, "steps": 3, "batch_size": 2, "warmup_steps": 1, "learning_rate": 0.01}
@@ -62,6 +62,18 @@ COMPUTED: Mapping[str, Any] = {
     "split": {"validation": 0.25, "few_shot": [2], "few_shot_seeds": [0, 1]},
     "squeeze": {"network": "convnet2_w8", "training": {"epochs": 2, **_TRAINING}},
     "cda": {"ipc": 2, "seeds": 2, "slots_per_unit": 1, "recover": {"iterations": 3, "jitter": 1, "log_every": 2}},
+    "dm": {
+        "seeds": 2,
+        "class_chunk": 1,
+        "match": {
+            "network": "convnet2_w8_in",
+            "iterations": 4,
+            "real_batch": 4,
+            "pool": {"networks": 1, "snapshots": [1, 2], "batch_size": 8},
+            "average": 0.5,
+            "log_every": 2,
+        },
+    },
     "coreset": {"ipc": 2, "seeds": 2, "rows_per_unit": 7, "class_chunk": 1, "rded": {"images": 6, "crops": 2}},
     "relabel": {"epochs": 3, "batch_size": 2, "epochs_per_unit": 2},
     "generator": {

@@ -122,7 +122,7 @@ class DistilledStudents:
         if arm.images == "source":
             sets = self.compared.sets[arm.source]
             keys = sets.keys(student.ipc, student.number)
-            return load_arrays(sets.dataset, keys), stored_image_bytes(sets.dataset, keys)
+            return sets.load(student.ipc, student.number), stored_image_bytes(sets.dataset, keys)
         if arm.images == "start":
             parents = self.compared.sets[arm.source].parents(student.ipc, student.number)
             return load_start(job, arm.source, student.ipc, student.number), stored_image_bytes(train, parents)

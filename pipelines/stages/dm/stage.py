@@ -7,7 +7,7 @@ several smaller ones (`tiles` in its sample's json): readers decode them before 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -86,7 +86,7 @@ class Dm(Stage[DmParams]):
     version = 1
     summary = "train images -> condensed sets (DM)"
     adds = "the condensed images"
-    titles: ClassVar = {"": "distribution matching"}
+    titles: ClassVar[Mapping[str, str]] = {"": "distribution matching"}
     optional = True
     extras = ("distill",)
     product = "distilled"
@@ -272,15 +272,15 @@ def _start_keys(payload: Condense, worker: Worker, job: Job[DmParams]) -> list[l
         pools = shuffled_keys(worker.train, job.seed(f"set {payload.number}", "start"))
         return [[pools[label][place % len(pools[label])] for place in range(wanted)] for label in payload.classes]
     import torch
-    from distill.features import features
 
     from distill.clusters import medoids
+    from distill.features import head_inputs
 
     teacher = load_teacher(job, torch_device(job))
     chosen = []
     for label in payload.classes:
         own = worker.of_class(label)
-        points = features(teacher.model, torch.from_numpy(own.images), mean=teacher.mean, std=teacher.std)
+        points = head_inputs(teacher.model, torch.from_numpy(own.images), mean=teacher.mean, std=teacher.std)
         places = medoids(points, wanted, job.seed(f"set {payload.number} class {label}", "start"))
         chosen.append([own.keys[place] for place in places.tolist()])
     return chosen

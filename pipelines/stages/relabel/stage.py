@@ -16,7 +16,6 @@ from pipelines.artifacts.distilled import DEFAULT_SOURCES, CondensedSets, source
 from pipelines.artifacts.labels import RelabelParams, label_epochs, labels_of
 from pipelines.artifacts.teacher import Teacher, load_teacher, require_classes
 from pipelines.errors import UserError
-from pipelines.loaders.arrays import load_arrays
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.typed import Payload
@@ -87,7 +86,7 @@ class Relabel(Stage[RelabelParams]):
     ) -> None:
         params, payload, (teacher, sets) = job.params, LabelEpochs.from_json(unit.payload), worker
         ipc, epochs = payload.ipc, range(*payload.epochs)
-        subset = load_arrays(sets.dataset, sets.keys(ipc, payload.number))
+        subset = sets.load(ipc, payload.number)
         with output.file(f"labels/{unit.name}.arrow") as path:
             size = label_epochs(path, epochs, subset, ipc, teacher, params, job, output.tick)
         output.summary = {"bytes": size, "samples": len(subset), "ipc": ipc, "set": payload.number}
