@@ -14,7 +14,8 @@ from distill.names import ConvNetName, read_name
 class PoolConfig:
     """The settings of the briefly trained networks that take turns with fresh ones (IDM, Zhao et al. 2023).
 
-    `networks` are trained on the real images by SGD; a network is kept as it is after each number of epochs in `snapshots`.
+    `networks` are trained on the real images by SGD in batches of `batch_size`, at `learning_rate`, with `momentum` and `weight_decay`; a
+    network is kept as it is after each number of epochs in `snapshots`.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -41,10 +42,11 @@ class PoolConfig:
 class MatchConfig:
     """The settings of distribution matching (DM, Zhao and Bilen 2023), with images stored as tiles (IDC, Kim et al. 2022).
 
-    Each of `iterations` takes a network, `real_batch` real images of every class, one siamese augmentation for both sides, and a step
-    of SGD with `momentum` at `learning_rate` on the images. Every `pool_every`-th network is one of the `pool` of briefly trained ones,
-    all others are fresh; 0 takes fresh ones only, as published. `tiles` f stores f x f smaller images in one. The result is the mean
-    of the images over the last share `average` of the iterations; 0 takes those of the last one, as published.
+    Each of `iterations` takes a `network`, a ConvNet whose last feature map is matched, `real_batch` real images of every class, one
+    siamese augmentation for both sides, and a step of SGD with `momentum` at `learning_rate` on the images. Every `pool_every`-th
+    network is one of the `pool` of briefly trained ones, all others are fresh; 0 takes fresh ones only, as published. `tiles` f stores
+    f x f smaller images in one. The result is the mean of the images over the last share `average` of the iterations; 0 takes those of
+    the last one, as published. The loss of every `log_every`-th iteration is written down.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -188,3 +189,13 @@ def test_an_empty_class_and_a_loss_that_diverges_are_refused() -> None:
     one = matching(learning_rate=1e30, iterations=5)
     with pytest.raises(DivergedError, match="lower the learning_rate"):
         run(one)
+
+
+def test_the_lines_of_the_format_page_decode_tiles(repository: Path) -> None:
+    page = (repository / "docs/format.md").read_text()
+    lines = page.split("## Tiles")[1].split("```python\n")[1].split("```")[0]
+    stored = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    for image, ours in zip(stored, decode_tiles(stored, 2).split(4), strict=True):
+        names: dict[str, Any] = {"torch": torch, "image": image, "f": 2}
+        exec(lines, names)
+        assert torch.equal(names["images"], ours)

@@ -1,0 +1,158 @@
+"""`dm` at toy size: what is stored, tiles that are decoded wherever a set is read, and what a change, a kill or a wrong input costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from distill.matching.tiles import decode_tiles
+from pipelines.artifacts.distilled import CondensedSets, load_distilled
+from pipelines.commands.jobs import make_job
+from pipelines.commands.runs import run_stage
+from pipelines.errors import UserError
+from pipelines.loaders.arrays import ImageArrays, load_arrays
+from pipelines.loaders.tiles import decoded_tiles
+from pipelines.runtime.execute import prepare
+from pipelines.runtime.job import Job
+from pipelines.shards.dataset import Dataset
+from pipelines.stages import get_stage
+from tests.contract.folders import assert_same, tree
+from tests.stages.test_pipeline import params_of, write_source
+
+MATCH = (
+    "dm.match={network: convnet2_w4_in, iterations: 5, real_batch: 4, log_every: 2, "
+    "pool: {networks: 1, snapshots: [1, 2], batch_size: 8}}"
+)
+CHANGES = (
+    MATCH,
+    "dm.class_chunk=1",
+    "relabel.sources=[dm]",
+    "relabel.ipc=[1]",
+    "evaluate.distilled.sources=[dm]",
+    "evaluate.distilled.arms=[distilled_soft, random_soft, distilled_hard, random_hard]",
+    "evaluate.distilled.seeds=1",
+)
+
+
+def job_of(data: Path, name: str, *changes: str) -> Job[Any]:
+    return make_job(name, data.parent / "params.yaml", [*CHANGES, *changes], str(data))
+
+
+def run(data: Path, name: str, *changes: str) -> Path:
+    job = job_of(data, name, *changes)
+    run_stage(job, "serial", debug=True)
+    return Path(str(job.output.root))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a teacher and a condensed set, and the parameters beside it."""
+    root = tmp_path_factory.mktemp("dm")
+    write_source(root / "source")
+    params_of(root / "source", root)
+    for stage in ("ingest", "split", "squeeze", "dm"):
+        run(root / "data", stage)
+    return root / "data"
+
+
+def test_a_set_says_of_each_image_how_many_it_stores_and_where_it_began(base: Path) -> None:
+    dataset = Dataset.open(base / "dm")
+    rows = dataset.rows(["label", "params", "parents", "op"]).to_pylist()
+    assert [row["label"] for row in rows] == [0, 1]
+    train = set(Dataset.open(base / "split/train").rows(["key"])["key"].to_pylist())
+    for row in rows:
+        assert json.loads(row["params"]) == {"slot": 0, "tiles": 2}
+        assert row["op"] == "dm"
+        assert len(row["parents"]) == 4
+        assert set(row["parents"]) <= train
+    described = [json.loads(dict(sample.members)["json"]) for sample in dataset.samples()]
+    assert [one["tiles"] for one in described] == [2, 2]
+    lines = (base / "dm/losses.csv").read_text().splitlines()
+    assert lines[0] == "unit,iteration,loss"
+    assert [line.split(",")[1] for line in lines[1:]] == ["0", "2", "4"] * 2
+
+
+def test_tiles_are_decoded_as_a_set_is_loaded(base: Path) -> None:
+    job = job_of(base, "relabel@dm")
+    stored, loaded = load_arrays(Dataset.open(base / "dm")), load_distilled(job, "dm", 1)
+    assert CondensedSets(job, "dm").tiles == 2
+    assert loaded.labels.tolist() == [0] * 4 + [1] * 4
+    assert loaded.keys == [f"{key}-t{place}" for key in stored.keys for place in range(4)]
+    expected = decode_tiles(torch.from_numpy(stored.images).float(), 2).round().clamp(0, 255).to(torch.uint8)
+    assert (loaded.images == expected.numpy()).all()
+
+
+def test_one_tile_is_the_image_itself() -> None:
+    arrays = ImageArrays(np.zeros((2, 3, 4, 4), np.uint8), np.array([0, 1]), ["a", "b"])
+    assert decoded_tiles(arrays, 1) is arrays
+
+
+def test_students_see_the_decoded_images_and_bytes_are_those_that_are_stored(base: Path) -> None:
+    for name in ("relabel@dm", "evaluate@distilled"):
+        run(base, name)
+    arms = json.loads((base / "evaluate/distilled/results.json").read_text())["ipc_1"]
+    assert {name: arm["images"] for name, arm in arms.items()} == {
+        "dm_soft": 8,
+        "dm_hard": 8,
+        "random_soft": 2,
+        "random_hard": 2,
+    }
+    stored = sum(Dataset.open(base / "dm").rows(["bytes"])["bytes"].to_pylist())
+    assert arms["dm_hard"]["image_bytes"] == stored
+
+
+def test_more_images_leave_the_networks_and_another_seed_the_first_set(base: Path) -> None:
+    def pending(*changes: str) -> set[str]:
+        return {unit.name for unit, _ in prepare(get_stage("dm"), job_of(base, "dm", *changes)).pending}
+
+    assert pending() == set()
+    assert pending("dm.ipc=2") == {"dm-000000", "dm-000001"}
+    assert pending("dm.seeds=2") == {"dm_s1-network-000", "dm_s1-000000", "dm_s1-000001"}
+
+
+def test_the_order_of_units_changes_no_byte(base: Path, tmp_path: Path) -> None:
+    """What was interrupted after each unit, and gone on with by a new worker, is what one run leaves."""
+    for name in ("split", "squeeze"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / name).symlink_to(base / name)
+    (tmp_path / "params.yaml").write_text((base.parent / "params.yaml").read_text())
+    for iterations in (2, 5):  # another budget first: nothing of it may be left
+        changed = MATCH.replace("iterations: 5", f"iterations: {iterations}")
+        run(tmp_path / "data", "dm", changed)
+    assert_same(tree(tmp_path / "data/dm"), tree(base / "dm"))
+
+
+@pytest.mark.parametrize("start", ["random", "medoids"])
+def test_whole_images_start_from_one_real_image_each(base: Path, tmp_path: Path, start: str) -> None:
+    job = job_of(base, "dm", MATCH.replace("{network:", "{tiles: 1, network:"), f"dm.start={start}", "dm.ipc=3")
+    run_stage(make_other(job, tmp_path), "serial", debug=True)
+    rows = Dataset.open(tmp_path / "dm").rows(["parents", "params"]).to_pylist()
+    assert len({row["parents"][0] for row in rows}) == 6
+    assert "tiles" not in json.loads(rows[0]["params"])
+
+
+def make_other(job: Job[Any], data: Path) -> Job[Any]:
+    """The same job in another data folder, with the inputs of its own."""
+    from dataclasses import replace
+
+    inputs = {name: f"{job.data}/{name}" for name in ("split", "squeeze")}
+    return replace(job, data=str(data), inputs=inputs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ((MATCH.replace("{network:", "{tiles: 3, network:"),), "cannot be cut into 3 x 3 equal tiles"),
+        (("dm.start=medoids", "dm.ipc=9"), "fewer than the 36 medoids that dm.ipc and dm.match.tiles ask for"),
+    ],
+)
+def test_what_cannot_be_condensed_is_refused_before_any_work(
+    base: Path, changes: tuple[str, ...], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        get_stage("dm").check(job_of(base, "dm", *changes))
