@@ -86,7 +86,7 @@ class Dm(Stage[DmParams]):
     version = 1
     summary = "train images -> condensed sets (DM)"
     adds = "the condensed images"
-    titles: ClassVar[Mapping[str, str]] = {"": "distribution matching"}
+    titles: ClassVar[Mapping[str, str]] = {"": "DM"}
     optional = True
     extras = ("distill",)
     product = "distilled"
