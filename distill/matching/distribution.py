@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from augment.augmenter import Augmenter
+from augment.seeds import operation_seed
 from distill.config import TrainConfig, ViewConfig
 from distill.errors import DistillError, DivergedError
 from distill.matching.config import MatchConfig
 from distill.matching.tiles import decode_tiles, encode_tiles
 from distill.networks import ConvNet, build
 from distill.training import Trainer
-from distill.views import epoch_seed
 
 
 def mean_features(network: nn.Module, images: torch.Tensor, classes: int) -> torch.Tensor:
@@ -61,7 +61,8 @@ class Matching:
 
     `real` are the real images of each class (n_c, 3, S, S) uint8, by label in `labels`, which are the classes' numbers in the whole set
     and part of what every draw derives from; `start` (classes, ipc * tiles^2, 3, S, S) uint8 are real images to begin with. `pool` holds
-    state dicts of briefly trained networks. Images whose channels are equal everywhere are optimised as one channel.
+    state dicts of briefly trained networks. With `grey`, which the channels of every image of the whole set have to bear out, one channel
+    is optimised for all three.
     `DivergedError` at the first loss that is no finite number.
     """
 
@@ -76,6 +77,7 @@ class Matching:
         mean: Sequence[float],
         std: Sequence[float],
         seed: int,
+        grey: bool = False,
         pool: Sequence[dict[str, torch.Tensor]] = (),
     ) -> None:
         if config.pool_every and not pool:
@@ -88,19 +90,19 @@ class Matching:
         self._mean, self._std = tuple(mean), tuple(std)
         self._device = start.device
         self._size = start.shape[-1]
-        self.grey = all(bool((images == images[:, :1]).all()) for images in real)
-        channels = 1 if self.grey else start.shape[2]
+        self.grey = grey
+        channels = 1 if grey else start.shape[2]
         # The images are optimised in the space that networks see, where a rate of 1 means the same for every data set.
         self._centre, self._spread = (
             torch.tensor(values, device=self._device).view(-1, 1, 1) for values in (self._mean, self._std)
         )
-        if self.grey:
+        if grey:
             self._centre, self._spread = self._centre.mean(0, keepdim=True), self._spread.mean(0, keepdim=True)
         tiles = encode_tiles(start[:, :, :channels].flatten(0, 1).float() / 255, config.tiles)
         self.ipc = len(tiles) // len(self._labels)
         self.images = ((tiles - self._centre) / self._spread).requires_grad_()
         self._optimizer = torch.optim.SGD([self.images], lr=config.learning_rate, momentum=config.momentum)
-        self._augment = Augmenter(siamese_policy(mean, std, self.grey), seed=seed, backend="torch")
+        self._augment = Augmenter(siamese_policy(mean, std, grey), seed=seed, backend="torch")
         self._total, self._summed = torch.zeros_like(self.images, requires_grad=False), 0
         self.iteration = 0
         self.losses: list[tuple[int, float]] = []
@@ -162,7 +164,8 @@ class Matching:
     def _network(self, step: int) -> nn.Module:
         """Return the network of an iteration: fresh, or the next of the pool."""
         config = self.config
-        network = build(config.network, self._classes, self._size, epoch_seed(self.seed, step))
+        seed = operation_seed(self.seed, "", f"matching/network/{step}")
+        network = build(config.network, self._classes, self._size, seed)
         if config.pool_every and step % config.pool_every == config.pool_every - 1:
             network.load_state_dict(self._pool[step // config.pool_every % len(self._pool)])
         placed = network.to(self._device).to(memory_format=torch.channels_last)
@@ -172,7 +175,8 @@ class Matching:
         """Draw real images (classes * real_batch, C, S, S) float in [0, 1], with replacement, those of a class in a row."""
         batches = []
         for label, images in zip(self._labels, self._real, strict=True):
-            generator = torch.Generator().manual_seed(epoch_seed(self.seed, step * self._classes + label))
+            seed = operation_seed(self.seed, f"class {label}", f"matching/real/{step}")
+            generator = torch.Generator().manual_seed(seed)
             places = torch.randint(len(images), (self.config.real_batch,), generator=generator)
             batches.append(images[places.to(images.device), : self.images.shape[1]])
         return torch.cat(batches).float() / 255

@@ -30,7 +30,7 @@ def matching(labels: tuple[int, ...] = (0, 1, 2), grey: bool = False, **options:
     config = MatchConfig(**{**FRESH, "tiles": 1, **options})
     real = [images(12, label, grey) for label in labels]
     start = torch.stack([one[: config.tiles**2] for one in real])
-    return Matching(real, labels, start, config, classes=5, mean=MEAN, std=STD, seed=3)
+    return Matching(real, labels, start, config, classes=5, mean=MEAN, std=STD, seed=3, grey=grey)
 
 
 def run(one: Matching) -> Matching:
@@ -103,13 +103,12 @@ def test_a_class_does_not_depend_on_the_others(options: dict[str, Any]) -> None:
 
 def test_grey_images_stay_grey_and_are_one_channel() -> None:
     one = matching(grey=True)
-    assert one.grey
     assert one.images.shape[1] == 1
     result = run(one).result()
     assert result.shape == (3, 1, 3, 8, 8)
     assert result.dtype == torch.uint8
     assert torch.equal(result[:, :, 0], result[:, :, 2])
-    assert not matching().grey
+    assert matching().images.shape[1] == 3
 
 
 def test_a_state_goes_on_to_the_same_images() -> None:

@@ -229,3 +229,11 @@ def test_the_page_says_who_wins_then_how_then_shows_images_and_folds_the_rest(tm
     assert re.search(r"<td><b>−\d\.\d loses</b></td>", shown)
     (headline,) = re.findall(r"<h1>(.*)</h1>", html)
     assert "the images of CDA lose to it" in headline
+
+
+def test_it_is_said_of_stored_tiles_how_many_more_images_and_steps_their_students_have() -> None:
+    form = condensed(ipcs=(1,), labels=("hard",), students=HERE, controls=TWO)
+    form["ipc_1"]["d3hr_improved_hard"]["images"] *= 4
+    (sentence,) = [one for one in remarks(read_results(form, TITLES)) if "stored image" in one]
+    assert sentence.startswith("Each stored image of D3HR is 4 smaller ones: its students see as many more images")
+    assert not [one for one in remarks(results_of()) if "stored image" in one]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +29,7 @@ from pipelines.shards.sample import Sample
 from pipelines.stages import get_stage
 from tests.contract.folders import assert_same, tree
 from tests.stages.test_pipeline import params_of, write_source
+from tests.stages.zygote import killed_before
 
 METHODS = ("random", "herding", "medoids", "rded")
 #: Units small enough to have several: 24 candidates of two classes.
@@ -249,26 +247,11 @@ def test_a_factor_that_does_not_divide_the_image_is_refused_before_any_work(data
         run(data, "rded", "coreset.ipc=1", "coreset.rded={images: 12, factor: 3}")
 
 
-KILLED = """
-import sys
-from pipelines.commands.jobs import make_job
-from pipelines.runtime.execute import execute
-from pipelines.runtime.serial import SerialRunner
-from pipelines.stages import get_stage
-from tests.contract.limbeck_toy import _die_before
-job = make_job("coreset@medoids", sys.argv[1], sys.argv[4:], sys.argv[2])
-_die_before(int(sys.argv[3]))
-execute(get_stage("coreset"), job, SerialRunner)
-"""
-
-
 @pytest.mark.parametrize("change", [16, 30])
 def test_killed_it_ends_with_the_same_bytes(base: Path, chosen: Path, data: Path, change: int) -> None:
     """Killed among the features and among the choices."""
     own = [*SMALL, "coreset.seeds=2", "coreset.caption=a photo of a {label_name}"]
-    command = [sys.executable, "-c", KILLED, str(data.parent / "params.yaml"), str(data), str(change), *own]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    killed_before(change, "coreset@medoids", data, own)
     done = len(list((data / "coreset/medoids/ledger").rglob("*.json")))
     assert 0 < done < 8
     assert (done > 4) == (change == 30)

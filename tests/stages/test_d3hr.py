@@ -22,7 +22,6 @@ from pipelines.report.blocks import ClassStrips, Folded, Sentences, Table
 from pipelines.report.section import Options
 from pipelines.runtime.committed import Committed
 from pipelines.runtime.execute import execute, prepare
-from pipelines.runtime.serial import SerialRunner
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.lint import lint
 from pipelines.shards.sidecar import read_sidecar
@@ -34,7 +33,7 @@ from pipelines.stages.d3hr.section import section
 from pipelines.storage import Storage
 from tests.contract.folders import assert_same, tree
 from tests.stages.distilling import job_of, run, write_base, write_generator
-from tests.stages.zygote import killed_again_and_again
+from tests.stages.zygote import Backwards, killed_again_and_again
 from tests.synth.making import sd, sd3
 
 SECTION = """
@@ -199,14 +198,6 @@ def test_sets_of_several_seeds_differ_and_the_first_stays(base: Path, made: Path
 
 
 # what bytes do not depend on
-
-
-class Backwards(SerialRunner):
-    """Runs the units of a wave from the last to the first, each by a worker of its own."""
-
-    def run(self, stage: Any, job: Any, units: Any, tick: Any) -> Any:
-        for unit in reversed(units):
-            yield from SerialRunner(debug=True).run(stage, job, [unit], tick)
 
 
 def test_f18_the_order_of_units_and_the_number_of_workers_change_no_byte(

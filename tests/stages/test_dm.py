@@ -17,12 +17,13 @@ from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
 from pipelines.loaders.arrays import ImageArrays, load_arrays
 from pipelines.loaders.tiles import decoded_tiles
-from pipelines.runtime.execute import prepare
+from pipelines.runtime.execute import execute, prepare
 from pipelines.runtime.job import Job
 from pipelines.shards.dataset import Dataset
 from pipelines.stages import get_stage
 from tests.contract.folders import assert_same, tree
 from tests.stages.test_pipeline import params_of, write_source
+from tests.stages.zygote import Backwards, killed_before
 
 MATCH = (
     "dm.match={network: convnet2_w4_in, iterations: 5, real_batch: 4, log_every: 2, "
@@ -115,16 +116,35 @@ def test_more_images_leave_the_networks_and_another_seed_the_first_set(base: Pat
     assert pending("dm.seeds=2") == {"dm_s1-network-000", "dm_s1-000000", "dm_s1-000001"}
 
 
-def test_the_order_of_units_changes_no_byte(base: Path, tmp_path: Path) -> None:
-    """What was interrupted after each unit, and gone on with by a new worker, is what one run leaves."""
+@pytest.fixture
+def data(base: Path, tmp_path: Path) -> Path:
+    """A data folder with the inputs of `base` and nothing condensed yet."""
+    (tmp_path / "data").mkdir()
     for name in ("split", "squeeze"):
-        (tmp_path / "data").mkdir(exist_ok=True)
         (tmp_path / "data" / name).symlink_to(base / name)
     (tmp_path / "params.yaml").write_text((base.parent / "params.yaml").read_text())
-    for iterations in (2, 5):  # another budget first: nothing of it may be left
-        changed = MATCH.replace("iterations: 5", f"iterations: {iterations}")
-        run(tmp_path / "data", "dm", changed)
-    assert_same(tree(tmp_path / "data/dm"), tree(base / "dm"))
+    return tmp_path / "data"
+
+
+def test_the_order_of_units_and_the_worker_change_no_byte(base: Path, data: Path) -> None:
+    execute(get_stage("dm"), job_of(data, "dm"), Backwards)
+    assert_same(tree(data / "dm"), tree(base / "dm"))
+
+
+def test_another_budget_before_leaves_nothing_behind(base: Path, data: Path) -> None:
+    run(data, "dm", MATCH.replace("iterations: 5", "iterations: 2"))
+    run(data, "dm")
+    assert_same(tree(data / "dm"), tree(base / "dm"))
+
+
+@pytest.mark.parametrize(("change", "done"), [(11, 1), (17, 2), (30, 3)])
+def test_killed_it_ends_with_the_same_bytes(base: Path, data: Path, change: int, done: int) -> None:
+    """Killed after the network of the pool, after the first class, and before the seal."""
+    killed_before(change, "dm", data, CHANGES)
+    assert len(list((data / "dm/ledger").rglob("*.json"))) == done
+    assert not (data / "dm/stage.json").exists()
+    run(data, "dm")
+    assert_same(tree(data / "dm"), tree(base / "dm"))
 
 
 @pytest.mark.parametrize("start", ["random", "medoids"])

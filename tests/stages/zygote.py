@@ -13,12 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipelines.runtime import checkpoints
+from pipelines.runtime.serial import SerialRunner
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,6 +49,43 @@ def killed_again_and_again(
                 for marker in (output / "ledger").rglob("*.json"):
                     marker.unlink()
         zygote.stdin.close()
+
+
+_KILLED = """
+import sys
+from pipelines.commands.jobs import make_job
+from pipelines.runtime.execute import execute
+from pipelines.runtime.serial import SerialRunner
+from pipelines.stages import get_stage
+from tests.contract.limbeck_toy import _die_before
+job = make_job(sys.argv[2], sys.argv[3], sys.argv[5:], sys.argv[4])
+_die_before(int(sys.argv[1]))
+execute(get_stage(job.stage), job, SerialRunner)
+"""
+
+
+def killed_before(change: int, name: str, data: Path, overrides: Sequence[str]) -> None:
+    """Run STAGE or STAGE@ITEM with the parameters beside `data` in a process that kills itself before its `change`-th change of a file."""
+    command = [
+        sys.executable,
+        "-c",
+        _KILLED,
+        str(change),
+        name,
+        str(data.parent / "params.yaml"),
+        str(data),
+        *overrides,
+    ]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+
+class Backwards(SerialRunner):
+    """Runs the units of a wave from the last to the first, each by a worker of its own."""
+
+    def run(self, stage: Any, job: Any, units: Any, tick: Any) -> Any:
+        for unit in reversed(units):
+            yield from SerialRunner(debug=True).run(stage, job, [unit], tick)
 
 
 def main() -> None:

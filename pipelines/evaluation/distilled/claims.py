@@ -189,10 +189,25 @@ def _range(counts: Sequence[int]) -> str:
 def remarks(results: Results) -> list[str]:
     """What a reader must know beside the table, a sentence per element, computed from the numbers alone."""
     sentences = _chance(results) + _without_control(results) + _seeds(results) + _generators(results)
-    sentences += _batch_norm(results)
+    sentences += _tiles(results) + _batch_norm(results)
     if results.note:
         sentences.append(results.note if results.note.endswith((".", "!", "?")) else results.note + ".")
     return sentences
+
+
+def _tiles(results: Results) -> list[str]:
+    """Sets that store several images in one: what of their margin is the number of images and of steps no control here has."""
+    several: dict[str, float] = {}
+    for arms in results.by_ipc.values():
+        fewest = min((arm.images for arm in arms.values() if arm.images), default=0)
+        several |= {
+            called(arm, results): arm.images / fewest for arm in arms.values() if arm.images and arm.images > fewest
+        }
+    return [
+        f"Each stored image of {name} is {times:g} smaller ones: its students see as many more images, and take as many more steps in "
+        "as many epochs, which no control of whole images does."
+        for name, times in several.items()
+    ]
 
 
 def _without_control(results: Results) -> list[str]:

@@ -11,6 +11,9 @@ from pipelines.config import PLAN_ONLY, Section
 from pipelines.fields import CaptionTemplate
 from pipelines.images.params import ImageParams
 
+#: The distance to the real features, by unit and iteration.
+LOSSES, LOSS_COLUMNS = "losses.csv", ("unit", "iteration", "loss")
+
 
 class DmParams(Section):
     """Parameters of `dm`.

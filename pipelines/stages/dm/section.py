@@ -7,11 +7,12 @@ from pipelines.report.reading import Outputs
 from pipelines.report.section import Options, Section
 from pipelines.report.series import mean_and_range
 from pipelines.report.svg import Series, line_chart
+from pipelines.stages.dm.params import LOSSES
 
 
 def section(outputs: Outputs, options: Options) -> Section | None:
     """The curve; None when there is none."""
-    losses = outputs.csv("dm", "losses.csv")
+    losses = outputs.csv("dm", LOSSES)
     mean, band = mean_and_range(losses, "iteration", "loss")
     figure = line_chart(
         "Condensed images: distance to the real features", [Series("loss", mean, "distilled", band=band)], "iteration"

@@ -8,75 +8,21 @@ several smaller ones (`tiles` in its sample's json): readers decode them before 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
-
-import numpy as np
+from typing import Any, ClassVar
 
 from pipelines.artifacts.datasets import dataset_digest, finished, open_part
 from pipelines.artifacts.distilled import set_name, shuffled_keys
-from pipelines.artifacts.teacher import TEACHER_FILE, load_teacher
+from pipelines.artifacts.teacher import TEACHER_FILE
 from pipelines.errors import UserError
-from pipelines.fields import caption_of
-from pipelines.images.made import synthetic_sample
-from pipelines.loaders.arrays import ImageArrays, load_arrays
-from pipelines.runtime.checkpoints import Checkpoint, Progress, run_resumably
 from pipelines.runtime.code import WRITERS
 from pipelines.runtime.committed import Committed
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.publication import publish_datasets
-from pipelines.runtime.typed import Payload
 from pipelines.runtime.units import Marker, Unit, UnitOutput
-from pipelines.shards.keys import slot_key
-from pipelines.shards.sample import Sample
-from pipelines.stages.dm.params import DmParams
-from pipelines.storage import canonical_json, csv_bytes
-
-if TYPE_CHECKING:
-    from distill.matching.distribution import Matching
-
-LOSSES = "losses.csv"
-COLUMNS = ("unit", "iteration", "loss")
-
-
-@dataclass(frozen=True)
-class TrainNetwork(Payload):
-    """Train network `place` of the pool of a set. `inputs` are digests of what is read."""
-
-    kind: ClassVar[str] = "network"
-
-    number: int
-    place: int
-    inputs: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Condense(Payload):
-    """Condense some classes of a set to `ipc` images each. `pool` are digests of the networks that take turns."""
-
-    kind: ClassVar[str] = "condense"
-
-    number: int
-    classes: tuple[int, ...]
-    ipc: int
-    inputs: dict[str, str]
-    pool: tuple[str, ...]
-
-
-class Worker:
-    """What a worker keeps: the training images by class, and how the teacher normalises them."""
-
-    def __init__(self, job: Job[DmParams]) -> None:
-        facts = finished(job, "squeeze").json(TEACHER_FILE)
-        self.train = open_part(job, "split", "train")
-        self.mean, self.std = tuple(facts["mean"]), tuple(facts["std"])
-        self.images = load_arrays(self.train)
-        self.places = {key: place for place, key in enumerate(self.images.keys)}
-
-    def of_class(self, label: int) -> ImageArrays:
-        """The training images of a class."""
-        return self.images.take(np.flatnonzero(self.images.labels == label))
+from pipelines.stages.dm.params import LOSS_COLUMNS, LOSSES, DmParams
+from pipelines.stages.dm.payloads import Condense, TrainNetwork
+from pipelines.storage import canonical_json
 
 
 class Dm(Stage[DmParams]):
@@ -132,14 +78,18 @@ class Dm(Stage[DmParams]):
                     "dm.match.tiles ask for; lower them, or set dm.start: random"
                 )
 
-    def open(self, job: Job[DmParams]) -> Worker:
+    def open(self, job: Job[DmParams]) -> Any:
+        from pipelines.stages.dm.worker import Worker
+
         return Worker(job)
 
-    def run(self, unit: Unit, worker: Worker, output: UnitOutput, job: Job[DmParams]) -> None:
+    def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[DmParams]) -> None:
+        from pipelines.stages.dm.worker import condense, train_network
+
         if unit.kind == TrainNetwork.kind:
-            _train_network(TrainNetwork.from_json(unit.payload), worker, output, job)
+            train_network(TrainNetwork.from_json(unit.payload), worker, output, job)
         else:
-            _condense(unit, worker, output, job)
+            condense(Condense.from_json(unit.payload), worker, output, job)
 
     def subject(self, unit: Unit, job: Job[DmParams]) -> str:
         return "dm.match.pool" if unit.kind == TrainNetwork.kind else "dm.match"
@@ -149,7 +99,7 @@ class Dm(Stage[DmParams]):
         names = [marker.name for marker in markers if marker.kind == Condense.kind]
         tables = [committed.read(f"losses/{name}.csv").decode() for name in names]
         body = "".join(table.split("\n", 1)[1] for table in tables)
-        job.output.write_bytes(LOSSES, f"{','.join(COLUMNS)}\n{body}".encode())
+        job.output.write_bytes(LOSSES, f"{','.join(LOSS_COLUMNS)}\n{body}".encode())
         sets = f" of each of {plan.facts['seeds']} sets" if plan.facts["seeds"] > 1 else ""
         extra = {"name": "dm", "description": f"condensed images, {plan.facts['ipc']} stored per class{sets}"}
         return publish_datasets(job.output, markers, plan.facts["classes"], extra)
@@ -162,151 +112,4 @@ def _normalisation(job: Job[DmParams]) -> dict[str, str]:
     read = {"mean": facts["mean"], "std": facts["std"], "image_size": facts["image_size"]}
     return {"normalisation": canonical_json(read).decode()} | (
         {"teacher": output.digest} if job.params.start == "medoids" else {}
-    )
-
-
-def _network_file(number: int, place: int) -> str:
-    return f"networks/{set_name('dm', number)}-{place:03d}.safetensors"
-
-
-def _train_network(payload: TrainNetwork, worker: Worker, output: UnitOutput, job: Job[DmParams]) -> None:
-    """Train a network of the pool and write its weights after each of the snapshots' epochs."""
-    import safetensors.torch
-
-    from distill.matching.distribution import pool_trainer
-
-    config, device = job.params.match, torch_device(job)
-    seed = job.seed(f"set {payload.number} network {payload.place}", "pool")
-    trainer = pool_trainer(
-        worker.images.tensors(device),
-        config,
-        classes=len(worker.train.classes),
-        mean=worker.mean,
-        std=worker.std,
-        seed=seed,
-    )
-    weights: dict[str, Any] = {}
-    for row in trainer.run():
-        epoch = int(row["epoch"]) + 1
-        output.tick(epoch, config.pool.snapshots[-1], f"loss {row['train_loss']:.3f}")
-        if epoch in config.pool.snapshots:
-            state = trainer.model.state_dict()
-            weights |= {f"{epoch}/{name}": value.detach().clone().contiguous() for name, value in state.items()}
-    output.write(_network_file(payload.number, payload.place), safetensors.torch.save(weights))
-
-
-def _pool(payload: Condense, config: Any, job: Job[DmParams]) -> list[dict[str, Any]]:
-    """The states of the pool, network by network and snapshot by snapshot."""
-    import safetensors.torch
-
-    committed, states = Committed(job), []
-    for place in range(len(payload.pool)):
-        weights = safetensors.torch.load(committed.read(_network_file(payload.number, place)))
-        for epoch in config.pool.snapshots:
-            prefix = f"{epoch}/"
-            states.append({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
-    return states
-
-
-class _Iterations:
-    """A matching, an iteration a step."""
-
-    def __init__(self, matching: Matching) -> None:
-        self._matching = matching
-
-    @property
-    def done(self) -> bool:
-        return self._matching.done
-
-    def advance(self) -> Progress:
-        loss = self._matching.advance()
-        return Progress(self._matching.iteration, self._matching.config.iterations, f"loss {loss:.3f}")
-
-    def state(self) -> dict[str, Any]:
-        return self._matching.state()
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self._matching.load_state(state)
-
-
-def _condense(unit: Unit, worker: Worker, output: UnitOutput, job: Job[DmParams]) -> None:
-    """Condense a chunk of classes and write its images."""
-    import torch
-
-    from distill.matching.distribution import Matching
-
-    payload, params = Condense.from_json(unit.payload), job.params
-    device = torch_device(job)
-    real = [torch.from_numpy(worker.of_class(label).images).to(device) for label in payload.classes]
-    keys = _start_keys(payload, worker, job)
-    places = [[worker.places[key] for key in of_class] for of_class in keys]
-    start = torch.from_numpy(np.stack([worker.images.images[chosen] for chosen in places])).to(device)
-    matching = Matching(
-        real,
-        payload.classes,
-        start,
-        params.match,
-        classes=len(worker.train.classes),
-        mean=worker.mean,
-        std=worker.std,
-        seed=job.seed(f"set {payload.number}", "match"),
-        pool=_pool(payload, params.match, job),
-    )
-    run_resumably(_Iterations(matching), output, Checkpoint(output))
-    images = matching.result().cpu().numpy().transpose(0, 1, 3, 4, 2)
-    each = params.match.tiles**2
-    with output.shard() as shard:
-        for slot in range(payload.ipc):
-            for column, label in enumerate(payload.classes):
-                parents = keys[column][slot * each : (slot + 1) * each]
-                shard.keep(_sample(images[column, slot], (payload.number, slot), label, parents, worker, job))
-    losses = [{"unit": unit.name, "iteration": step, "loss": loss} for step, loss in matching.losses]
-    output.write(f"losses/{unit.name}.csv", csv_bytes(losses, COLUMNS))
-    output.summary = {"loss": matching.losses[-1][1], "grey": matching.grey}
-
-
-def _start_keys(payload: Condense, worker: Worker, job: Job[DmParams]) -> list[list[str]]:
-    """Keys of the real images that each class starts from, as many as it has tiles; none twice while there are enough."""
-    params, wanted = job.params, payload.ipc * job.params.match.tiles**2
-    if params.start == "random":
-        pools = shuffled_keys(worker.train, job.seed(f"set {payload.number}", "start"))
-        return [[pools[label][place % len(pools[label])] for place in range(wanted)] for label in payload.classes]
-    import torch
-
-    from distill.clusters import medoids
-    from distill.features import head_inputs
-
-    teacher = load_teacher(job, torch_device(job))
-    chosen = []
-    for label in payload.classes:
-        own = worker.of_class(label)
-        points = head_inputs(teacher.model, torch.from_numpy(own.images), mean=teacher.mean, std=teacher.std)
-        places = medoids(points, wanted, job.seed(f"set {payload.number} class {label}", "start"))
-        chosen.append([own.keys[place] for place in places.tolist()])
-    return chosen
-
-
-def _sample(
-    pixels: np.ndarray[Any, Any],
-    place: tuple[int, int],
-    label: int,
-    parents: Sequence[str],
-    worker: Worker,
-    job: Job[DmParams],
-) -> Sample:
-    """Make the sample of the image at a (set, slot)."""
-    number, slot = place
-    tiles = job.params.match.tiles
-    at = {"slot": slot} | ({"set": number} if number else {}) | ({"tiles": tiles} if tiles > 1 else {})
-    row = {
-        "source": f"set {number} slot {slot}" if number else f"slot {slot}",
-        "parents": list(dict.fromkeys(parents)),
-        "op": "dm",
-        "params": canonical_json(at).decode(),
-    }
-    name, template = worker.train.classes[label], job.params.caption
-    caption = None if template is None else caption_of(template, name)
-    key = slot_key(set_name(job.stage, number), label, slot)
-    return synthetic_sample(
-        key, pixels, job.params.image, (label, name), row, at | {"parents": row["parents"]}, caption=caption
     )
