@@ -31,10 +31,13 @@ from tests.contract.folders import assert_same, tree
 from tests.stages.test_pipeline import params_of, write_source
 from tests.stages.zygote import killed_before
 
-METHODS = ("random", "herding", "medoids", "rded")
+METHODS = ("random", "herding", "medoids", "rded", "random_tiles", "medoids_tiles")
+TILES = METHODS[4:]
 #: Units small enough to have several: 24 candidates of two classes.
-SMALL = ("coreset.ipc=3", "coreset.rows_per_unit=7", "coreset.class_chunk=1", "coreset.rded={images: 12, crops: 3}")
-ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    f"coreset.methods=[{', '.join(METHODS)}]",
+    *("coreset.ipc=3", "coreset.rows_per_unit=7", "coreset.class_chunk=1", "coreset.rded={images: 12, crops: 3}"),
+)
 
 
 def job_of(data: Path, method: str, *changes: str) -> Job[Any]:
@@ -143,6 +146,47 @@ def test_tiles_of_several_images_name_them_all(data: Path) -> None:
     assert not CondensedSets(job_of(data, "rded"), "coreset@rded").started_from_real
 
 
+@pytest.mark.parametrize("method", TILES)
+def test_tiles_are_whole_images_shrunk_row_by_row_in_the_order_of_the_choice(
+    base: Path, chosen: Path, method: str
+) -> None:
+    """Each pixel is the mean of a square of 2 x 2, rounded to the even level where it lies between two."""
+    real = Dataset.open(base / "split/train")
+    for sample in samples(chosen / method).values():
+        assert json.loads(sample.row["params"])["tiles"] == json.loads(sample.member("json") or b"")["tiles"] == 2
+        assert json.loads(sample.member("json") or b"")["parents"] == sample.row["parents"]
+        images = load_arrays(real, sample.row["parents"]).images.astype(np.float64)
+        small = [(one[:, ::2, ::2] + one[:, 1::2, ::2] + one[:, ::2, 1::2] + one[:, 1::2, 1::2]) / 4 for one in images]
+        rows = [np.concatenate(small[first : first + 2], 2) for first in (0, 2)]
+        stored = load_arrays(Dataset.open(chosen / method), [sample.key]).images[0]
+        assert np.array_equal(stored, np.round(np.concatenate(rows, 1)))
+
+
+@pytest.mark.parametrize("method", TILES)
+def test_tiles_hold_as_many_images_of_a_class_none_twice_and_are_read_as_them(
+    base: Path, chosen: Path, data: Path, method: str
+) -> None:
+    rows = [row for row in samples(chosen / method).values() if "_s1-" not in row.key]
+    for label in (0, 1):
+        assert len({parent for one in rows for parent in one.row["parents"] if one.row["label"] == label}) == 12
+    sets = CondensedSets(job_of(base, method), f"coreset@{method}")
+    assert len(sets.load(3)) == 24
+    run(data, method, "coreset.ipc=1")
+    for key, sample in samples(data / "coreset" / method).items():  # whole parents, and not the first of each only
+        assert sample.row["parents"] == samples(chosen / method)[key].row["parents"]
+        assert sample.image == samples(chosen / method)[key].image
+
+
+def test_tiles_of_medoids_are_the_medoids_of_as_many_clusters_as_there_are_tiles(base: Path, data: Path) -> None:
+    run(data, "medoids_tiles", "coreset.ipc=2")
+    run(data, "medoids", "coreset.ipc=8", "coreset.medoids={levels: [4]}")
+    tiles = CondensedSets(job_of(data, "medoids_tiles"), "coreset@medoids_tiles")
+    parents = [
+        parent for key in tiles.keys(2) for parent in samples(data / "coreset/medoids_tiles")[key].row["parents"]
+    ]
+    assert parents == CondensedSets(job_of(data, "medoids"), "coreset@medoids").parents(8)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_fewer_images_are_the_head_of_more(base: Path, chosen: Path, data: Path, method: str) -> None:
     """Of medoids where the smaller count is one of the levels."""
@@ -170,12 +214,13 @@ def test_how_images_are_parted_into_units_changes_no_choice(chosen: Path, data: 
 def test_random_needs_no_teacher_and_others_say_what_makes_it(data: Path) -> None:
     shutil.rmtree(data / "squeeze")
     run(data, "random")
-    for method in ("herding", "medoids", "rded"):
+    run(data, "random_tiles")
+    for method in ("herding", "medoids", "rded", "medoids_tiles"):
         with pytest.raises(UserError, match="limbeck run squeeze"):
             run(data, method)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS[:4])
 def test_a_class_with_too_few_different_images_is_one_sentence(data: Path, method: str) -> None:
     changes = ["coreset.ipc=13", "coreset.rded.images=13"]
     sentence = (
@@ -184,6 +229,13 @@ def test_a_class_with_too_few_different_images_is_one_sentence(data: Path, metho
     )
     with pytest.raises(UserError, match=sentence):
         run(data, method, *changes)
+    assert not (data / "coreset").exists()
+
+
+@pytest.mark.parametrize("method", TILES)
+def test_too_few_images_for_all_tiles_are_one_sentence(data: Path, method: str) -> None:
+    with pytest.raises(UserError, match=r"fewer than the 16 that coreset\.ipc 4 and coreset\.tiles 2 takes; lower"):
+        run(data, method, "coreset.ipc=4")
     assert not (data / "coreset").exists()
 
 
@@ -245,6 +297,12 @@ def test_wrong_parameters_are_one_sentence(base: Path, change: str, sentence: st
 def test_a_factor_that_does_not_divide_the_image_is_refused_before_any_work(data: Path) -> None:
     with pytest.raises(UserError, match=r"coreset\.rded\.factor 3 does not divide the 16 px"):
         run(data, "rded", "coreset.ipc=1", "coreset.rded={images: 12, factor: 3}")
+
+
+@pytest.mark.parametrize("method", TILES)
+def test_tiles_that_do_not_divide_the_image_are_refused_before_any_work(data: Path, method: str) -> None:
+    with pytest.raises(UserError, match=r"coreset\.tiles 3 does not divide the 16 px of the images of .*; choose"):
+        run(data, method, "coreset.ipc=1", "coreset.tiles=3")
 
 
 @pytest.mark.parametrize("change", [16, 30])

@@ -160,6 +160,7 @@ OTHERS: Mapping[str, Any] = {
 #: Parameters that act only beside others, and these.
 BESIDE: Mapping[str, Sequence[str]] = {
     "coreset.rded.factor": ["coreset.ipc=1"],
+    "coreset.tiles": ["coreset.methods=[random_tiles]", "coreset.ipc=1"],
     "d3hr.select.components": ["d3hr.select.class_model=mixture"],
     "d3hr.select.candidates": ["d3hr.select.group=best_of"],
     "split.test": ["split.strategy=random"],

@@ -9,6 +9,8 @@ from pipelines.runtime.typed import Payload
 
 #: Methods that store images whole.
 Whole = Literal["random", "herding", "medoids"]
+#: Methods that store several images in one.
+Tiled = Literal["random_tiles", "medoids_tiles"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,22 @@ class Choose(Payload):
 
 
 @dataclass(frozen=True)
+class Tile(Payload):
+    """Choose images of some classes and store `factor` x `factor` of them in one. `levels` are of medoids, in images."""
+
+    kind: ClassVar[str] = "tile"
+
+    method: Tiled
+    chunk: Chunk
+    factor: int
+    levels: tuple[int, ...]
+    features: tuple[Block, ...]
+    image: dict[str, Any]
+    caption: str | None
+    inputs: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Cut(Payload):
     """Cut and tile the crops of some classes of which the teacher is surest (RDED)."""
 
@@ -75,4 +93,4 @@ class Cut(Payload):
 
 
 #: By kind.
-PAYLOADS: dict[str, type[Payload]] = {one.kind: one for one in (Embed, Choose, Cut)}
+PAYLOADS: dict[str, type[Payload]] = {one.kind: one for one in (Embed, Choose, Tile, Cut)}

@@ -1,4 +1,4 @@
-"""`coreset`: a training set, and a teacher -> real images that stand for their classes: random, herding, medoids, RDED.
+"""`coreset`: a training set, and a teacher -> real images that stand for their classes: random, herding, medoids, RDED, tiles.
 
 One item per method: condensed sets that need no optimisation, and what every other has to beat. Units come in waves: the teacher's
 features of a block of images, where the method chooses by features; then the images of some classes of a set, chosen and stored.
@@ -21,8 +21,8 @@ from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
-from pipelines.stages.coreset.params import CoresetParams
-from pipelines.stages.coreset.payloads import PAYLOADS, Block, Choose, Chunk, Cut, Embed, Whole
+from pipelines.stages.coreset.params import BY_FEATURES, TILED, WITHOUT_TEACHER, CoresetParams
+from pipelines.stages.coreset.payloads import PAYLOADS, Block, Choose, Chunk, Cut, Embed, Tile, Tiled, Whole
 
 #: Waves: choices read the features that the first left.
 FEATURES, CHOICES = range(2)
@@ -33,13 +33,15 @@ class Coreset(Stage[CoresetParams]):
 
     name = "coreset"
     version = 1
-    summary = "train + teacher -> chosen real images (random, herding, medoids, RDED)"
+    summary = "train + teacher -> chosen real images (random, herding, medoids, RDED, tiles)"
     adds = "the images that {item} chose"
     titles: ClassVar[Mapping[str, str]] = {
         "random": "random coreset",
         "herding": "herding",
         "medoids": "k-means medoids",
         "rded": "RDED patches",
+        "random_tiles": "random tiles",
+        "medoids_tiles": "k-means medoid tiles",
     }
     optional = True
     extras = ("distill",)
@@ -54,16 +56,16 @@ class Coreset(Stage[CoresetParams]):
         return params.methods
 
     def inputs(self, job: Job[CoresetParams]) -> Sequence[str]:
-        return ("split",) if job.item == "random" else ("split", "squeeze")
+        return ("split",) if job.item in WITHOUT_TEACHER else ("split", "squeeze")
 
     def plan(self, job: Job[CoresetParams]) -> Plan:
         train = open_part(job, "split", "train")
         sizes = [len(keys) for keys in keys_by_class(train)]
         self._require_enough(job, dict(zip(train.classes, sizes, strict=True)))
         inputs = {"train": dataset_digest(train)}
-        if job.item != "random":
+        if job.item not in WITHOUT_TEACHER:
             inputs["squeeze"] = stage_digest(job, "squeeze")
-        embeds = self._embeds(job, sum(sizes), inputs) if job.item in ("herding", "medoids") else {}
+        embeds = self._embeds(job, sum(sizes), inputs) if job.item in BY_FEATURES else {}
         units = [embed.unit(name, FEATURES) for name, embed in embeds.items()]
         for number in range(job.params.sets_of(job.item)):
             for place, first in enumerate(range(0, len(sizes), job.params.class_chunk)):
@@ -73,13 +75,13 @@ class Coreset(Stage[CoresetParams]):
         return Plan(units, facts={"classes": train.classes, "ipc": job.params.ipc})
 
     def _require_enough(self, job: Job[CoresetParams], sizes: dict[str, int]) -> None:
-        wanted = job.params.different_images(job.item)
+        wanted, (tiles, named) = job.params.different_images(job.item), job.params.tiling(job.item)
         for name, count in sizes.items():
             if count < wanted:
-                tiles = f" and rded.factor {job.params.rded.factor}" if wanted > job.params.ipc else ""
+                of_tiles = f" and coreset.{named} {tiles}" if tiles > 1 else ""
                 raise UserError(
                     f"class {name} has {count} different training image{'' if count == 1 else 's'}, fewer than the {wanted} that "
-                    f"coreset.ipc {job.params.ipc}{tiles} takes; lower coreset.ipc, then: limbeck run {job.name}"
+                    f"coreset.ipc {job.params.ipc}{of_tiles} takes; lower coreset.ipc, then: limbeck run {job.name}"
                 )
 
     def _embeds(self, job: Job[CoresetParams], images: int, inputs: dict[str, str]) -> dict[str, Embed]:
@@ -97,25 +99,37 @@ class Coreset(Stage[CoresetParams]):
         embeds: dict[str, Embed],
         sizes: Sequence[int],
         inputs: dict[str, str],
-    ) -> Choose | Cut:
+    ) -> Choose | Tile | Cut:
         params, method = job.params, job.item
+        image = params.image.model_dump(mode="json")
         if method == "rded":
-            return Cut(chunk, asdict(params.rded), params.image.model_dump(mode="json"), params.caption, inputs)
+            return Cut(chunk, asdict(params.rded), image, params.caption, inputs)
         start, stop = sum(sizes[: chunk.first]), sum(sizes[: chunk.first + chunk.count])
         blocks = tuple(
             Block(name, embed.first, embed.count, embed.digest)
             for name, embed in embeds.items()
             if embed.first < stop and start < embed.first + embed.count
         )
-        levels = sorted({level for level in params.medoids.levels if level < params.ipc} | {params.ipc})
-        of_medoids = tuple(levels) if method == "medoids" else ()
-        return Choose(cast(Whole, method), chunk, of_medoids, blocks, params.caption, inputs)
+        levels: tuple[int, ...] = ()
+        if method.startswith("medoids"):
+            levels = tuple(sorted({level for level in params.medoids.levels if level < params.ipc} | {params.ipc}))
+        if method not in TILED:
+            return Choose(cast(Whole, method), chunk, levels, blocks, params.caption, inputs)
+        factor, _ = params.tiling(method)
+        of_tiles = tuple(level * factor**2 for level in levels)
+        return Tile(cast(Tiled, method), chunk, factor, of_tiles, blocks, image, params.caption, inputs)
 
     def check(self, job: Job[CoresetParams]) -> None:
-        """Raise `UserError` for a teacher that knows other classes or images of another size."""
-        if job.item == "random":
+        """Raise `UserError` for images that cannot be cut into tiles, and a teacher of other classes or of images of another size."""
+        train = open_part(job, "split", "train")
+        if job.item in TILED and (side := common_side([train])) % job.params.tiles:
+            raise UserError(
+                f"coreset.tiles {job.params.tiles} does not divide the {side} px of the images of {train.storage.url}; choose a "
+                "number that does"
+            )
+        if job.item in WITHOUT_TEACHER:
             return
-        train, teacher = open_part(job, "split", "train"), load_teacher(job, torch_device(job))
+        teacher = load_teacher(job, torch_device(job))
         require_classes(train.classes, teacher.classes, train.storage.url)
         if job.item == "rded" and teacher.image_size % job.params.rded.factor:
             raise UserError(
@@ -142,8 +156,11 @@ class Coreset(Stage[CoresetParams]):
     def finish(self, job: Job[CoresetParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         count = job.params.sets_of(job.item)
         sets = f" of each of {count} sets" if count > 1 else ""
-        made = "crops that a teacher is surest of" if job.item == "rded" else f"real images, by {job.item}"
-        if job.item == "random":
-            made = "random real images"
+        made = {
+            "random": "random real images",
+            "rded": "crops that a teacher is surest of",
+            "random_tiles": f"{job.params.tiles} x {job.params.tiles} random real images in one",
+            "medoids_tiles": f"{job.params.tiles} x {job.params.tiles} real images in one, by medoids",
+        }.get(job.item, f"real images, by {job.item}")
         extra = {"name": f"coreset_{job.item}", "description": f"{made}, {plan.facts['ipc']} per class{sets}"}
         return publish_datasets(job.output, markers, plan.facts["classes"], extra)

@@ -1,9 +1,9 @@
-"""The worker of `coreset`: computes features, chooses images and copies them, cuts and tiles crops."""
+"""The worker of `coreset`: computes features, chooses images, copies them or tiles them, cuts and tiles crops."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from distill.coresets.herding import herd
 from distill.coresets.medoids import nested_medoids
 from distill.coresets.rded import key_patches, tile
 from distill.features import head_inputs
+from distill.matching.tiles import encode_tiles
 from pipelines.artifacts.datasets import finished, open_part
 from pipelines.artifacts.distilled import keys_by_class, set_name, shuffled_keys
 from pipelines.artifacts.teacher import TEACHER_FILE, Teacher, load_teacher
@@ -30,8 +31,8 @@ from pipelines.runtime.job import Job
 from pipelines.runtime.units import UnitOutput
 from pipelines.shards.keys import slot_key
 from pipelines.shards.sample import IMAGE_EXTENSIONS, Sample
-from pipelines.stages.coreset.params import CoresetParams
-from pipelines.stages.coreset.payloads import Block, Choose, Chunk, Cut, Embed
+from pipelines.stages.coreset.params import WITHOUT_TEACHER, CoresetParams
+from pipelines.stages.coreset.payloads import Block, Choose, Chunk, Cut, Embed, Tile
 from pipelines.storage import canonical_json
 
 #: Sidecar columns of an image that stay true of its copy: of its pixels, and beside them.
@@ -55,7 +56,7 @@ class Chooser:
     @cached_property
     def _network(self) -> str | None:
         """What the teacher is, where the method asks one."""
-        facts = {} if self._job.item == "random" else finished(self._job, "squeeze").json(TEACHER_FILE)
+        facts = {} if self._job.item in WITHOUT_TEACHER else finished(self._job, "squeeze").json(TEACHER_FILE)
         return facts.get("network")
 
     @cached_property
@@ -74,25 +75,43 @@ class Chooser:
     def choose(self, payload: Choose, output: UnitOutput) -> None:
         """Choose and copy the images of some classes of a set."""
         chunk = payload.chunk
-        seed = self._job.seed(_of_set(chunk.number), "choice")
-        drawn = shuffled_keys(self._train, seed) if payload.method == "random" else []
         with output.shard() as shard:
-            for place, label in enumerate(chunk.labels):
-                output.tick(place, chunk.count, self._train.classes[label])
-                if payload.method == "random":
-                    keys = drawn[label][: chunk.ipc]
-                else:
-                    features = self._features(label, payload.features)
-                    chosen = (
-                        herd(features, chunk.ipc)
-                        if payload.method == "herding"
-                        else nested_medoids(features, payload.levels, seed + label)
-                    )
-                    keys = [self._candidates[label][one] for one in chosen.tolist()]
+            for label, keys in self._choices(payload, chunk.ipc, output):
                 for slot, (key, row) in enumerate(zip(keys, self._rows_of(keys), strict=True)):
                     image = EncodedImage(self._stored(row), {name: row[name] for name in PIXELS})
                     beside = {name: row[name] for name in BESIDE}
                     shard.keep(self._sample(image, chunk, label, slot, [key], payload.caption, beside))
+
+    def tile(self, payload: Tile, output: UnitOutput) -> None:
+        """Choose images of some classes of a set, shrink them to tiles and store as many in one as fit, in the order of the choice."""
+        chunk, factor, stored = payload.chunk, payload.factor, ImageParams.model_validate(payload.image)
+        tiles = factor**2
+        with output.shard() as shard:
+            for label, keys in self._choices(payload, chunk.ipc * tiles, output):
+                # Levels, not shares of 255: means of squares of them are exact, and so is what is rounded.
+                levels = torch.from_numpy(load_arrays(self._train, keys).images).float()
+                images = encode_tiles(levels, factor).round().byte().permute(0, 2, 3, 1).numpy()
+                for slot, image in enumerate(images):
+                    parents = keys[slot * tiles : (slot + 1) * tiles]
+                    facts = {"tiles": factor}
+                    encoded = encode_pixels(image, stored)
+                    shard.keep(self._sample(encoded, chunk, label, slot, parents, payload.caption, {}, facts))
+
+    def _choices(self, payload: Choose | Tile, count: int, output: UnitOutput) -> Iterator[tuple[int, list[str]]]:
+        """The classes of a unit, and the keys of the `count` images that its method chooses of each."""
+        chunk, method = payload.chunk, payload.method
+        seed = self._job.seed(_of_set(chunk.number), "choice")
+        drawn = shuffled_keys(self._train, seed) if method in WITHOUT_TEACHER else []
+        for place, label in enumerate(chunk.labels):
+            output.tick(place, chunk.count, self._train.classes[label])
+            if drawn:
+                yield label, drawn[label][:count]
+                continue
+            features = self._features(label, payload.features)
+            chosen = (
+                herd(features, count) if method == "herding" else nested_medoids(features, payload.levels, seed + label)
+            )
+            yield label, [self._candidates[label][one] for one in chosen.tolist()]
 
     def cut(self, payload: Cut, output: UnitOutput) -> None:
         """Cut, tile and encode the images of some classes of a set."""
