@@ -322,15 +322,21 @@ def ray(command: Annotated[list[str], typer.Argument(help="A command that runs s
 
 
 @app.command()
-def results(data: Data = "data", as_json: AsJson = False) -> None:
+def results(
+    data: Data = "data",
+    frontier: Annotated[
+        bool, typer.Option("--frontier", help="Show accuracy against the bytes that are shipped and the seconds spent.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show the accuracy table with its controls, and where the report is.
 
-    Example: limbeck results
+    Examples: limbeck results; limbeck results --frontier --json
     """
-    from pipelines.commands.results import results_view
+    from pipelines.commands.results import aside_view, results_view
 
     _remember(DEFAULT_PARAMS, None, data)
-    _show([results_view(data)], as_json)
+    _show([aside_view(data, "frontier") if frontier else results_view(data)], as_json)
 
 
 @app.command()

@@ -30,6 +30,18 @@ def results_view(data: str) -> View:
     return View({"report": where, "sections": form}, [*printed_sections(shown), _place(where)])
 
 
+def aside_view(data: str, name: str) -> View:
+    """What sections show when they are asked for `name`: `frontier`. Raises `UserError` when none has any."""
+    asides = {one.anchor: one.asides[name] for one in sections(outputs_under(data)) if name in one.asides}
+    if not asides:
+        raise UserError(f"no {name} is measured under {data} yet; run: limbeck run evaluate@distilled")
+    printed: list[RenderableType] = []
+    for aside in asides.values():
+        printed += [_table(block) for block in aside.console if isinstance(block, GroupedTable)]
+        printed += [Group(*_lines(block.texts)) for block in aside.console if isinstance(block, Sentences)]
+    return View({name: {anchor: aside.numbers for anchor, aside in asides.items()}}, printed)
+
+
 def results_table(data: str) -> list[RenderableType]:
     """What to print, in order."""
     return list(results_view(data).parts)

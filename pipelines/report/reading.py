@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pipelines.errors import UserError
 from pipelines.runtime.finished import Finished
+from pipelines.runtime.inputs import recorded_inputs
 from pipelines.runtime.job import Stage
 from pipelines.runtime.ledger import PLAN_FOLDER, STAGE_FILE
 from pipelines.runtime.units import LEDGER
@@ -145,6 +146,15 @@ class Outputs:
         except UserError as error:
             self._problem(stage, error)
             return []
+
+    def inputs(self, stage: str) -> list[str]:
+        """The outputs that a stage (or STAGE@ITEM) read in its last run, as its run recorded them."""
+        return sorted(recorded_inputs(self._logs, stage))
+
+    def size(self, stage: str, path: str) -> int | None:
+        """Bytes of a file of a finished stage, unread; None where it has none."""
+        known = self.done(stage) and self._finished[stage].has(path)
+        return self._finished[stage].size(path) if known else None
 
     def raw(self, stage: str, path: str) -> bytes | None:
         """A file of a finished stage."""

@@ -28,12 +28,21 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Aside:
+    """What `limbeck results` prints where it is asked for by name, and the same for programs."""
+
+    console: Sequence[GroupedTable | Sentences] = ()
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of the report.
 
     `anchor` names it in links and in JSON. `order`: results 10-29, data 30-39, how things were made 40-89, in the order of the
     pipeline. `headline` is one sentence of what was proved; the first one is that of the page. `console` is what
-    `limbeck results` prints below the headline, `numbers` the same for programs. `files` are written beside the page, by name.
+    `limbeck results` prints below the headline, `numbers` the same for programs. `files` are written beside the page, by name;
+    `asides` are what `limbeck results` prints in place of `console` where it is asked to, by the name of its option.
     """
 
     anchor: str
@@ -44,6 +53,7 @@ class Section:
     console: Sequence[GroupedTable | Sentences] = ()
     numbers: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
+    asides: Mapping[str, Aside] = field(default_factory=dict)
 
 
 MakeSection = Callable[[Outputs, Options], Section | None]

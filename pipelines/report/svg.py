@@ -28,7 +28,10 @@ Band = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Series:
-    """One line. `colour` names a CSS variable (`--distilled`), `value` is what the legend says after the name."""
+    """One line. `colour` names a CSS variable (`--distilled`), `value` is what the legend says after the name.
+
+    Of a chart of points the legend shows a `mark`, SVG of 22 x 8 units, in place of a line.
+    """
 
     name: str
     points: Sequence[Point]
@@ -36,6 +39,7 @@ class Series:
     dashed: bool = False
     band: Sequence[Band] = ()
     value: str = ""
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def line_chart(
         return HEIGHT - _BOTTOM - part * (HEIGHT - _BOTTOM - _TOP)
 
     ticks = _log_ticks(low_y, high_y) if log else nice_ticks(low_y, high_y)
-    parts = [_grid_line(place_y(tick), _shown(tick)) for tick in ticks]
+    parts = [grid_line(place_y(tick), _shown(tick)) for tick in ticks]
     whole = all(float(x).is_integer() for x in xs)
     for tick in nice_ticks(low_x, high_x, 6, whole):
         at = place_x(tick)
@@ -138,7 +142,7 @@ def line_chart(
     for one in series:
         parts += _draw(one, place_x, place_y)
     notes = "; ".join(filter(None, ["logarithmic axis" if log else "", note]))
-    return Figure(title, _svg(parts, HEIGHT, title), series, notes)
+    return Figure(title, drawing(parts, HEIGHT, title), series, notes)
 
 
 def _draw(one: Series, place_x: Place, place_y: Place) -> Iterable[str]:
@@ -157,7 +161,8 @@ def _draw(one: Series, place_x: Place, place_y: Place) -> Iterable[str]:
         yield f'<circle style="fill:{colour}" cx="{at[0][0]:.1f}" cy="{at[0][1]:.1f}" r="3"/>'
 
 
-def _grid_line(y: float, text: str) -> str:
+def grid_line(y: float, text: str) -> str:
+    """A line across the chart at a height, with its value at the left."""
     return (
         f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         f'<text class="t" x="{_LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{text}</text>'
@@ -204,9 +209,10 @@ def dot_chart(title: str, rows: Sequence[Dot], x_label: str, note: str = "") -> 
             f'<circle style="fill:{fill};stroke:{colour}" stroke-width="2" cx="{at:.1f}" cy="{middle}" r="4"/>'
         )
         parts.append(f'<text class="v" x="{WIDTH}" y="{middle + 4:.1f}" text-anchor="end">{escape(row.text)}</text>')
-    return Figure(title, _svg(parts, bottom + 34, title), (), note)
+    return Figure(title, drawing(parts, bottom + 34, title), (), note)
 
 
-def _svg(parts: Iterable[str], height: float, title: str) -> Markup:
+def drawing(parts: Iterable[str], height: float, title: str) -> Markup:
+    """The picture of these elements, `WIDTH` units wide."""
     body = "".join(parts)
     return Markup(f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">{body}</svg>')

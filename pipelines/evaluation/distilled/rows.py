@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 #: Kinds of labels, in the order of columns.
-LABELS = ("hard", "online", "soft")
+LABELS = ("hard", "fixed", "online", "soft")
 FULL_ARM = "real_hard"
 #: Images of an arm: a condensed set, the real images that it started from, random ones, all.
 IMAGES = ("source", "start", "random", "real")

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from pipelines.artifacts.teacher import TEACHER_WEIGHTS
 from pipelines.evaluation.distilled.card import cards
 from pipelines.evaluation.distilled.charts import accuracy_figures, student_figures
 from pipelines.evaluation.distilled.claims import claims, headline, remarks
 from pipelines.evaluation.distilled.details import controls_table, epochs_table, margins_table, stored_table
+from pipelines.evaluation.distilled.frontier import Frontier, frontier_numbers, frontier_of
 from pipelines.evaluation.distilled.gallery import gallery
 from pipelines.evaluation.distilled.results import PRODUCT, read_results, titles_of
 from pipelines.evaluation.distilled.rows import Results
+from pipelines.evaluation.distilled.spent import TEACHER, spent_on
 from pipelines.evaluation.distilled.table import accuracy_table, students_table
+from pipelines.evaluation.distilled.trade import NOTE, frontier_table, points_table, trade_figures, trade_sentences
 from pipelines.evaluation.distilled.training import protocol_table
 from pipelines.evaluation.outputs import output_of, params_of, results_of
 from pipelines.report.blocks import Block, Charts, Folded, GroupedTable, Sentences
 from pipelines.report.reading import Outputs, inner
-from pipelines.report.section import Options, Section
+from pipelines.report.section import Aside, Options, Section
 from pipelines.report.series import Rows
 
 
@@ -36,17 +42,44 @@ def section(outputs: Outputs, options: Options) -> Section | None:
     sentences = [said] if said.texts else []
     second = [others] if others is not None else []
     charts: list[Block] = [Charts(figures)] if figures else []
-    blocks = [table, *sentences, *charts, *second, *images, *_details(outputs, results, curves)]
+    frontiers = _frontiers(outputs, results)
+    trade = _trade(results, frontiers)
+    blocks = [table, *sentences, *charts, *second, *trade, *images, *_details(outputs, results, frontiers, curves)]
     console: list[GroupedTable | Sentences] = [table, *second, *sentences]
-    return Section("distilled", name, 10, headline(results), blocks, console, form, files)
+    asides = {"frontier": _frontier_aside(results, frontiers)}
+    return Section("distilled", name, 10, headline(results), blocks, console, form, files, asides)
 
 
-def _details(outputs: Outputs, results: Results, curves: Rows) -> list[Block]:
+def _frontiers(outputs: Outputs, results: Results) -> list[Frontier]:
+    """Accuracy against bytes and seconds of every student, the main one first."""
+    size, spent = outputs.size(TEACHER, TEACHER_WEIGHTS), spent_on(outputs, PRODUCT)
+    return [frontier_of(results, student, size, spent) for student in results.by_student]
+
+
+def _trade(results: Results, frontiers: Sequence[Frontier]) -> list[Block]:
+    """What a reader sees of the frontier of the main student."""
+    main = frontiers[0]
+    table, figures, said = frontier_table(results, main), trade_figures(results, main), trade_sentences(results, main)
+    blocks: list[Block] = [Charts(figures)] if figures else []
+    blocks += [table] if table is not None else []
+    return [*blocks, Sentences(said)] if said else blocks
+
+
+def _frontier_aside(results: Results, frontiers: Sequence[Frontier]) -> Aside:
+    """What `limbeck results --frontier` prints: the frontier of the main student, then every point."""
+    tables = [frontier_table(results, frontiers[0]), points_table(results, frontiers)]
+    shown = [table for table in tables if table is not None]
+    said = trade_sentences(results, frontiers[0])
+    return Aside([*shown, *([Sentences([*said, NOTE])] if shown else [])], frontier_numbers(frontiers))
+
+
+def _details(outputs: Outputs, results: Results, frontiers: Sequence[Frontier], curves: Rows) -> list[Block]:
     """What a reader opens: comparisons, epochs, bytes, and how students were trained."""
     figures = student_figures(curves, results)
     folds: dict[str, list[Block | None]] = {
         "Every comparison": [margins_table(results), controls_table(results)],
         "Accuracy over the epochs": [epochs_table(results), Charts(figures) if figures else None],
+        "Accuracy per byte of every set": [points_table(results, frontiers)],
         "Best epochs and bytes": [stored_table(results)],
         "Protocol": [protocol_table(params_of(outputs, "distilled"), _labelling(outputs), results)],
     }
