@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+JOBS ?= 2
 STAMP := $(VENV)/.installed
 
 export RAY_USAGE_STATS_ENABLED := 0
@@ -16,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/limbeck results
 
 test: $(STAMP) check
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

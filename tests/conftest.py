@@ -15,6 +15,15 @@ os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests with one worker, which shares what they make, and all that use Ray with one: a machine needs one Ray."""
+    names = {item.path: item.path.stem for item in items}
+    names |= {item.path: "ray" for item in items if item.get_closest_marker("ray")}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(names[item.path]))
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The checkout the tests run in."""
