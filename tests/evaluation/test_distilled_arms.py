@@ -38,7 +38,7 @@ PARAMS: dict[str, Any] = {
     },
     "squeeze": {"network": "convnet2_w8", "training": {"epochs": 4, "batch_size": 8, "learning_rate": 0.05}},
     "cda": {"ipc": 2, "seeds": 2, "recover": {"iterations": 3, "jitter": 1}},
-    "coreset": {"methods": ["medoids"], "ipc": 1},
+    "coreset": {"methods": ["medoids", "random_tiles"], "ipc": 1},
     "relabel": {"ipc": [1], "epochs": 2, "batch_size": 2},
     "evaluate": {
         "distilled": {
@@ -84,6 +84,31 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 form["facts"]["generator_bytes"] = GENERATOR
                 storage.write_bytes(STAGE_FILE, signed_bytes(form))
     return root
+
+
+#: One control stores four images in one; all students of an IPC and of labels of a kind take as many steps.
+EQUAL = (
+    "evaluate.distilled.controls=[coreset@random_tiles]",
+    "evaluate.distilled.networks=[convnet2_w8_in]",
+    "evaluate.distilled.budget=steps",
+    "evaluate.distilled.ipc=[1]",
+    "evaluate.distilled.arms=[distilled_hard, random_hard, real_hard]",
+    "evaluate.distilled.hard={epochs: 3, batch_size: 4, learning_rate: 0.01, warmup_epochs: 1, evaluate_every: 3}",
+    "evaluate.distilled.full={epochs: 2, batch_size: 8, learning_rate: 0.01}",
+)
+
+
+@pytest.fixture(scope="module")
+def equal(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of an evaluation of equal steps, of the same sets."""
+    data = tmp_path_factory.mktemp("equal") / "data"
+    data.mkdir()
+    for stage in ("ingest", "split", "squeeze", "cda", "coreset", "relabel"):
+        (data / stage).symlink_to(root / "data" / stage)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        run_stage(make_job("evaluate", root / "params.yaml", EQUAL, str(data)), "serial", debug=True)
+    return data
 
 
 @pytest.fixture(scope="module")
@@ -188,11 +213,50 @@ def test_labels_that_are_made_on_the_spot_are_those_that_relabel_stores(root: Pa
 def test_every_student_of_every_set_has_random_images_of_its_own(root: Path) -> None:
     train = Dataset.open(root / "data/split/train")
     students = [
-        TrainStudent(Arm("random", "hard"), 4, seed, number, "", {}, (), {}) for number in (0, 1) for seed in (0, 1)
+        TrainStudent(Arm("random", "hard"), 4, seed, number, "", {}, {}, {}) for number in (0, 1) for seed in (0, 1)
     ]
     drawn = [tuple(random_real(train, 4, 0, student.chance).keys) for student in students]
     assert len(set(drawn)) == 4
     assert drawn[1] == tuple(random_real(train, 4, 0, 1).keys)  # those of the first set are those of the seeds alone
+
+
+def test_students_of_smaller_sets_take_as_many_steps_as_those_of_the_largest(equal: Path) -> None:
+    """Of two classes: 2 images are a batch of 4 at most, 8 tiles are two, so that 3 epochs of tiles are 6 steps."""
+    form = json.loads((equal / "evaluate/distilled/results.json").read_text())
+    assert form["protocol"]["budget"] == "steps"
+    counts = {name: (row["images"], row["epochs"], row["steps"]) for name, row in form["ipc_1"].items()}
+    assert counts == {
+        "cda_hard": (2, 6, 6),
+        "coreset_random_tiles_hard": (8, 3, 6),
+        "random_hard": (2, 6, 6),
+    }
+    assert form["full"]["real_hard"]["epochs"] == 2  # all images have a budget of their own
+    for row in form["ipc_1"].values():  # an epoch that is asked for is as many steps for all
+        assert list(row["at_epochs"]) == ["1", "2"]
+    looks: dict[str, list[int]] = {}
+    for row in csv.DictReader((equal / "evaluate/distilled/students.csv").read_text().splitlines()):
+        if (row["set"], row["ipc"]) == ("0", "1"):
+            looks.setdefault(row["arm"], []).append(int(row["epoch"]) + 1)
+    assert looks == {
+        "cda_hard": [2, 4, 6],
+        "coreset_random_tiles_hard": [1, 2, 3],
+        "random_hard": [2, 4, 6],
+    }
+
+
+def test_warm_up_and_looks_are_lengthened_with_the_epochs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+
+    def configs(*changes: str) -> dict[str, Any]:
+        units = prepare(get_stage("evaluate"), job_of(root, "evaluate", *EQUAL, *changes)).plan.units
+        return {unit.payload["arm"]["source"]: unit.payload["config"] for unit in units if unit.kind == "student"}
+
+    of = configs()
+    assert [of[source]["epochs"] for source in ("cda", "coreset@random_tiles")] == [6, 3]
+    assert [of[source]["warmup_epochs"] for source in ("cda", "coreset@random_tiles")] == [2, 1]
+    assert [of[source]["evaluate_every"] for source in ("cda", "coreset@random_tiles")] == [6, 3]
+    in_epochs = configs("evaluate.distilled.budget=epochs")
+    assert in_epochs["cda"] == in_epochs["coreset@random_tiles"] == of["coreset@random_tiles"]
 
 
 def test_a_student_a_set_or_a_seed_more_leaves_the_others_as_they_are(

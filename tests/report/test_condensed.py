@@ -236,4 +236,11 @@ def test_it_is_said_of_stored_tiles_how_many_more_images_and_steps_their_student
     form["ipc_1"]["d3hr_improved_hard"]["images"] *= 4
     (sentence,) = [one for one in remarks(read_results(form, TITLES)) if "stored image" in one]
     assert sentence.startswith("Each stored image of D3HR is 4 smaller ones: its students see as many more images")
+    assert (
+        "4 smaller ones: its students see as many more images, and take as many more steps in as many epochs"
+        in sentence
+    )
+    form["protocol"]["budget"] = "steps"
+    (sentence,) = [one for one in remarks(read_results(form, TITLES)) if "stored image" in one]
+    assert sentence.endswith("in as many optimiser steps as those of every other set of its IPC.")
     assert not [one for one in remarks(results_of()) if "stored image" in one]

@@ -173,7 +173,7 @@ BESIDE: Mapping[str, Sequence[str]] = {
     "evaluate.datadream.shots": ["evaluate.datadream.arms=[real]"],
     "evaluate.datadream.loft_shots": ["evaluate.datadream.variants=[loft]"],
 }
-#: Parameters that need what these jobs do not have: records with equal bytes, more than 64 KiB, a second way to distil.
+#: Parameters that need what these jobs do not have: records with equal bytes, more than 64 KiB, sets of unequal size.
 SILENT = {
     "ingest.duplicates",
     "ingest.conflicts",
@@ -181,6 +181,7 @@ SILENT = {
     "relabel.sources",
     "evaluate.distilled.sources",
     "evaluate.distilled.controls",
+    "evaluate.distilled.budget",
 }
 
 

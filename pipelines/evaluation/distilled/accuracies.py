@@ -114,6 +114,8 @@ def _row(students: Sequence[Student], beside: Beside) -> dict[str, Any]:
             epoch: statistics.fmean(one.at_epochs[epoch] for one in in_order)
             for epoch in sorted(first.at_epochs, key=int)
         },
+        "epochs": first.epochs,
+        "steps": first.steps,
         "last": last,
         "seeds": max(map(len, by_set.values())),
         "sets": len(last) if arm.images == "random" else len(by_set),

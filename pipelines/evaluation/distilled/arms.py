@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from distill.config import TrainConfig
-from pipelines.artifacts.datasets import METRICS_FILE, finished
+from pipelines.artifacts.datasets import METRICS_FILE, finished, open_part
 from pipelines.artifacts.distilled import CondensedSets, source_slug
 from pipelines.artifacts.labels import RelabelParams
 from pipelines.errors import UserError
 from pipelines.evaluation.distilled.params import ArmName, DistilledParams
+from pipelines.evaluation.students import over_steps
 from pipelines.runtime.job import Job
 from pipelines.runtime.typed import Payload
 
@@ -59,7 +61,8 @@ class MeasureTeacher(Payload):
 class TrainStudent(Payload):
     """Train and test one student on `ipc` images per class; `number` says which of its source's sets, where there are several.
 
-    `config` is how it is trained, `at_epochs` when it is tested too, `inputs` are digests of what is read.
+    `config` is how it is trained, `inputs` are digests of what is read. `at_epochs` says when it is tested too: by the epochs that
+    parameters name, the epochs of this student.
     """
 
     kind: ClassVar[str] = "student"
@@ -70,7 +73,7 @@ class TrainStudent(Payload):
     number: int
     network: str
     config: dict[str, Any]
-    at_epochs: tuple[int, ...]
+    at_epochs: dict[str, int]
     inputs: dict[str, Any]
 
     @property
@@ -169,8 +172,37 @@ class Compared:
                 )
         return by_source[next(iter(by_source))]
 
-    def config(self, arm: Arm) -> TrainConfig:
-        """How students of an arm are trained; with stored labels they see the views and batches that were labelled."""
+    def config(self, arm: Arm, ipc: int) -> TrainConfig:
+        """How students of an arm are trained; of the budget `steps` for as many epochs as come nearest to the steps of the largest set."""
+        config = self._recipe(arm)
+        if self.params.budget == "epochs":
+            return config
+        return over_steps(config, config.epochs * self._most_batches(arm, ipc), self._batches(arm, ipc))
+
+    def at_epochs(self, arm: Arm, ipc: int) -> dict[str, int]:
+        """After which of its epochs a student is tested too, by the epochs that parameters name: those of the largest set."""
+        last, longer = self._recipe(arm).epochs, self._most_batches(arm, ipc) / self._batches(arm, ipc)
+        return {str(epoch): round(epoch * longer) for epoch in sorted(set(self.params.at_epochs)) if epoch <= last}
+
+    def images(self, arm: Arm, ipc: int) -> int:
+        """How many images students of an arm see in an epoch: of stored tiles each."""
+        if arm.images == "real":
+            return len(open_part(self._job, "split", "train"))
+        tiles = self.sets[arm.source].tiles if arm.images == "source" else 1
+        return ipc * len(next(iter(self.sets.values())).dataset.classes) * tiles**2
+
+    def _batches(self, arm: Arm, ipc: int) -> int:
+        return math.ceil(self.images(arm, ipc) / self._recipe(arm).batch_size)
+
+    def _most_batches(self, arm: Arm, ipc: int) -> int:
+        """Batches of an epoch in the largest set that has the same labels, where students are to take as many steps."""
+        if self.params.budget == "epochs" or arm.images == "real":
+            return self._batches(arm, ipc)
+        alike = (other for other in self.arms() if other.section == arm.section and ipc in self.subsets(other))
+        return max(self._batches(other, ipc) for other in alike)
+
+    def _recipe(self, arm: Arm) -> TrainConfig:
+        """The parameters of an arm; with stored labels students see the views and batches that were labelled."""
         config: TrainConfig = getattr(self.params, arm.section)
         if arm.labels != "soft":
             return config

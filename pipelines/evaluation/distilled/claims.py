@@ -196,16 +196,19 @@ def remarks(results: Results) -> list[str]:
 
 
 def _tiles(results: Results) -> list[str]:
-    """Sets that store several images in one: what of their margin is the number of images and of steps no control here has."""
+    """Sets that store several images in one: what of their margin is the number of images and of steps that whole ones do not have."""
     several: dict[str, float] = {}
     for arms in results.by_ipc.values():
         fewest = min((arm.images for arm in arms.values() if arm.images), default=0)
         several |= {
             called(arm, results): arm.images / fewest for arm in arms.values() if arm.images and arm.images > fewest
         }
+    if results.protocol.get("budget") == "steps":
+        beside = "in as many optimiser steps as those of every other set of its IPC."
+    else:
+        beside = "and take as many more steps in as many epochs, which no control of whole images does."
     return [
-        f"Each stored image of {name} is {times:g} smaller ones: its students see as many more images, and take as many more steps in "
-        "as many epochs, which no control of whole images does."
+        f"Each stored image of {name} is {times:g} smaller ones: its students see as many more images, {beside}"
         for name, times in several.items()
     ]
 

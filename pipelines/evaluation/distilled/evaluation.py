@@ -50,13 +50,12 @@ class DistilledEvaluation(Evaluation[DistilledParams]):
         params, compared, used = job.params, Compared(job), _Inputs(job)
         units, students = [MeasureTeacher(used.of_teacher()).unit("teacher")], []
         for arm in compared.arms():
-            config = compared.config(arm)
-            at_epochs = tuple(sorted({epoch for epoch in params.at_epochs if epoch <= config.epochs}))
             for ipc in compared.subsets(arm):
+                config, at_epochs = asdict(compared.config(arm, ipc)), compared.at_epochs(arm, ipc)
                 for number in compared.numbers(arm):
                     inputs = used.of(arm, ipc, number, compared)
                     students += [
-                        TrainStudent(arm, ipc, seed, number, network, asdict(config), at_epochs, inputs)
+                        TrainStudent(arm, ipc, seed, number, network, config, at_epochs, inputs)
                         for network in params.networks
                         for seed in range(params.seeds)
                     ]
@@ -67,12 +66,12 @@ class DistilledEvaluation(Evaluation[DistilledParams]):
         facts, compared = finished(job, "squeeze").json(TEACHER_FILE), Compared(job)
         for sets in compared.sets.values():
             require_classes(sets.dataset.classes, facts["classes"], sets.dataset.storage.url)
-        classes, trainings = len(facts["classes"]), []
-        for arm in compared.arms():
-            size = compared.config(arm).batch_size
-            for ipc in compared.subsets(arm):
-                images = len(open_part(job, "split", "train")) if ipc == FULL else ipc * classes
-                trainings.append((images, size))
+        classes = len(facts["classes"])
+        trainings = [
+            (compared.images(arm, ipc), compared.config(arm, ipc).batch_size)
+            for arm in compared.arms()
+            for ipc in compared.subsets(arm)
+        ]
         batch = smallest_batch(trainings)
         for network in job.params.networks:
             require_trainable(network, classes, facts["image_size"], "evaluate.distilled.networks", batch)
@@ -168,6 +167,7 @@ def _protocol(job: Job[DistilledParams]) -> dict[str, Any]:
         "network": params.networks[0],
         "networks": list(params.networks),
         "epochs": params.soft.epochs,
+        "budget": params.budget,
         "seeds": params.seeds,
         "distillation_seeds": min(compared.sets[source].count for source in params.sources),
         "temperature": params.soft.temperature,

@@ -63,6 +63,11 @@ class DistilledParams(Section):
         min_length=1,
         description="condensed sets, the real images that they started from, as many random real ones, all real ones",
     )
+    budget: Literal["epochs", "steps"] = Field(
+        "epochs",
+        description="what students of one IPC and kind of labels have in common: epochs, or optimiser steps, those of the set with the "
+        "most images",
+    )
     at_epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (10, 30, 100, 300), description="epochs after which accuracy is measured too, where a training has as many"
     )

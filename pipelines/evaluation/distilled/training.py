@@ -22,6 +22,11 @@ _PROTOCOL = {
     "views": "views",
 }
 
+#: What `budget: steps` means for the epochs of a table.
+EQUAL_STEPS = (
+    "Epochs are those of the set with the most images; students of smaller ones go through theirs more often, for as many optimiser "
+    "steps."
+)
 #: Columns of trainings that ask no teacher.
 _WITHOUT_TEACHER = ("hard labels", "full set")
 
@@ -55,6 +60,8 @@ def protocol_table(params: Mapping[str, Any], labelling: Mapping[str, Any], resu
     named = [name for name in ("seeds", "distillation_seeds", "test_images") if name in protocol]
     facts |= {name.replace("_", " "): one_line(protocol[name]) for name in named}
     note = "; ".join(f"{name} {value}" for name, value in facts.items()) + ", the same for every row."
+    if protocol.get("budget") == "steps":
+        note += f" {EQUAL_STEPS}"
     return Table("Protocol", ("", *columns), rows, (), note)
 
 

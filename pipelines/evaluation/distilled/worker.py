@@ -33,7 +33,8 @@ class Student:
     """What one student came to: accuracies are fractions, `last` that of the last epoch; sizes are bytes as stored.
 
     `number` says which set of its source it was trained on, where there are several, and `seed` which of this set's students it is.
-    `at_epochs` are accuracies after so many epochs.
+    `at_epochs` are accuracies after so many epochs, of the largest set where all take as many steps. `epochs` and optimiser `steps` are
+    those of its training.
     """
 
     arm: Arm
@@ -48,6 +49,8 @@ class Student:
     image_bytes: int
     label_bytes: int
     at_epochs: Mapping[str, float] = field(default_factory=dict)
+    epochs: int = 0
+    steps: int = 0
 
     @classmethod
     def of(cls, summary: dict[str, Any]) -> Student:
@@ -88,14 +91,14 @@ class DistilledStudents:
         trainer = Trainer(
             model.to(self.device),
             data.tensors(self.device),
-            self.compared.config(student.arm),
+            self.compared.config(student.arm, student.ipc),
             mean=teacher.mean,
             std=teacher.std,
             seed=labels.view_seed,
             validation=self.test.tensors(self.device),
             soft_labels=labels.soft,
             view_epochs=labels.view_epochs,
-            evaluate_at=student.at_epochs,
+            evaluate_at=list(student.at_epochs.values()),
         )
         rows = train_resumably(trainer, output)
         top1 = {int(row["epoch"]) + 1: float(row["val_top1"]) for row in rows if "val_top1" in row}
@@ -112,7 +115,9 @@ class DistilledStudents:
             len(data),
             image_bytes,
             labels.bytes,
-            {str(epoch): top1[epoch] for epoch in student.at_epochs},
+            {epoch: top1[own] for epoch, own in student.at_epochs.items()},
+            trainer.epoch,
+            trainer.steps,
         )
         output.summary = asdict(result)
 

@@ -34,7 +34,7 @@ class Evaluate(Stage[EvaluateParams]):
     """Trains and tests students."""
 
     name = "evaluate"
-    version = 4
+    version = 5
     summary = "products and their controls -> accuracies with seeds and bytes"
     adds = "the accuracies beside their controls, the one thing that shows whether the images pay"
     extras = ("distill",)
