@@ -6,8 +6,11 @@
   is one product only, n counts its students, and whoever tells it says so: chance in making that product is not in it.
 * Arms with other numbers of products have nothing that pairs them (`compare_products`): each side has the spread of its own products,
   or of the students of its only one, and the two are put together as Welch (1947) does.
-* All comparisons of one evaluation (an item of `evaluate`) are held to 95 % together (Holm 1979), so that twenty of them do not find
-  one by luck. A report that shows two evaluations may err in each.
+* Comparisons that answer one question are held to 95 % together (Holm 1979), so that twenty of them do not find one by luck. Which are
+  one question is planned, whatever comes out: of classifiers all comparisons of the evaluation, of condensed sets those with one
+  student, one kind of labels and one number of images per class (`settle_questions`). Each question may err by itself.
+* Whether a product beats *all* its controls is one hypothesis: each difference must pass, so none has to be held to less for there being
+  several (an intersection-union test, Berger 1982), and Holm's steps go over the products. More controls cost such a claim nothing.
 * Accuracies come in steps of one test image. Differences that agree to the step are given the spread that rounding hides.
 
 `tests/bench/verdicts.py` counts how often arms of equal worth are told apart.
@@ -17,11 +20,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-#: Largest share of evaluations in which any two arms of equal worth may be told apart.
+#: Largest share of questions in which any two arms of equal worth may be told apart.
 LEVEL = 0.05
 #: Percentage points that a figure is told to, the least step of an accuracy that is believed.
 SHOWN = 0.1
@@ -129,7 +132,7 @@ def _measured(gap: float, error: float | None, freedom: int) -> Comparison:
 
 
 def settle(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """All comparisons of one evaluation, judged together: `outcome` is `win`, `loss`, `level`, or `unproved` with a single difference.
+    """All comparisons of one question, judged together: `outcome` is `win`, `loss`, `level`, or `unproved` with a single difference.
 
     Holm's steps: the smallest of m chances is held to 5 % / m, the next to 5 % / (m - 1), and the first that is not below ends it.
     `needed` standard errors would have told a comparison apart; `of` is m.
@@ -149,6 +152,63 @@ def settle(comparisons: Sequence[Comparison]) -> list[Comparison]:
         needed = None if one["p"] is None else errors_needed(LEVEL / left, one["freedom"])
         settled.append(one | {"needed": needed, "of": len(tried), "outcome": outcome})
     return settled
+
+
+def settle_questions(comparisons: Sequence[Comparison], question: Sequence[str], product: str) -> list[Comparison]:
+    """Comparisons of one evaluation, those that agree in the fields `question` judged together as `settle` does, in the order given.
+
+    Besides, a product (the field `product`) that beats each control of a question by itself at the level that Holm's steps leave for its
+    weakest difference, over the products of the question, wins all of them. Of those left open the weakest difference then is told what
+    would have been needed there, where that is less: `of` counts products.
+    """
+    settled = list(comparisons)
+    for places in _grouped(comparisons, question, range(len(comparisons))).values():
+        for place, one in zip(places, settle([comparisons[place] for place in places]), strict=True):
+            settled[place] = one
+        by_product = _grouped(comparisons, (product,), places)
+        for place, one in _against_all(settled, list(by_product.values())).items():
+            settled[place] = one
+    return settled
+
+
+def _grouped(comparisons: Sequence[Comparison], fields: Sequence[str], places: Iterable[int]) -> dict[Any, list[int]]:
+    groups: dict[Any, list[int]] = {}
+    for place in places:
+        groups.setdefault(tuple(comparisons[place][name] for name in fields), []).append(place)
+    return groups
+
+
+def _against_all(settled: Sequence[Comparison], products: Sequence[Sequence[int]]) -> dict[int, Comparison]:
+    """What becomes of comparisons, by place, by the claims that products are ahead of all their controls."""
+    weakest = []
+    for places in products:
+        if all(settled[place]["p"] is not None for place in places):
+            ahead = all(settled[place]["gap"] > 0 for place in places)
+            weakest.append((max(settled[place]["p"] for place in places) if ahead else 1.0, places))
+    weakest.sort(key=lambda one: one[0])
+    changed: dict[int, Comparison] = {}
+    for rank, (p, places) in enumerate(weakest):
+        left = len(weakest) - rank
+        if p > LEVEL / left:
+            changed |= _held_back(settled, [own for _, own in weakest[rank:]], LEVEL / left, len(weakest))
+            break
+        changed |= {place: settled[place] | {"outcome": "win"} for place in places}
+    return changed
+
+
+def _held_back(
+    settled: Sequence[Comparison], products: Sequence[Sequence[int]], level: float, count: int
+) -> dict[int, Comparison]:
+    """The differences that alone keep a product from being ahead of all its controls, with what they would have needed."""
+    changed: dict[int, Comparison] = {}
+    for places in products:
+        last = max(places, key=lambda place: settled[place]["p"])
+        one, others = settled[last], [settled[place] for place in places if place != last]
+        if one["outcome"] == "level" and all(other["gap"] > 0 and other["p"] <= level for other in others):
+            needed = errors_needed(level, one["freedom"])
+            if needed < one["needed"]:
+                changed[last] = one | {"needed": needed, "of": count}
+    return changed
 
 
 def chance(errors: float, freedom: int) -> float:

@@ -1,9 +1,10 @@
-"""How often are arms of equal worth told apart? Evaluations are simulated at 1, 2, 3, 5 and 10 seeds, and read by the rule for verdicts.
+"""How often are arms of equal worth told apart? Questions are simulated at 1, 2, 3, 5 and 10 seeds, and read by the rule for verdicts.
 
     python -m tests.bench.verdicts [--reports 4000]
 
-An evaluation counts when any of its comparisons says `win` or `loss`. Accuracies are those of all seeds on one test set: normal, and in
-whole test images, of which few are the harder case, since differences then agree by luck.
+A question counts when any of its comparisons says `win` or `loss`; a page of six questions, each of which may err, stands beside them.
+Accuracies are those of all seeds on one test set: normal, and in whole test images, of which few are the harder case, since differences
+then agree by luck.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pipelines.evaluation.datadream.table import comparisons as dreamt
 from pipelines.evaluation.distilled.accuracies import table
 from pipelines.evaluation.distilled.arms import Arm as SetArm
 from pipelines.evaluation.distilled.worker import Student
-from pipelines.evaluation.verdicts import compare, compare_products, settle
+from pipelines.evaluation.verdicts import compare, compare_products, settle, settle_questions
 
 SEEDS = (1, 2, 3, 5, 10)
 Draw = Callable[[int], np.ndarray]
@@ -63,8 +64,28 @@ def several_sets(draw: Draw, seeds: int, test_images: int | None) -> list[dict[s
     return [compare_products(ours, {0: dict(enumerate(draw(seeds).tolist()))}, test_images)]
 
 
+def question(draw: Draw, seeds: int, test_images: int | None, worse: float = 0.0) -> list[dict[str, Any]]:
+    """Three sets against three controls, which all of them share; two of the controls are `worse`, and only the other counts."""
+    sets, controls = (
+        [dict(enumerate((draw(seeds) - less).tolist())) for less in drop]
+        for drop in ((0.0, 0.0, 0.0), (0.0, worse, worse))
+    )
+    compared = [
+        compare(ours, control, test_images=test_images) | {"question": 0, "arm": arm, "control": place}
+        for arm, ours in enumerate(sets)
+        for place, control in enumerate(controls)
+    ]
+    judged = settle_questions(compared, ("question",), "arm")
+    return [one for one in judged if not worse or one["control"] == 0]
+
+
+def best_of_a_question(draw: Draw, seeds: int, test_images: int | None) -> list[dict[str, Any]]:
+    """The same where two of the controls are plainly worse."""
+    return question(draw, seeds, test_images, 0.3)
+
+
 def distilled_page(draw: Draw, seeds: int, test_images: int | None) -> list[dict[str, Any]]:
-    """Three IPCs with soft and hard labels, as `evaluate@distilled` judges them."""
+    """A set at three IPCs with soft and hard labels, as `evaluate@distilled` judges them: six questions."""
     arms = [
         SetArm(images, labels, source)
         for images, source in (("source", "cda"), ("random", ""))
@@ -96,7 +117,9 @@ KINDS = {
     "one distilled set": one_set,
     "students that share products": shared_products,
     "several sets against one": several_sets,
-    "a page of distillation": distilled_page,
+    "a question of three condensed sets": question,
+    "the same, two controls worse": best_of_a_question,
+    "a page of six questions": distilled_page,
     "20 comparisons of DataDream": control_table,
 }
 

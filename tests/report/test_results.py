@@ -70,7 +70,7 @@ def test_a_loss_is_told_as_plainly_as_a_win() -> None:
 def test_a_mixed_result_names_where_it_wins_and_where_it_loses() -> None:
     assert headline(read_results(metrics())) == (
         "Distilled images beat as many random real images by 1.1 points at IPC 10 with soft labels and lose to them by 5.3 to 6.2 points "
-        "at IPC 10 with hard labels and IPC 1 with soft labels (convnet3_w64; 3 students each; 95 %)."
+        "at IPC 10 with hard labels and IPC 1 with soft labels (convnet3_w64; 3 students each; 95 % each)."
     )
 
 

@@ -11,12 +11,15 @@ from typing import Any
 
 from pipelines.evaluation.distilled.arms import FULL, LABEL_KINDS, Arm
 from pipelines.evaluation.distilled.worker import Student
-from pipelines.evaluation.verdicts import Comparison, compare_products, settle
+from pipelines.evaluation.verdicts import Comparison, compare_products, settle_questions
 
 #: Keys of the comparisons in the results: with as many random real images, with what a set began from, with the sets of controls.
 COMPARISONS = ("comparisons", "against_start", "against_controls")
 #: Which of them has those with these controls; the third has all others.
 _LISTS = {"random": "comparisons", "start": "against_start"}
+
+#: Comparisons that agree in these answer one question: which sets beat their controls, here, with these labels and this student?
+QUESTION = ("network", "ipc", "labels")
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,11 @@ class Beside:
 
 def table(students: Sequence[Student], test_images: int | None = None, beside: Beside = Beside()) -> dict[str, Any]:
     """Every arm's accuracies and bytes by IPC for the main student, and for `other_students`; the comparisons of all of them, settled
-    together, a list for each of `COMPARISONS`; and the best control of each student, IPC and kind of labels."""
+    by `QUESTION`, a list for each of `COMPARISONS`; and the best control of each student, IPC and kind of labels."""
     networks = dict.fromkeys([*beside.networks, *(one.network for one in students)])
     by_network = {name: _rows([one for one in students if one.network == name], beside) for name in networks}
     main, *others = by_network.values() or [{}]
-    judged = settle(_comparisons(students, beside.controls, test_images))
+    judged = settle_questions(_comparisons(students, beside.controls, test_images), QUESTION, "arm")
     form: dict[str, Any] = main | {"other_students": dict(zip([*networks][1:], others, strict=True))}
     for key in COMPARISONS:
         form[key] = [one for one in judged if _LISTS.get(one["control"], "against_controls") == key]
@@ -155,7 +158,7 @@ def _by_set(students: Iterable[Student]) -> dict[int, dict[int, float]]:
 
 
 def _comparisons(students: Sequence[Student], controls: Collection[str], test_images: int | None) -> list[Comparison]:
-    """Every measured set against its controls, by network, IPC and labels; to be settled together."""
+    """Every measured set against its controls, by network, IPC and labels; to be settled by `QUESTION`."""
     of_arm: dict[tuple[str, int, Arm], list[Student]] = {}
     for one in students:
         of_arm.setdefault((one.network, one.ipc, one.arm), []).append(one)

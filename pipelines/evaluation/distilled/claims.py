@@ -167,7 +167,7 @@ def _student(results: Results, student: str) -> str:
 
 
 def _evidence(results: Results, margins: Sequence[Margin]) -> str:
-    """How sure a headline is: the student, how many of them on how many sets, and the level of all comparisons together."""
+    """How sure a headline is: the student, how many of them on how many sets, and the level of each question."""
     sets, students = (
         sorted({count for margin in margins if (count := getattr(margin.arm, name))}) for name in ("sets", "students")
     )
@@ -178,7 +178,8 @@ def _evidence(results: Results, margins: Sequence[Margin]) -> str:
         counts = f"{_range(students)} students on {_range(sets)} sets each"
     if students and students[0] < SEEDS_TO_QUOTE:
         counts += ", too few to quote"
-    return "; ".join(filter(None, [results.student, counts, "95 %"]))
+    questions = {(margin.ipc, margin.arm.labels) for margin in results.margins()}
+    return "; ".join(filter(None, [results.student, counts, "95 % each" if len(questions) > 1 else "95 %"]))
 
 
 def _range(counts: Sequence[int]) -> str:

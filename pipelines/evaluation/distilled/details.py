@@ -34,7 +34,8 @@ def margins_table(results: Results) -> GroupedTable | None:
         return None
     note = (
         "Differences are in percentage points, in pairs of seeds where both have as many sets, with an interval of their own "
-        "(Student's t). The verdict holds all comparisons together (Holm), so an interval may leave out zero without a win."
+        "(Student's t). The verdict holds the comparisons of one student, IPC and kind of labels together (Holm; to beat all controls is "
+        "one claim of a set), so an interval may leave out zero without a win."
     )
     return GroupedTable(
         "Against the best control",

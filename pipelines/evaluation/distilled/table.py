@@ -21,7 +21,8 @@ IMAGES, GENERATOR = "image bytes", "with generator"
 LEFT_OUT = (STUDENTS, IMAGES, GENERATOR)
 NOTE = (
     "± is one standard deviation. The margin of a measured set (bold) is over its best control with the same labels, in percentage "
-    "points of the shown figures: wins and loses are told apart where all comparisons are held to 95 % together, open is not. "
+    "points of the shown figures: wins and loses are told apart where all of one IPC and kind of labels are held to 95 % together, open "
+    "is not. "
     "Bytes are those stored: of the images, and of their labels below."
 )
 GENERATOR_NOTE = "With generator are the images and what made them."

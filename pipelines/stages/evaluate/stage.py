@@ -1,7 +1,8 @@
 """`evaluate`: what the products are worth. Every accuracy is measured next to its controls, with seeds, on the test split.
 
 One item per product that has a section in params.yaml: what is measured of it, and with which networks, is the business of its folder
-in `pipelines.evaluation`. One unit is one trained network. All comparisons of an item are held to 95 % together.
+in `pipelines.evaluation`. One unit is one trained network. What is told apart is the business of
+`pipelines.evaluation.verdicts`.
 """
 
 from __future__ import annotations
