@@ -60,6 +60,24 @@ def confusion(
     return counts.reshape(classes, classes).cpu()
 
 
+@torch.no_grad()
+def predicted_classes(
+    model: nn.Module, images: torch.Tensor, *, mean: Sequence[float], std: Sequence[float]
+) -> torch.Tensor:
+    """Compute which class `model`, in eval mode, takes each uint8 image (N, 3, H, W) for: (N,) int64 on the CPU.
+
+    `DivergedError` where the network's answers are not finite numbers.
+    """
+    assert not model.training, "a network in train mode answers by its batch"
+    logits = [answer for answer, _ in _answers(model, images, torch.empty(len(images)), mean, std)]
+    answers = torch.cat(logits) if logits else torch.empty(0, 1)
+    if not bool(answers.isfinite().all()):
+        raise DivergedError(
+            f"the network's answers to images are not finite numbers ({fault_of(model) or 'they overflow'})"
+        )
+    return answers.argmax(1).cpu()
+
+
 def _answers(
     model: nn.Module, images: torch.Tensor, labels: torch.Tensor, mean: Sequence[float], std: Sequence[float]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

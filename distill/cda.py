@@ -21,10 +21,13 @@ from distill.config import RecoverConfig
 from distill.errors import DivergedError
 from distill.graphs import Replayed
 from distill.soundness import fault_of
-from distill.statistics import BatchNormMatcher, cross_entropy_by_group
+from distill.statistics import BatchNormMatcher, Goal, cross_entropy_by_group
 
 #: With fewer steps on a CUDA device it does not pay to record one.
 RECORD_FROM = 10
+#: A term of the loss (groups,) beside those of CDA, of a step's views (groups * B, 3, S, S), the teacher's logits for them and the
+#: same views of the images that recovery started from. It draws nothing and is of fixed shapes.
+ExtraLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -115,15 +118,21 @@ def recover(
     std: Sequence[float],
     image_size: int,
     init: torch.Tensor | None = None,
+    raw_init: bool = False,
+    extra: ExtraLoss | None = None,
+    goals: Sequence[Goal] | None = None,
     dtype: torch.dtype = torch.float32,
     on_progress: Callable[[int, float | None], None] | None = None,
     on_step: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None,
 ) -> Recovered:
     """Recover one group of images per seed, all groups in the same steps; group g is what it would be alone (F21 of the specs).
 
-    `teacher` in eval mode with frozen weights; `targets` (B,) classes of a group's images; `init` (G, B, 3, S, S) uint8 real
-    images to start from, noise if None. `on_progress(step, loss)` is called every step, with the mean loss at every
-    `log_every`-th (each costs a device sync). `on_step(step, images, losses (G,))` sees the state after each step, for tests.
+    `teacher` in eval mode with frozen weights; `targets` classes of a group's images, (B,) or (G, B) where groups have others; `init`
+    (G, B, 3, S, S) uint8 real images to start from, noise if None; with `raw_init` their values in [0, 1] are taken for normalised
+    ones (CUDD's code). `extra` is added to the loss and needs an `init`. `goals` are the statistics that each layer is matched to
+    (`BatchNormMatcher`), those that the teacher has stored if None. `on_progress(step, loss)` is called every step, with the mean
+    loss at every `log_every`-th (each costs a device sync). `on_step(step, images, losses (G,))` sees the state after each step,
+    for tests.
 
     `DivergedError` for a broken teacher, and for images that end in what is no number.
     """
@@ -139,14 +148,17 @@ def recover(
             f"a step of learning_rate {config.learning_rate:g} takes every pixel from black to white ({across:.3g} apart) or back: the "
             "images would be nothing else; lower it (0.25 is usual)"
         )
-    images, start = _start(targets, torch_rngs, init, mean, std, image_size, dtype)
-    flat_targets = targets.repeat(groups)
+    targets = targets.expand(groups, -1)
+    images, start = _start(targets, torch_rngs, init, mean, std, image_size, dtype, raw_init)
+    if start is None and extra is not None:
+        raise ValueError("extra compares with the images that recovery starts from; give init")
+    flat_targets = targets.flatten()
     recorded = images.is_cuda and not reference and config.iterations >= RECORD_FROM
     optimizer = _adam(images, config, recorded)
-    views_drawn = len(targets) if config.view_per_image else 1
+    views_drawn = targets.shape[1] if config.view_per_image else 1
     table = torch.zeros(groups * views_drawn, 7, dtype=torch.int64, device=images.device)
     losses: list[tuple[int, float]] = []
-    with BatchNormMatcher(teacher, groups, config.first_multiplier, closed_form=not reference) as matcher:
+    with BatchNormMatcher(teacher, groups, config.first_multiplier, closed_form=not reference, goals=goals) as matcher:
 
         def one_step() -> torch.Tensor:
             """Take one step of the optimiser on views by `table`; returns the loss (groups,) before it."""
@@ -155,7 +167,11 @@ def recover(
                 views = views.contiguous(memory_format=torch.channels_last)
             with torch.autocast(views.device.type, torch.bfloat16, enabled=half and dtype == torch.float32):
                 logits = teacher(views)
+                beside = None
+                if extra is not None and start is not None:
+                    beside = extra(views, logits, apply_draws(start, table).flatten(0, 1))
             loss = cross_entropy_by_group(logits.to(dtype), flat_targets, groups) + config.r_bn * matcher.loss()
+            loss = loss if beside is None else loss + beside
             optimizer.zero_grad(set_to_none=True)
             (images.grad,) = torch.autograd.grad(loss.sum(), images)
             optimizer.step()
@@ -207,15 +223,18 @@ def _start(
     std: Sequence[float],
     size: int,
     dtype: torch.dtype,
+    raw: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Draw or normalise the images to start from, (G, B, 3, S, S) with gradient; also returns the real ones among them, or None."""
-    shape = (len(targets), len(mean), size, size)
+    shape = (targets.shape[1], len(mean), size, size)
     if init is None:
         noise = torch.stack([torch.randn(shape, generator=rng) for rng in torch_rngs])
         return noise.to(targets.device, dtype).requires_grad_(True), None
     if init.shape != (len(torch_rngs), *shape):
         raise ValueError(f"init must have shape {(len(torch_rngs), *shape)}, got {tuple(init.shape)}")
     pixels = init.to(targets.device, dtype) / 255
+    if raw:
+        return pixels.clone().requires_grad_(True), pixels
     real = (pixels - pixels.new_tensor(mean).view(-1, 1, 1)) / pixels.new_tensor(std).view(-1, 1, 1)
     return real.clone().requires_grad_(True), real
 

@@ -7,6 +7,7 @@ and gradients, of their own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +15,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from distill.accuracy import normalise
 from distill.errors import DistillError
+
+#: What a layer's statistics are matched to: mean and variance, each (C,), or (groups, C) where every group has its own.
+Goal = tuple[torch.Tensor, torch.Tensor]
+#: Images in one step when statistics of a class are computed.
+CLASS_BATCH = 256
 
 
 def matched_layers(model: nn.Module) -> list[nn.BatchNorm2d]:
@@ -28,14 +35,21 @@ class BatchNormMatcher:
 
     `closed_form` gives the statistics a backward of one per-channel affine map and fuses it with the layer's own: the
     input is stored once, as the layer stores it anyway. Otherwise plain autograd, as published. Equal to rounding
-    (`docs/specs/cda.md`, F20). Entering replaces the layers' `forward` or hooks them; leaving puts them back. `DistillError` for a
-    network without such layers.
+    (`docs/specs/cda.md`, F20). Entering replaces the layers' `forward` or hooks them; leaving puts them back. `goals` are what each
+    layer is compared with in place of its stored statistics, such as those of a class; layers normalise by what they have stored
+    in any case. `DistillError` for a network without such layers.
     """
 
     def __init__(
-        self, model: nn.Module, groups: int = 1, first_multiplier: float = 10.0, closed_form: bool = True
+        self,
+        model: nn.Module,
+        groups: int = 1,
+        first_multiplier: float = 10.0,
+        closed_form: bool = True,
+        goals: Sequence[Goal] | None = None,
     ) -> None:
         self._layers = matched_layers(model)
+        self._goals = goals
         if not self._layers:
             raise DistillError(f"{type(model).__name__} has no BatchNorm2d: there are no statistics to match")
         self._groups, self._first, self._closed_form = groups, first_multiplier, closed_form
@@ -74,31 +88,39 @@ class BatchNormMatcher:
         assert layer.running_var is not None
         weight = torch.ones_like(layer.running_var) if layer.weight is None else layer.weight.detach()
         bias = torch.zeros_like(layer.running_mean) if layer.bias is None else layer.bias.detach()
-        stored = (layer.running_mean, layer.running_var)
+        stored, goal = (layer.running_mean, layer.running_var), self._goal(place)
 
         def forward(images: torch.Tensor) -> torch.Tensor:
-            out, self._distances[place] = _NormAndDistance.apply(images, weight, bias, *stored, layer.eps, self._groups)
+            out, self._distances[place] = _NormAndDistance.apply(
+                images, weight, bias, *stored, *goal, layer.eps, self._groups
+            )
             return out
 
         return forward
 
     def _hook(self, place: int) -> Any:
-        def hook(layer: nn.BatchNorm2d, inputs: tuple[torch.Tensor, ...]) -> None:
-            assert layer.running_mean is not None
-            assert layer.running_var is not None
-            self._distances[place] = plain_distance(inputs[0], layer.running_mean, layer.running_var, self._groups)
+        def hook(_layer: nn.BatchNorm2d, inputs: tuple[torch.Tensor, ...]) -> None:
+            self._distances[place] = plain_distance(inputs[0], *self._goal(place), self._groups)
 
         return hook
 
+    def _goal(self, place: int) -> Goal:
+        if self._goals is not None:
+            return self._goals[place]
+        layer = self._layers[place]
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        return layer.running_mean, layer.running_var
+
 
 def plain_distance(
-    images: torch.Tensor, running_mean: torch.Tensor, running_var: torch.Tensor, groups: int = 1
+    images: torch.Tensor, goal_mean: torch.Tensor, goal_var: torch.Tensor, groups: int = 1
 ) -> torch.Tensor:
-    """Compute d (groups,) of a layer input (groups * B, C, H, W), differentiable by autograd."""
+    """Compute d (groups,) of a layer input (groups * B, C, H, W), differentiable by autograd; goals (C,) or (groups, C)."""
     grouped = images.unflatten(0, (groups, -1))
     mean = grouped.mean((1, 3, 4))
     var = grouped.transpose(1, 2).flatten(2).var(2, unbiased=False)
-    return (var - running_var).norm(dim=1) + (mean - running_mean).norm(dim=1)
+    return (var - goal_var).norm(dim=1) + (mean - goal_mean).norm(dim=1)
 
 
 def batch_statistics(images: torch.Tensor, groups: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,10 +136,40 @@ def batch_statistics(images: torch.Tensor, groups: int = 1) -> tuple[torch.Tenso
     return torch.stack([mean for mean, _ in parts]), torch.stack([var for _, var in parts])
 
 
+@torch.no_grad()
+def class_statistics(
+    model: nn.Module, images: torch.Tensor, *, mean: Sequence[float], std: Sequence[float]
+) -> list[Goal]:
+    """Compute mean and biased variance (C,) float32 of every matched layer's input over images (N, 3, H, W) uint8 of one class.
+
+    LPLD (Xiao and He 2024) keeps running averages of its batches instead, which begin at 0 and 1; see `docs/specs/cda.md`.
+    """
+    layers = matched_layers(model)
+    inputs: dict[nn.Module, torch.Tensor] = {}
+
+    def hook(layer: nn.Module, values: tuple[torch.Tensor, ...]) -> None:
+        inputs[layer] = values[0]
+
+    handles = [layer.register_forward_pre_hook(hook) for layer in layers]
+    sums = [torch.zeros(2, layer.num_features, dtype=torch.float64, device=images.device) for layer in layers]
+    try:
+        for start in range(0, len(images), CLASS_BATCH):
+            batch = images[start : start + CLASS_BATCH].float() / 255
+            model(normalise(batch, mean, std))
+            for total, layer in zip(sums, layers, strict=True):
+                batch_mean, batch_var = (value[0].double() for value in batch_statistics(inputs[layer]))
+                total += len(batch) * torch.stack([batch_mean, batch_var + batch_mean.square()])
+    finally:
+        for handle in handles:
+            handle.remove()
+    means = [total / len(images) for total in sums]
+    return [(first.float(), (second - first.square()).float()) for first, second in means]
+
+
 class _NormAndDistance(torch.autograd.Function):
     """Computes eval-mode batch norm and d of its input at once; stores its input, as a batch norm does anyway, and no more.
 
-    Backward, with m, v the batch's and mu, s the stored statistics over n values a channel:
+    Backward, with m, v the batch's and mu, s the wanted statistics over n values a channel:
     dd/dx = (m - mu) / (|m - mu| n) + 2 (x - m)(v - s) / (|v - s| n) = a_c + b_c x.
     """
 
@@ -129,11 +181,13 @@ class _NormAndDistance(torch.autograd.Function):
         bias: torch.Tensor,
         running_mean: torch.Tensor,
         running_var: torch.Tensor,
+        goal_mean: torch.Tensor,
+        goal_var: torch.Tensor,
         eps: float,
         groups: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         mean, var = batch_statistics(images, groups)
-        off_var, off_mean = var - running_var, mean - running_mean
+        off_var, off_mean = var - goal_var, mean - goal_mean
         norm_var, norm_mean = off_var.norm(dim=1), off_mean.norm(dim=1)
         count = images.numel() // (images.shape[1] * groups)
         # A statistic that matches exactly has no direction: its gradient is zero, as in torch.norm.
@@ -149,7 +203,7 @@ class _NormAndDistance(torch.autograd.Function):
         images, scale, mean, slope, offset = ctx.saved_tensors
         weight = grad_distance[:, None]
         grad = _combined_gradient(images, mean, weight * slope, weight * offset, grad_out, scale)
-        return grad, *(None,) * 6
+        return grad, *(None,) * 8
 
 
 def _combined_gradient(

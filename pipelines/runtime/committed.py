@@ -17,7 +17,7 @@ from pipelines.runtime.units import Marker
 from pipelines.shards.account import Account
 from pipelines.shards.checksum import FileSum, remedy, sum_of
 from pipelines.shards.dataset import Dataset
-from pipelines.shards.index import Index
+from pipelines.shards.index import Index, ShardEntry
 
 
 class Committed:
@@ -52,13 +52,17 @@ class Committed:
 
     def shard(self, unit: str, part: str) -> Dataset:
         """The shard that a unit wrote into the dataset folder `part`, as a dataset of its own."""
-        if unit not in self._markers:
-            self._look()
-        entries = shard_entries([self._markers[unit]], part) if unit in self._markers else []
+        entries, folder = self._entries(unit, part), self._storage.child(part)
+        if any(sum_of(folder.read_bytes(one.sidecar)) != one.sums[one.sidecar] for one in entries) or not entries:
+            self._look()  # the unit may have been done anew since, with other parameters
+            entries = self._entries(unit, part)
         if not entries:
             raise UserError(f"{self._storage.url} has no shard of {unit}; {remedy(self._job.name)}")
         index = Index(tuple(entries), {}, Account(0, 0))
-        return Dataset(self._storage.child(part), index, self._job.name)
+        return Dataset(folder, index, self._job.name)
+
+    def _entries(self, unit: str, part: str) -> list[ShardEntry]:
+        return shard_entries([self._markers[unit]], part) if unit in self._markers else []
 
     def _look(self) -> None:
         self._take(all_markers(self._storage))

@@ -10,31 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
-from pipelines.artifacts.datasets import dataset_digest, finished, open_part, stage_digest
+from pipelines.artifacts.datasets import dataset_digest, open_part, stage_digest
 from pipelines.artifacts.distilled import set_name, shuffled_keys
-from pipelines.artifacts.teacher import TEACHER_FILE, Teacher, load_teacher, require_classes
+from pipelines.artifacts.recovered import Block, require_batch_norm, slots_per_unit, write_losses, write_recovered
+from pipelines.artifacts.teacher import Teacher, load_teacher, require_classes
 from pipelines.errors import UserError
-from pipelines.fields import caption_of
-from pipelines.images.made import synthetic_sample
 from pipelines.loaders.arrays import load_arrays
 from pipelines.runtime.code import WRITERS
-from pipelines.runtime.committed import Committed
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
-from pipelines.shards.keys import slot_key
-from pipelines.shards.sample import Sample
 from pipelines.stages.cda.params import CdaParams
-from pipelines.storage import canonical_json, csv_bytes
 
 #: Real images to start from: keys by class, by the number of the set.
 Starts = dict[int, list[list[str]]]
-LOSSES = "losses.csv"
-#: Images in one step by side length: small images fill a machine only in company.
-IMAGES_PER_STEP = {32: 1000, 64: 400}
 
 
 class Cda(Stage[CdaParams]):
@@ -57,7 +47,7 @@ class Cda(Stage[CdaParams]):
         train = open_part(job, "split", "train")
         params, classes = job.params, train.classes
         inputs = {"squeeze": stage_digest(job, "squeeze"), "train": dataset_digest(train)}
-        block = self._slots_per_unit(job, min(len(classes), params.class_chunk))
+        block = slots_per_unit(job, params.slots_per_unit, min(len(classes), params.class_chunk))
         units: list[Unit] = []
         for number in range(params.seeds):
             before = len(units)
@@ -69,22 +59,8 @@ class Cda(Stage[CdaParams]):
                     units.append(Unit(f"{set_name('cda', number)}-{len(units) - before:06d}", payload))
         return Plan(units, facts={"classes": classes, "ipc": params.ipc, "seeds": params.seeds})
 
-    def _slots_per_unit(self, job: Job[CdaParams], group: int) -> int:
-        if job.params.slots_per_unit != "auto":
-            return job.params.slots_per_unit
-        size = finished(job, "squeeze").json(TEACHER_FILE)["image_size"]
-        budget = next((count for side, count in sorted(IMAGES_PER_STEP.items()) if size <= side), group)
-        return max(1, budget // group)
-
     def check(self, job: Job[CdaParams]) -> None:
-        from distill.statistics import matched_layers
-
-        if not matched_layers(load_teacher(job, torch_device(job)).model):
-            network = finished(job, "squeeze").json(TEACHER_FILE)["network"]
-            raise UserError(
-                f"cda matches the statistics of batch norm, and the teacher {network} has none; set squeeze.network to one that has, "
-                "such as convnet3_w128 or resnet18, then: limbeck run squeeze"
-            )
+        require_batch_norm(job)
 
     def open(self, job: Job[CdaParams]) -> tuple[Teacher, Starts | None]:
         teacher = load_teacher(job, torch_device(job))
@@ -132,50 +108,16 @@ class Cda(Stage[CdaParams]):
             init=init,
             on_progress=watch,
         )
-        losses = [{"unit": unit.name, "step": step, "loss": loss} for step, loss in result.losses]
         images = result.images.cpu().numpy().transpose(0, 1, 3, 4, 2)
-        with output.shard() as shard:
-            for row, slot in enumerate(slots):
-                for column, label in enumerate(classes):
-                    parent = parents[row][column] if parents is not None else None
-                    shard.keep(_sample(images[row, column], (number, slot), label, teacher, parent, job))
-        output.write(f"losses/{unit.name}.csv", csv_bytes(losses, ("unit", "step", "loss")))
-        output.summary = {"loss": result.losses[-1][1]}
+        block = Block(number, slots, classes, parents)
+        stored = job.params.image, job.params.caption
+        write_recovered(output, job, teacher, block, images, result.losses, *stored)
 
     def subject(self, unit: Unit, job: Job[CdaParams]) -> str:
         return "cda.recover"
 
     def finish(self, job: Job[CdaParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
-        committed = Committed(job, markers)
-        tables = [committed.read(f"losses/{marker.name}.csv").decode() for marker in markers]
-        header = tables[0].split("\n", 1)[0]
-        body = "".join(table.split("\n", 1)[1] for table in tables)
-        job.output.write_bytes(LOSSES, f"{header}\n{body}".encode())
+        write_losses(job, markers)
         sets = f" of each of {plan.facts['seeds']} sets" if plan.facts["seeds"] > 1 else ""
         extra = {"name": "cda", "description": f"distilled images, {plan.facts['ipc']} per class{sets}"}
         return publish_datasets(job.output, markers, plan.facts["classes"], extra)
-
-
-def _sample(
-    pixels: np.ndarray[Any, Any],
-    place: tuple[int, int],
-    label: int,
-    teacher: Teacher,
-    parent: str | None,
-    job: Job[CdaParams],
-) -> Sample:
-    """Make the sample of the image at a (set, slot)."""
-    number, slot = place
-    at = {"slot": slot} | ({"set": number} if number else {})
-    row = {
-        "source": f"set {number} slot {slot}" if number else f"slot {slot}",
-        "parents": [parent] if parent else [],
-        "op": "cda",
-        "params": canonical_json(at).decode(),
-        "model_id": teacher.network,
-    }
-    key = slot_key(set_name(job.stage, number), label, slot)
-    described = at | ({"parent": parent} if parent else {})
-    name, template = teacher.classes[label], job.params.caption
-    caption = None if template is None else caption_of(template, name)
-    return synthetic_sample(key, pixels, job.params.image, (label, name), row, described, caption=caption)
