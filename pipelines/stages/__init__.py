@@ -29,6 +29,7 @@ STAGES: dict[str, str] = {
     "generator": "GeneratorStage",
     "datadream": "Datadream",
     "cda": "Cda",
+    "cudd": "Cudd",
     "dm": "Dm",
     "coreset": "Coreset",
     "samples": "Samples",

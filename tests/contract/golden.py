@@ -44,7 +44,19 @@ PACKING = {"members", "bytes", "detail"}
 POLICY = [{"random_crop": {"size": 8, "padding": 2}}, "horizontal_flip", "invert", {"posterize": {"bits": [2, 6]}}]
 RUN = {"seed": 0, "threads": 1, "device": "cpu"}
 COPYING = ("ingest", "split", "augment")
-COMPUTING = ("squeeze", "cda", "dm", "coreset", "relabel", "generator", "datadream", "samples", "d3hr", "evaluate")
+COMPUTING = (
+    "squeeze",
+    "cda",
+    "cudd",
+    "dm",
+    "coreset",
+    "relabel",
+    "generator",
+    "datadream",
+    "samples",
+    "d3hr",
+    "evaluate",
+)
 
 _TRAINING = {"batch_size": 8, "learning_rate": 0.05}
 _ADAPTING = {"rank": 2, "steps": 3, "batch_size": 2, "warmup_steps": 1, "learning_rate": 0.01}
@@ -62,6 +74,13 @@ COMPUTED: Mapping[str, Any] = {
     "split": {"validation": 0.25, "few_shot": [2], "few_shot_seeds": [0, 1]},
     "squeeze": {"network": "convnet2_w8", "training": {"epochs": 2, **_TRAINING}},
     "cda": {"ipc": 2, "seeds": 2, "slots_per_unit": 1, "recover": {"iterations": 3, "jitter": 1, "log_every": 2}},
+    "cudd": {
+        "ipc": 2,
+        "curricula": [1, 1],
+        "slots_per_unit": 1,
+        "recover": {"iterations": 3, "jitter": 1, "log_every": 2},
+        "student": {"network": "convnet2_w4", "training": {"epochs": 2, "batch_size": 2}},
+    },
     "dm": {
         "seeds": 2,
         "class_chunk": 1,

@@ -121,6 +121,12 @@ OTHERS: Mapping[str, Any] = {
     "coreset.methods": ["random"],
     "coreset.rded.factor": 2,
     "coreset.caption": "a {label_name}",
+    "cudd.class_chunk": 1,
+    "cudd.slots_per_unit": 2,
+    "cudd.caption": "a {label_name}",
+    "cudd.curricula": [2],
+    "cudd.curriculum.defects": ["label_0"],
+    "cudd.student.network": "convnet2_w8",
     "dm.class_chunk": 5,
     "dm.caption": "a {label_name}",
     "dm.match.network": "convnet2_w4_in",
@@ -161,6 +167,8 @@ OTHERS: Mapping[str, Any] = {
 BESIDE: Mapping[str, Sequence[str]] = {
     "coreset.rded.factor": ["coreset.ipc=1"],
     "coreset.tiles": ["coreset.methods=[random_tiles]", "coreset.ipc=1"],
+    "cudd.slots_per_unit": ["cudd.curricula=[2]"],
+    "cudd.curriculum.defects": ["cudd.recover.mode=reference"],
     "d3hr.select.components": ["d3hr.select.class_model=mixture"],
     "d3hr.select.candidates": ["d3hr.select.group=best_of"],
     "split.test": ["split.strategy=random"],
@@ -173,11 +181,13 @@ BESIDE: Mapping[str, Sequence[str]] = {
     "evaluate.datadream.shots": ["evaluate.datadream.arms=[real]"],
     "evaluate.datadream.loft_shots": ["evaluate.datadream.variants=[loft]"],
 }
-#: Parameters that need what these jobs do not have: records with equal bytes, more than 64 KiB, sets of unequal size.
+#: Parameters that need what these jobs do not have: records with equal bytes, more than 64 KiB, sets of unequal size,
+#: a sum that another parameter has to make.
 SILENT = {
     "ingest.duplicates",
     "ingest.conflicts",
     "ingest.shard_bytes",
+    "cudd.ipc",
     "relabel.sources",
     "evaluate.distilled.sources",
     "evaluate.distilled.controls",
