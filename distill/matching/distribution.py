@@ -18,16 +18,10 @@ from augment.seeds import operation_seed
 from distill.config import TrainConfig, ViewConfig
 from distill.errors import DistillError, DivergedError
 from distill.matching.config import MatchConfig
+from distill.matching.features import mean_features
 from distill.matching.tiles import decode_tiles, encode_tiles
-from distill.networks import ConvNet, build
+from distill.networks import build
 from distill.training import Trainer
-
-
-def mean_features(network: nn.Module, images: torch.Tensor, classes: int) -> torch.Tensor:
-    """Compute the mean feature map (classes, d) of normalised images (classes * n, C, S, S), n of each class in a row."""
-    assert isinstance(network, ConvNet)
-    features: torch.Tensor = network.features(images)
-    return features.flatten(1).view(classes, -1, features[0].numel()).mean(1)
 
 
 def distribution_loss(real: torch.Tensor, condensed: torch.Tensor) -> torch.Tensor:
@@ -116,11 +110,9 @@ class Matching:
         """Take one iteration; returns its loss, the sum over classes."""
         step, config = self.iteration, self.config
         network = self._network(step)
-        with torch.no_grad():
-            real = mean_features(network, self._seen(self._real_batch(step), step), len(self._labels))
         pixels = decode_tiles(self.images, config.tiles) * self._spread + self._centre
-        condensed = mean_features(network, self._seen(pixels, step), len(self._labels))
-        loss = distribution_loss(real, condensed)
+        condensed = mean_features(network, self._seen(pixels, step, self._labels), len(self._labels))
+        loss = distribution_loss(self._real_means(network, step), condensed)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
@@ -171,20 +163,29 @@ class Matching:
         placed = network.to(self._device).to(memory_format=torch.channels_last)
         return placed.eval().requires_grad_(False)
 
-    def _real_batch(self, step: int) -> torch.Tensor:
-        """Draw real images (classes * real_batch, C, S, S) float in [0, 1], with replacement, those of a class in a row."""
-        batches = []
-        for label, images in zip(self._labels, self._real, strict=True):
-            seed = operation_seed(self.seed, f"class {label}", f"matching/real/{step}")
-            generator = torch.Generator().manual_seed(seed)
-            places = torch.randint(len(images), (self.config.real_batch,), generator=generator)
-            batches.append(images[places.to(images.device), : self.images.shape[1]])
-        return torch.cat(batches).float() / 255
+    @torch.no_grad()
+    def _real_means(self, network: nn.Module, step: int) -> torch.Tensor:
+        """Compute the mean feature map (classes, d) of real images of every class; on a CPU a class at a time, to stay in its caches."""
+        places = range(len(self._labels))
+        together = [list(places)] if self._device.type == "cuda" else [[place] for place in places]
+        means = []
+        for chosen in together:
+            labels = [self._labels[place] for place in chosen]
+            pixels = torch.cat([self._real_batch(place, step) for place in chosen])
+            means.append(mean_features(network, self._seen(pixels, step, labels), len(labels)))
+        return torch.cat(means)
 
-    def _seen(self, pixels: torch.Tensor, step: int) -> torch.Tensor:
-        """Augment images (classes * n, C, S, S) in [0, 1], alike for all of a class, and normalise them for a network of 3 channels."""
-        each = len(pixels) // len(self._labels)
-        keys = [str(label) for label in self._labels for _ in range(each)]
+    def _real_batch(self, place: int, step: int) -> torch.Tensor:
+        """Draw real images (real_batch, C, S, S) float in [0, 1] of the class at `place`, with replacement."""
+        seed = operation_seed(self.seed, f"class {self._labels[place]}", f"matching/real/{step}")
+        images, generator = self._real[place], torch.Generator().manual_seed(seed)
+        chosen = torch.randint(len(images), (self.config.real_batch,), generator=generator)
+        return images[chosen.to(images.device), : self.images.shape[1]].float() / 255
+
+    def _seen(self, pixels: torch.Tensor, step: int, labels: Sequence[int]) -> torch.Tensor:
+        """Augment images (labels * n, C, S, S) in [0, 1], alike for all of a class, and normalise them for a network of 3 channels."""
+        each = len(pixels) // len(labels)
+        keys = [str(label) for label in labels for _ in range(each)]
         draws = self._augment.draw(keys, (self._size, self._size), epoch=step)
         augmented = self._augment.replay(pixels.expand(-1, 3, -1, -1), draws).images
         normalised = (augmented - self._triple(self._mean)) / self._triple(self._std)

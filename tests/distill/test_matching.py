@@ -12,7 +12,8 @@ from torch.nn.functional import interpolate
 
 from distill.errors import DistillError, DivergedError
 from distill.matching.config import MatchConfig, PoolConfig
-from distill.matching.distribution import Matching, distribution_loss, mean_features, pool_trainer, siamese_policy
+from distill.matching.distribution import Matching, distribution_loss, pool_trainer, siamese_policy
+from distill.matching.features import mean_features
 from distill.matching.tiles import decode_tiles, encode_tiles
 from distill.networks import build
 
@@ -74,7 +75,7 @@ def test_a_step_is_sgd_with_momentum_in_normalised_space() -> None:
 def test_both_sides_of_a_class_get_one_augmentation_and_classes_others() -> None:
     one = matching(labels=(0, 1))
     pixels = images(1, 9).float().div(255)
-    seen = [one._seen(pixels.expand(2 * each, -1, -1, -1), step) for each, step in ((3, 1), (2, 1), (3, 2))]
+    seen = [one._seen(pixels.expand(2 * each, -1, -1, -1), step, (0, 1)) for each, step in ((3, 1), (2, 1), (3, 2))]
     assert torch.equal(seen[0][0], seen[0][2])
     assert torch.equal(seen[0][0], seen[1][0])
     assert torch.equal(seen[0][3], seen[1][2])

@@ -29,7 +29,7 @@ class Dm(Stage[DmParams]):
     """Condenses the training set by matching."""
 
     name = "dm"
-    version = 1
+    version = 2
     summary = "train images -> condensed sets (DM)"
     adds = "the condensed images"
     titles: ClassVar[Mapping[str, str]] = {"": "DM"}

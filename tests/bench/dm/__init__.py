@@ -1,0 +1,1 @@
+"""The bench of distribution matching: `python -m tests.bench.dm`."""
