@@ -12,8 +12,9 @@ from torch.nn.functional import interpolate
 
 from distill.errors import DistillError, DivergedError
 from distill.matching.config import MatchConfig, PoolConfig
-from distill.matching.distribution import Matching, distribution_loss, pool_trainer, siamese_policy
+from distill.matching.distribution import Matching, distribution_loss, pool_trainer
 from distill.matching.features import mean_features
+from distill.matching.images import siamese_policy
 from distill.matching.tiles import decode_tiles, encode_tiles
 from distill.networks import build
 
@@ -34,7 +35,7 @@ def matching(labels: tuple[int, ...] = (0, 1, 2), grey: bool = False, **options:
     return Matching(real, labels, start, config, classes=5, mean=MEAN, std=STD, seed=3, grey=grey)
 
 
-def run(one: Matching) -> Matching:
+def run(one: Any) -> Any:
     """Take all iterations that are left."""
     while not one.done:
         one.advance()

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from augment.augmenter import Augmenter
 from distill.matching.config import MatchConfig
-from distill.matching.distribution import Matching, siamese_policy
+from distill.matching.distribution import Matching
 from distill.matching.features import feature_maps, mean_features
+from distill.matching.images import siamese_policy
 from distill.networks import ConvNet, build
 from tests.distill.test_matching import MEAN, STD, images
 

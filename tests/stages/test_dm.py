@@ -147,6 +147,36 @@ def test_killed_it_ends_with_the_same_bytes(base: Path, data: Path, change: int,
     assert_same(tree(data / "dm"), tree(base / "dm"))
 
 
+GRADIENTS = MATCH.replace("{network:", "{objective: gradients, gradients: {network_steps: 2, batch_size: 4}, network:")
+TRAJECTORIES = MATCH.replace(
+    "{network:",
+    "{objective: trajectories, trajectories: {experts: 2, epochs: 2, expert_batch: 8, student_steps: 2, batch_size: 4, "
+    "expert_epochs: 1, start_epochs: [0, 1]}, network:",
+)
+
+
+@pytest.mark.parametrize(
+    ("match", "units", "change"), [(GRADIENTS, ["dm-000000", "dm-000001"], 5), (TRAJECTORIES, ["dm-000000"], 14)]
+)
+def test_other_objectives_end_with_the_same_bytes_after_a_kill(
+    base: Path, data: Path, tmp_path: Path, match: str, units: list[str], change: int
+) -> None:
+    """Gradients go class by class; trajectories take all classes together, from two experts that are units of their own."""
+    experts = ["dm-expert-000", "dm-expert-001"] if match == TRAJECTORIES else []
+    planned = [unit.name for unit, _ in prepare(get_stage("dm"), job_of(data, "dm", match)).pending]
+    assert planned == [*experts, *units]
+    killed_before(change, "dm", data, [*CHANGES, match])
+    assert not (data / "dm/stage.json").exists()
+    run(data, "dm", match)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    run_stage(make_other(job_of(data, "dm", match), whole), "serial", debug=True)
+    assert_same(tree(data / "dm"), tree(whole / "dm"))
+    images, matched = (load_arrays(Dataset.open(folder / "dm")).images for folder in (data, base))
+    assert not (images == matched).all()
+    assert json.loads(Dataset.open(data / "dm").rows(["params"])["params"][0].as_py()) == {"slot": 0, "tiles": 2}
+
+
 @pytest.mark.parametrize("start", ["random", "medoids"])
 def test_whole_images_start_from_one_real_image_each(base: Path, tmp_path: Path, start: str) -> None:
     job = job_of(base, "dm", MATCH.replace("{network:", "{tiles: 1, network:"), f"dm.start={start}", "dm.ipc=3")

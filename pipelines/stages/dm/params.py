@@ -21,6 +21,7 @@ class DmParams(Section):
     DM as published (Zhao and Bilen, 2023) is `match.tiles: 1`, `match.pool_every: 0`, `match.network: convnet3_w128_in`,
     `match.real_batch: 256` and `match.iterations: 20000`. The defaults store four images in one and let briefly trained networks take
     turns with fresh ones, which is worth most at one image per class and within minutes; `match.tiles: 1` from about ten on.
+    `match.objective` takes other things to match: `trajectories` need a graphics card and condense all classes of a set together.
     """
 
     ipc: Annotated[int, PLAN_ONLY] = Field(1, ge=1, le=10_000, description="stored images per class")

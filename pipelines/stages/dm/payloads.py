@@ -20,8 +20,18 @@ class TrainNetwork(Payload):
 
 
 @dataclass(frozen=True)
+class TrainExpert(Payload):
+    """Train expert `place`, which all sets share."""
+
+    kind: ClassVar[str] = "expert"
+
+    place: int
+    inputs: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Condense(Payload):
-    """Condense some classes of a set to `ipc` images each. `pool` are digests of the networks that take turns."""
+    """Condense some classes of a set to `ipc` images each. `pool` are digests of the networks or experts that are trained for it."""
 
     kind: ClassVar[str] = "condense"
 

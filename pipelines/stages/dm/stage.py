@@ -1,6 +1,7 @@
-"""`dm`: train images + teacher's normalisation -> condensed sets, by distribution matching (Zhao and Bilen, 2023).
+"""`dm`: train images + teacher's normalisation -> condensed sets, by distribution matching (Zhao and Bilen, 2023) or another objective.
 
-Units come in two waves: a network of the pool is trained on the real images; a chunk of classes is condensed for all its slots. What
+Units come in two waves: a network of the pool, or an expert, is trained on the real images; a chunk of classes is condensed for all its
+slots. What
 a class becomes follows from the seed and its number, so that the bytes do not depend on the number of workers. An image may store
 several smaller ones (`tiles` in its sample's json): readers decode them before anything else.
 """
@@ -21,7 +22,7 @@ from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.stages.dm.params import LOSS_COLUMNS, LOSSES, DmParams
-from pipelines.stages.dm.payloads import Condense, TrainNetwork
+from pipelines.stages.dm.payloads import Condense, TrainExpert, TrainNetwork
 from pipelines.storage import canonical_json
 
 
@@ -47,16 +48,21 @@ class Dm(Stage[DmParams]):
         inputs = {"train": dataset_digest(train), **_normalisation(job)}
         units: list[Unit] = []
         condense: list[Unit] = []
+        match, classes = params.match, len(train.classes)
+        experts = [TrainExpert(place, inputs) for place in range(match.trajectories.experts)]
+        if match.objective == "trajectories":
+            units += [one.unit(f"dm-expert-{one.place:03d}") for one in experts]
         for number in range(params.seeds):
             named = set_name("dm", number)
-            networks = params.match.pool.networks if params.match.pool_every else 0
+            networks = match.pool.networks if match.objective == "features" and match.pool_every else 0
             pool = [TrainNetwork(number, place, inputs) for place in range(networks)]
             units += [one.unit(f"{named}-network-{one.place:03d}") for one in pool]
-            digests = tuple(one.digest for one in pool)
-            for start in range(0, len(train.classes), params.class_chunk):
-                chunk = tuple(range(start, min(start + params.class_chunk, len(train.classes))))
+            digests = tuple(one.digest for one in (experts if match.objective == "trajectories" else pool))
+            size = classes if match.couples_classes else params.class_chunk
+            for start in range(0, classes, size):
+                chunk = tuple(range(start, min(start + size, classes)))
                 payload = Condense(number, chunk, params.ipc, inputs, digests)
-                condense.append(payload.unit(f"{named}-{start // params.class_chunk:06d}", wave=1))
+                condense.append(payload.unit(f"{named}-{start // size:06d}", wave=1))
         return Plan([*units, *condense], facts={"classes": train.classes, "ipc": params.ipc, "seeds": params.seeds})
 
     def check(self, job: Job[DmParams]) -> None:
@@ -84,15 +90,18 @@ class Dm(Stage[DmParams]):
         return Worker(job)
 
     def run(self, unit: Unit, worker: Any, output: UnitOutput, job: Job[DmParams]) -> None:
-        from pipelines.stages.dm.worker import condense, train_network
+        from pipelines.stages.dm.worker import condense, train_expert, train_network
 
         if unit.kind == TrainNetwork.kind:
             train_network(TrainNetwork.from_json(unit.payload), worker, output, job)
+        elif unit.kind == TrainExpert.kind:
+            train_expert(TrainExpert.from_json(unit.payload), worker, output, job)
         else:
             condense(Condense.from_json(unit.payload), worker, output, job)
 
     def subject(self, unit: Unit, job: Job[DmParams]) -> str:
-        return "dm.match.pool" if unit.kind == TrainNetwork.kind else "dm.match"
+        kinds = {TrainNetwork.kind: "dm.match.pool", TrainExpert.kind: "dm.match.trajectories"}
+        return kinds.get(unit.kind, "dm.match")
 
     def finish(self, job: Job[DmParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         committed = Committed(job, markers)

@@ -1,8 +1,8 @@
-"""Does a unit of `dm`: trains a network of the pool, or condenses a chunk of classes."""
+"""Does a unit of `dm`: trains a network of the pool or an expert, or condenses a chunk of classes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,11 @@ import torch
 
 from distill.clusters import medoids
 from distill.features import head_inputs
-from distill.matching.config import MatchConfig
 from distill.matching.distribution import Matching, pool_trainer
+from distill.matching.gradients import GradientMatching
+from distill.matching.images import ImageMatching
+from distill.matching.trajectories import TrajectoryMatching, expert_trainer
+from distill.training import Trainer
 from pipelines.artifacts.datasets import finished, open_part
 from pipelines.artifacts.distilled import set_name, shuffled_keys
 from pipelines.artifacts.teacher import TEACHER_FILE, load_teacher
@@ -27,7 +30,7 @@ from pipelines.runtime.units import UnitOutput
 from pipelines.shards.keys import slot_key
 from pipelines.shards.sample import Sample
 from pipelines.stages.dm.params import LOSS_COLUMNS, DmParams
-from pipelines.stages.dm.payloads import Condense, TrainNetwork
+from pipelines.stages.dm.payloads import Condense, TrainExpert, TrainNetwork
 from pipelines.storage import canonical_json, csv_bytes
 
 
@@ -65,31 +68,80 @@ def train_network(payload: TrainNetwork, worker: Worker, output: UnitOutput, job
         std=worker.std,
         seed=seed,
     )
+    _write_snapshots(trainer, config.pool.snapshots, _network_file(payload.number, payload.place), output)
+
+
+def _expert_file(place: int) -> str:
+    return f"experts/{place:03d}.safetensors"
+
+
+def train_expert(payload: TrainExpert, worker: Worker, output: UnitOutput, job: Job[DmParams]) -> None:
+    """Train an expert and write its weights before the first epoch and after each."""
+    config, device = job.params.match, torch_device(job)
+    trainer = expert_trainer(
+        worker.images.tensors(device),
+        config,
+        classes=len(worker.train.classes),
+        mean=worker.mean,
+        std=worker.std,
+        seed=job.seed(f"expert {payload.place}", "trajectories"),
+    )
+    _write_snapshots(trainer, range(config.trajectories.epochs + 1), _expert_file(payload.place), output)
+
+
+def _write_snapshots(trainer: Trainer, epochs: Collection[int], path: str, output: UnitOutput) -> None:
+    """Train to the last of `epochs` and write the weights after each of them into one file, as EPOCH/NAME; 0 is before the first."""
     weights: dict[str, Any] = {}
+
+    def keep(epoch: int) -> None:
+        state = trainer.model.state_dict()
+        weights.update({f"{epoch}/{name}": value.detach().clone().contiguous() for name, value in state.items()})
+
+    if 0 in epochs:
+        keep(0)
     for row in trainer.run():
         epoch = int(row["epoch"]) + 1
-        output.tick(epoch, config.pool.snapshots[-1], f"loss {row['train_loss']:.3f}")
-        if epoch in config.pool.snapshots:
-            state = trainer.model.state_dict()
-            weights |= {f"{epoch}/{name}": value.detach().clone().contiguous() for name, value in state.items()}
-    output.write(_network_file(payload.number, payload.place), safetensors.torch.save(weights))
+        output.tick(epoch, max(epochs), f"loss {row['train_loss']:.3f}")
+        if epoch in epochs:
+            keep(epoch)
+    output.write(path, safetensors.torch.save(weights))
 
 
-def _pool(payload: Condense, config: MatchConfig, job: Job[DmParams]) -> list[dict[str, Any]]:
-    """The states of the pool, network by network and snapshot by snapshot."""
-    committed, states = Committed(job), []
-    for place in range(len(payload.pool)):
-        weights = safetensors.torch.load(committed.read(_network_file(payload.number, place)))
-        for epoch in config.pool.snapshots:
-            prefix = f"{epoch}/"
-            states.append({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
-    return states
+def _snapshots(path: str, epochs: Iterable[int], job: Job[DmParams]) -> list[dict[str, Any]]:
+    """The weights that `_write_snapshots` wrote, by epoch."""
+    weights = safetensors.torch.load(Committed(job).read(path))
+    prefixes = [f"{epoch}/" for epoch in epochs]
+    return [{k.removeprefix(p): v for k, v in weights.items() if k.startswith(p)} for p in prefixes]
+
+
+def _matching(payload: Condense, worker: Worker, job: Job[DmParams], start: torch.Tensor) -> ImageMatching:
+    """The matching of a chunk of classes by the objective that is asked for."""
+    config, device = job.params.match, torch_device(job)
+    real = [torch.from_numpy(worker.of_class(label).images).to(device) for label in payload.classes]
+    of_the_set: dict[str, Any] = {
+        "classes": len(worker.train.classes),
+        "mean": worker.mean,
+        "std": worker.std,
+        "seed": job.seed(f"set {payload.number}", "match"),
+        "grey": worker.grey,
+    }
+    places, first = range(len(payload.pool)), (real, payload.classes, start, config)
+    if config.objective == "gradients":
+        return GradientMatching(*first, training=worker.images.tensors(device), **of_the_set)
+    if config.objective == "trajectories":
+        epochs = range(config.trajectories.epochs + 1)
+        return TrajectoryMatching(
+            *first, experts=[_snapshots(_expert_file(p), epochs, job) for p in places], **of_the_set
+        )
+    files = [_network_file(payload.number, place) for place in places]
+    pool = [state for path in files for state in _snapshots(path, config.pool.snapshots, job)]
+    return Matching(*first, pool=pool, **of_the_set)
 
 
 class _Iterations:
     """A matching, an iteration a step."""
 
-    def __init__(self, matching: Matching) -> None:
+    def __init__(self, matching: ImageMatching) -> None:
         self._matching = matching
 
     @property
@@ -111,22 +163,10 @@ def condense(payload: Condense, worker: Worker, output: UnitOutput, job: Job[DmP
     """Condense a chunk of classes and write its images."""
     params = job.params
     device = torch_device(job)
-    real = [torch.from_numpy(worker.of_class(label).images).to(device) for label in payload.classes]
     keys = _start_keys(payload, worker, job)
     places = [[worker.places[key] for key in of_class] for of_class in keys]
     start = torch.from_numpy(np.stack([worker.images.images[chosen] for chosen in places])).to(device)
-    matching = Matching(
-        real,
-        payload.classes,
-        start,
-        params.match,
-        classes=len(worker.train.classes),
-        mean=worker.mean,
-        std=worker.std,
-        seed=job.seed(f"set {payload.number}", "match"),
-        grey=worker.grey,
-        pool=_pool(payload, params.match, job),
-    )
+    matching = _matching(payload, worker, job, start)
     run_resumably(_Iterations(matching), output, Checkpoint(output))
     images = matching.result().cpu().numpy().transpose(0, 1, 3, 4, 2)
     each = params.match.tiles**2
