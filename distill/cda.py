@@ -232,7 +232,8 @@ def _start(
         return noise.to(targets.device, dtype).requires_grad_(True), None
     if init.shape != (len(torch_rngs), *shape):
         raise ValueError(f"init must have shape {(len(torch_rngs), *shape)}, got {tuple(init.shape)}")
-    pixels = init.to(targets.device, dtype) / 255
+    # In order in memory, as their gradient is: fused Adam goes through both as they lie.
+    pixels = init.to(targets.device, dtype).contiguous() / 255
     if raw:
         return pixels.clone().requires_grad_(True), pixels
     real = (pixels - pixels.new_tensor(mean).view(-1, 1, 1)) / pixels.new_tensor(std).view(-1, 1, 1)

@@ -112,7 +112,7 @@ class RecoverConfig:
     `curriculum`; 0 is SRe2L (no curriculum), 1 is CDA. `r_bn` weighs the statistics, the first layer `first_multiplier`
     times. `jitter` rolls by 0..jitter pixels, or by -jitter..jitter if `jitter_symmetric`. All images
     of a group share a step's view, as published, unless `view_per_image`. Every `residual_every` steps X becomes
-    `residual_alpha` X + (1 - `residual_alpha`) X_0 and Adam starts anew (FADRM, 2025; 0: never; needs a real start).
+    `residual_alpha` X + (1 - `residual_alpha`) X_0 and Adam starts anew (FADRM, Cui et al. 2025; 0: never; needs a real start).
     `precision` is that of the teacher's activations: `auto` is bfloat16 on CUDA and float32 elsewhere; statistics, losses
     and images are float32 in any case. On a CPU bfloat16 halves the time where the processor multiplies it natively
     (AVX512-BF16, AMX) and is slow elsewhere, so it has to be asked for.

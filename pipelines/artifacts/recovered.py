@@ -40,6 +40,11 @@ def slots_per_unit(job: Job[Any], wanted: int | Literal["auto"], group: int) -> 
     return wanted if wanted != "auto" else max(1, images_per_step(job, group) // group)
 
 
+def classes_per_unit(job: Job[Any], slots: int) -> int:
+    """Classes that are recovered in one step where each is a group of `slots` images."""
+    return max(1, images_per_step(job, slots) // slots)
+
+
 def require_batch_norm(job: Job[Any]) -> None:
     """Raise `UserError` for a teacher without the statistics that recovery matches."""
     from distill.statistics import matched_layers

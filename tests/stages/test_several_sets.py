@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.commands.jobs import make_job
 from pipelines.commands.runs import run_stage
+from pipelines.errors import UserError
 from pipelines.evaluation.distilled.claims import headline
 from pipelines.evaluation.distilled.results import read_results
 from pipelines.loaders.arrays import load_arrays
@@ -72,3 +73,28 @@ def test_more_seeds_add_sets_and_each_has_students_of_its_own(folder: Path) -> N
     assert "one distillation seed" not in headline(read_results(form))
     labels = sorted(path.parent.name for path in (folder / "data/relabel/cda/labels").rglob("*.arrow"))
     assert set(labels) == {"ipc_001", "ipc_001-s1"}
+
+
+def test_images_of_a_class_are_recovered_together_and_held_to_its_statistics(folder: Path) -> None:
+    """One class or both in a unit: each is a group of its own, of all its slots."""
+    by_class = ("cda.ipc=2", "cda.statistics=class", "cda.slots_per_unit=auto")
+    run(folder, "cda", "cda.ipc=2")
+    keys = [slot_key("cda", label, slot) for label in range(2) for slot in range(2)]
+    of_all = load_arrays(Dataset.open(folder / "data/cda"), keys)
+    run(folder, "cda", *by_class)
+    both = load_arrays(Dataset.open(folder / "data/cda"), keys)
+    assert not (both.images == of_all.images).all()
+    apart = make_job("cda", folder / "params.yaml", [*CHANGES, *by_class, "cda.class_chunk=1"], str(folder / "data"))
+    assert len(prepare(get_stage("cda"), apart).identities) == 2
+    run(folder, "cda", *by_class, "cda.class_chunk=1")
+    alone = load_arrays(Dataset.open(folder / "data/cda"), keys)
+    assert (abs(both.images.astype(int) - alone.images) <= 2).mean() > 0.99  # sums are rounded by the size of a batch
+    parents = Dataset.open(folder / "data/cda").rows(["key", "parents"]).to_pylist()
+    assert len({row["parents"][0] for row in parents}) == 4
+
+
+def test_residuals_without_a_real_start_are_refused(folder: Path) -> None:
+    with pytest.raises(
+        UserError, match="residual_every mixes in the real images that recovery starts from, and init is noise"
+    ):
+        make_job("cda", folder / "params.yaml", ["cda.init=noise", "cda.recover.residual_every=1"])

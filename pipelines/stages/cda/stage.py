@@ -2,17 +2,25 @@
 
 A unit is a block of IPC slots for a chunk of classes: every slot of the block is one group of images, one per class,
 recovered in the same step as the other groups but with statistics, crops and noise of its own. Blocks are fixed by the
-plan, so the bytes do not depend on the number of workers; a larger IPC leaves those that are full as they are.
+plan, so the bytes do not depend on the number of workers; a larger IPC leaves those that are full as they are. With
+`statistics: class` a group is a block of slots of one class (LPLD).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipelines.artifacts.datasets import dataset_digest, open_part, stage_digest
-from pipelines.artifacts.distilled import set_name, shuffled_keys
-from pipelines.artifacts.recovered import Block, require_batch_norm, slots_per_unit, write_losses, write_recovered
+from pipelines.artifacts.distilled import keys_by_class, set_name, shuffled_keys
+from pipelines.artifacts.recovered import (
+    Block,
+    classes_per_unit,
+    require_batch_norm,
+    slots_per_unit,
+    write_losses,
+    write_recovered,
+)
 from pipelines.artifacts.teacher import Teacher, load_teacher, require_classes
 from pipelines.errors import UserError
 from pipelines.loaders.arrays import load_arrays
@@ -23,6 +31,11 @@ from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.stages.cda.params import CdaParams
 
+if TYPE_CHECKING:
+    from distill.statistics import Goal
+
+#: Images of a class that LPLD recovers together at most.
+LPLD_BATCH = 100
 #: Real images to start from: keys by class, by the number of the set.
 Starts = dict[int, list[list[str]]]
 
@@ -47,17 +60,25 @@ class Cda(Stage[CdaParams]):
         train = open_part(job, "split", "train")
         params, classes = job.params, train.classes
         inputs = {"squeeze": stage_digest(job, "squeeze"), "train": dataset_digest(train)}
-        block = slots_per_unit(job, params.slots_per_unit, min(len(classes), params.class_chunk))
+        slots_together, classes_together = self._together(job, len(classes))
         units: list[Unit] = []
         for number in range(params.seeds):
             before = len(units)
-            for first in range(0, params.ipc, block):
-                slots = list(range(first, min(first + block, params.ipc)))
-                for start in range(0, len(classes), params.class_chunk):
-                    chunk = list(range(start, min(start + params.class_chunk, len(classes))))
+            for first in range(0, params.ipc, slots_together):
+                slots = list(range(first, min(first + slots_together, params.ipc)))
+                for start in range(0, len(classes), classes_together):
+                    chunk = list(range(start, min(start + classes_together, len(classes))))
                     payload = {"set": number, "slots": slots, "classes": chunk, "inputs": inputs}
                     units.append(Unit(f"{set_name('cda', number)}-{len(units) - before:06d}", payload))
         return Plan(units, facts={"classes": classes, "ipc": params.ipc, "seeds": params.seeds})
+
+    def _together(self, job: Job[CdaParams], classes: int) -> tuple[int, int]:
+        """Slots and classes of one unit."""
+        params, chunk = job.params, min(classes, job.params.class_chunk)
+        if params.statistics == "all":
+            return slots_per_unit(job, params.slots_per_unit, chunk), params.class_chunk
+        slots = min(params.ipc, LPLD_BATCH if params.slots_per_unit == "auto" else params.slots_per_unit)
+        return slots, min(chunk, classes_per_unit(job, slots))
 
     def check(self, job: Job[CdaParams]) -> None:
         require_batch_norm(job)
@@ -81,12 +102,12 @@ class Cda(Stage[CdaParams]):
         from distill.cda import recover
 
         teacher, starts = worker
-        device = torch_device(job)
+        device, params = torch_device(job), job.params
         number, slots, classes = unit.payload["set"], unit.payload["slots"], unit.payload["classes"]
-        of_set = f"set {number} " if number else ""
+        of_set, by_class = f"set {number} " if number else "", params.statistics == "class"
 
         def watch(step: int, loss: float | None) -> None:
-            output.tick(step, job.params.recover.iterations, "" if loss is None else f"loss {loss:.3f}")
+            output.tick(step, params.recover.iterations, "" if loss is None else f"loss {loss:.3f}")
 
         init, parents = None, None
         if starts is not None:  # one real image per class and slot, none twice while there are enough
@@ -97,21 +118,28 @@ class Cda(Stage[CdaParams]):
             real = load_arrays(open_part(job, "split", "train"), [key for row in parents for key in row])
             init = torch.from_numpy(real.images).to(device)
             init = init.reshape(len(slots), len(classes), *init.shape[1:])
+        targets = torch.tensor(classes, device=device)
+        if by_class:  # a group is the slots of a class, and not the classes of a slot
+            targets, init = targets[:, None].expand(-1, len(slots)), None if init is None else init.transpose(0, 1)
+            keys = [f"{of_set}class {label} slots {slots[0]}-{slots[-1]}" for label in classes]
+        else:
+            keys = [f"{of_set}slot {slot} classes {classes[0]}-{classes[-1]}" for slot in slots]
         result = recover(
             teacher.model,
-            torch.tensor(classes, device=device),
-            job.params.recover,
-            seeds=[job.seed(f"{of_set}slot {slot} classes {classes[0]}-{classes[-1]}", "recover") for slot in slots],
+            targets,
+            params.recover,
+            seeds=[job.seed(key, "recover") for key in keys],
             mean=teacher.mean,
             std=teacher.std,
             image_size=teacher.image_size,
             init=init,
+            goals=_class_goals(teacher, classes, job) if by_class else None,
             on_progress=watch,
         )
-        images = result.images.cpu().numpy().transpose(0, 1, 3, 4, 2)
+        images = result.images.transpose(0, 1) if by_class else result.images
+        pixels = images.cpu().numpy().transpose(0, 1, 3, 4, 2)
         block = Block(number, slots, classes, parents)
-        stored = job.params.image, job.params.caption
-        write_recovered(output, job, teacher, block, images, result.losses, *stored)
+        write_recovered(output, job, teacher, block, pixels, result.losses, params.image, params.caption)
 
     def subject(self, unit: Unit, job: Job[CdaParams]) -> str:
         return "cda.recover"
@@ -121,3 +149,18 @@ class Cda(Stage[CdaParams]):
         sets = f" of each of {plan.facts['seeds']} sets" if plan.facts["seeds"] > 1 else ""
         extra = {"name": "cda", "description": f"distilled images, {plan.facts['ipc']} per class{sets}"}
         return publish_datasets(job.output, markers, plan.facts["classes"], extra)
+
+
+def _class_goals(teacher: Teacher, classes: Sequence[int], job: Job[CdaParams]) -> list[Goal]:
+    """Statistics of the real images of each class, by layer: means and variances (classes, C)."""
+    import torch
+
+    from distill.statistics import class_statistics
+
+    train, goals = open_part(job, "split", "train"), []
+    keys = keys_by_class(train)
+    for label in classes:
+        images = torch.from_numpy(load_arrays(train, keys[label]).images).to(torch_device(job))
+        goals.append(class_statistics(teacher.model, images, mean=teacher.mean, std=teacher.std))
+    means_and_variances = (zip(*of_layer, strict=True) for of_layer in zip(*goals, strict=True))
+    return [(torch.stack(means), torch.stack(variances)) for means, variances in means_and_variances]
