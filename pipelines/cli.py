@@ -340,6 +340,42 @@ def results(
 
 
 @app.command()
+def condense(
+    budget: Annotated[
+        str,
+        typer.Option("--budget", help="Bytes of images, labels and, where labels need it, the teacher: 200KB, 1.5MiB."),
+    ],
+    within: Annotated[
+        float,
+        typer.Option("--within", help="Points that a cheaper set may be behind the best on the validation split."),
+    ] = 1.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what there is to choose from; train nothing.")
+    ] = False,
+    data: Data = "data",
+    runner: Annotated[str, typer.Option(help="serial, ray or auto.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Units at a time (ray).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Choose the best condensed set of a finished evaluate@distilled within a budget of bytes, and write it with its labels.
+
+    Students are trained again and tested on the validation split, never the test split. Chosen is the cheapest of those that are not told
+    apart from the best and at most --within points behind it. The set goes to condense/BYTES in the data folder.
+
+    Examples: limbeck condense --budget 200KB; limbeck condense --budget 20KiB --dry-run
+    """
+    from pipelines.commands import condense as condensing
+
+    _remember(DEFAULT_PARAMS, None, data)
+    job = condensing.condense_job(data, budget, within)
+    if dry_run:
+        _show([condensing.candidates_view(job)], as_json)
+        return
+    say = partial(_say, to=errors) if as_json else _say
+    _show([condensing.condense(job, runner, workers, say)], as_json)
+
+
+@app.command()
 def doctor(data: Data = "data", as_json: AsJson = False) -> None:
     """Check this machine: decoders, torch, Ray, DVC, disk.
 

@@ -154,8 +154,8 @@ def shuffled_keys(dataset: Dataset, seed: int) -> list[list[str]]:
     ]
 
 
-def random_real(dataset: Dataset, ipc: int, run_seed: int, draw: int | str) -> ImageArrays:
-    """`ipc` random training images of every class, class by class; nested in `ipc`, different for every `draw`."""
+def random_keys(dataset: Dataset, ipc: int, run_seed: int, draw: int | str) -> list[str]:
+    """Keys of `ipc` random training images of every class, class by class; nested in `ipc`, different for every `draw`."""
     chosen: list[str] = []
     for name, keys in zip(
         dataset.classes, shuffled_keys(dataset, seed_for(run_seed, "evaluate", "random", str(draw))), strict=True
@@ -166,7 +166,12 @@ def random_real(dataset: Dataset, ipc: int, run_seed: int, draw: int | str) -> I
                 "evaluate.distilled.ipc, or leave out the random arms (evaluate.distilled.arms)"
             )
         chosen += keys[:ipc]
-    return load_arrays(dataset, chosen)
+    return chosen
+
+
+def random_real(dataset: Dataset, ipc: int, run_seed: int, draw: int | str) -> ImageArrays:
+    """The images of `random_keys`."""
+    return load_arrays(dataset, random_keys(dataset, ipc, run_seed, draw))
 
 
 def stored_image_bytes(dataset: Dataset, keys: list[str]) -> int:

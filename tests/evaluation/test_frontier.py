@@ -13,7 +13,7 @@ import pytest
 from pipelines.commands.results import aside_view
 from pipelines.errors import UserError
 from pipelines.evaluation.distilled.frontier import Frontier, Point, Spent, frontier_of, undominated
-from pipelines.evaluation.distilled.results import read_results
+from pipelines.evaluation.distilled.results import other_forms, read_results
 from pipelines.evaluation.distilled.spent import spent_on
 from pipelines.evaluation.distilled.trade import frontier_table, trade_figures, trade_sentences
 from pipelines.report.scatter import Spot, scatter_chart
@@ -65,6 +65,21 @@ def test_what_is_shipped_follows_from_the_labels() -> None:
     assert {point.arm.name: point.bytes for point in of({"ipc_1": rows | {"cda_online": {}}}).points}["cda_soft"] == 500
     known = of({"ipc_1": {"cda_soft": rows["cda_soft"]}}, teacher_bytes=50)
     assert known.points[0].bytes == 150
+
+
+def test_stored_labels_in_other_forms_are_points_and_no_rows_of_the_table() -> None:
+    rows = {
+        "cda_soft": row([0.6], 100, 800, label_kind="stored epochs", network="net"),
+        "cda_soft_int8": row([0.5], 100, 400, label_kind="stored epochs", label_format="int8, 4 epochs", network="net"),
+    }
+    form = {"protocol": {"network": "net", "teacher_bytes": 600}, "ipc_1": rows}
+    results = read_results(form, TITLES)
+    assert list(results.by_ipc[1]) == ["cda_soft"]
+    points = frontier_of(results, forms=other_forms(form, TITLES)).points
+    assert [(point.arm.name, point.arm.label_kind, point.bytes, point.ships) for point in points] == [
+        ("cda_soft_int8", "stored epochs, int8, 4 epochs", 500, "stored labels"),
+        ("cda_soft", "stored epochs", 700, "the teacher"),
+    ]
 
 
 def test_neighbours_are_compared_in_pairs_and_held_to_95_percent_together() -> None:

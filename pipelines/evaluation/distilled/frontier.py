@@ -106,13 +106,17 @@ def frontier_of(
     student: str = "",
     teacher_bytes: float | None = None,
     spent: Callable[[Arm], Spent] = lambda arm: Spent(None),
+    forms: Sequence[tuple[int, Arm]] = (),
 ) -> Frontier:
-    """All that was measured with a student, the main one without a name; `spent` says what the images and labels of an arm took."""
+    """All that was measured with a student, the main one without a name; `spent` says what the images and labels of an arm took, `forms`
+    are rows of labels that were stored in other forms too."""
     student = student or results.student
     arms = [(ipc, arm) for ipc, by_name in results.by_student.get(student, {}).items() for arm in by_name.values()]
+    arms += [(ipc, arm) for ipc, arm in forms if arm.student == student]
     if student == results.student and results.full is not None:
         arms.append((0, results.full))
-    teacher_bytes = max((arm.teacher_bytes or 0 for _, arm in arms), default=0) or teacher_bytes
+    said = [arm.teacher_bytes for _, arm in arms if arm.teacher_bytes]
+    teacher_bytes = next(iter(said), number(results.protocol.get("teacher_bytes")) or teacher_bytes)
     points = []
     for ipc, arm in arms:
         if arm.mean is not None and (size := shipped(arm, teacher_bytes)) is not None:

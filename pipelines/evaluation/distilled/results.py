@@ -102,6 +102,25 @@ def _arm(name: str, form: Mapping[str, Any], titles: Mapping[str, str]) -> Arm |
     )
 
 
+def other_forms(form: Mapping[str, Any], titles: Mapping[str, str] | None = None) -> list[tuple[int, Arm]]:
+    """The rows of sets whose stored labels were stored in other forms too (`SOURCE_soft_int8`), with their images per class.
+
+    They are no rows of the table: their images and kind of labels are there already.
+    """
+    titles, students = titles or {}, inner(form, "other_students")
+    found = []
+    for rows in (form, *(inner(students, name) for name in students)):
+        for key in (key for key in rows if key.startswith("ipc_") and key.removeprefix("ipc_").isdecimal()):
+            for name in inner(rows, key):
+                images, soft, stored = name.rpartition("_soft_")
+                row = inner(inner(rows, key), name)
+                arm = _arm(f"{images}_soft", row, titles) if soft and stored and row else None
+                if arm is not None:
+                    kind = f"{arm.label_kind}, {row.get('label_format') or stored}"
+                    found.append((int(key.removeprefix("ipc_")), replace(arm, name=name, label_kind=kind)))
+    return found
+
+
 def in_order(arms: Iterable[Arm]) -> list[Arm]:
     """What was measured first, each set before its start, then random images, then other controls; by kind of labels within."""
     return sorted(arms, key=_rank)

@@ -11,8 +11,8 @@ from pipelines.evaluation.distilled.claims import claims, headline, remarks
 from pipelines.evaluation.distilled.details import controls_table, epochs_table, margins_table, stored_table
 from pipelines.evaluation.distilled.frontier import Frontier, frontier_numbers, frontier_of
 from pipelines.evaluation.distilled.gallery import gallery
-from pipelines.evaluation.distilled.results import PRODUCT, read_results, titles_of
-from pipelines.evaluation.distilled.rows import Results
+from pipelines.evaluation.distilled.results import PRODUCT, other_forms, read_results, titles_of
+from pipelines.evaluation.distilled.rows import Arm, Results
 from pipelines.evaluation.distilled.spent import TEACHER, spent_on
 from pipelines.evaluation.distilled.table import accuracy_table, students_table
 from pipelines.evaluation.distilled.trade import NOTE, frontier_table, points_table, trade_figures, trade_sentences
@@ -42,7 +42,7 @@ def section(outputs: Outputs, options: Options) -> Section | None:
     sentences = [said] if said.texts else []
     second = [others] if others is not None else []
     charts: list[Block] = [Charts(figures)] if figures else []
-    frontiers = _frontiers(outputs, results)
+    frontiers = _frontiers(outputs, results, other_forms(form, titles_of(outputs)))
     trade = _trade(results, frontiers)
     blocks = [table, *sentences, *charts, *second, *trade, *images, *_details(outputs, results, frontiers, curves)]
     console: list[GroupedTable | Sentences] = [table, *second, *sentences]
@@ -50,10 +50,10 @@ def section(outputs: Outputs, options: Options) -> Section | None:
     return Section("distilled", name, 10, headline(results), blocks, console, form, files, asides)
 
 
-def _frontiers(outputs: Outputs, results: Results) -> list[Frontier]:
+def _frontiers(outputs: Outputs, results: Results, forms: Sequence[tuple[int, Arm]]) -> list[Frontier]:
     """Accuracy against bytes and seconds of every student, the main one first."""
     size, spent = outputs.size(TEACHER, TEACHER_WEIGHTS), spent_on(outputs, PRODUCT)
-    return [frontier_of(results, student, size, spent) for student in results.by_student]
+    return [frontier_of(results, student, size, spent, forms) for student in results.by_student]
 
 
 def _trade(results: Results, frontiers: Sequence[Frontier]) -> list[Block]:

@@ -59,13 +59,13 @@ class Student:
 
 
 class DistilledStudents:
-    """What a worker keeps: the teacher, the test set and what is compared."""
+    """What a worker keeps: the teacher, the images that accuracy is measured on, of a `part` of `split`, and what is compared."""
 
-    def __init__(self, job: Job[DistilledParams]) -> None:
-        self._job = job
+    def __init__(self, job: Job[DistilledParams], part: str = "test") -> None:
+        self._job, self._part = job, part
         self.device = torch_device(job)
         self.teacher = load_teacher(job, self.device)
-        test = open_part(job, "split", "test")
+        test = open_part(job, "split", part)
         require_classes(test.classes, self.teacher.classes, test.storage.url)
         self.test = load_arrays(test)
         self.compared = Compared(job)
@@ -102,7 +102,8 @@ class DistilledStudents:
         )
         rows = train_resumably(trainer, output)
         top1 = {int(row["epoch"]) + 1: float(row["val_top1"]) for row in rows if "val_top1" in row}
-        output.write(f"curves/{unit.name}.csv", csv_bytes(_curve(rows, student), STUDENT_COLUMNS))
+        columns = (*STUDENT_COLUMNS[:-1], f"{self._part}_top1")
+        output.write(f"curves/{unit.name}.csv", csv_bytes(_curve(rows, student, columns[-1]), columns))
         result = Student(
             student.arm,
             student.ipc,
@@ -120,6 +121,10 @@ class DistilledStudents:
             trainer.steps,
         )
         output.summary = asdict(result)
+
+    def labels_into(self, student: TrainStudent, folder: Storage) -> None:
+        """Leave the stored labels of a student's images in `folder` as Arrow files, where they are made as students are trained."""
+        self._labels(student, self._images(student)[0], folder)
 
     def _images(self, student: TrainStudent) -> tuple[ImageArrays, int]:
         """The images of a student, and their bytes as stored."""
@@ -175,11 +180,11 @@ class _Labels:
     view_epochs: int | None = None
 
 
-def _curve(rows: Sequence[Row], student: TrainStudent) -> list[dict[str, Any]]:
+def _curve(rows: Sequence[Row], student: TrainStudent, accuracy: str) -> list[dict[str, Any]]:
     named = {"arm": student.arm.name, "ipc": "full" if student.ipc == FULL else student.ipc}
     named |= {"network": student.network, "set": student.number, "seed": student.seed}
     return [
-        named | {"epoch": row["epoch"], "train_loss": row["train_loss"], "test_top1": row["val_top1"]}
+        named | {"epoch": row["epoch"], "train_loss": row["train_loss"], accuracy: row["val_top1"]}
         for row in rows
         if "val_top1" in row
     ]
