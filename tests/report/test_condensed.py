@@ -72,6 +72,22 @@ def test_a_win_over_random_images_is_none_over_a_better_control() -> None:
     )
 
 
+def test_a_set_of_tiles_is_not_said_to_beat_as_many_random_images() -> None:
+    form = condensed((1,), ("hard",), HERE, ("d3hr@reference",), ())
+    form["ipc_1"]["d3hr_reference_hard"]["images"] *= 4
+    assert headline(read_results(form, TITLES)).startswith(
+        "Distilled images beat random real images of the same IPC by"
+    )
+
+
+def test_tiles_are_controls_like_others_and_several_questions_are_held_to_95_percent_each() -> None:
+    form = condensed((1,), ("hard", "online"), HERE, ("d3hr@improved",), ("coreset@medoids",))
+    said = headline(read_results(form, TITLES | {"coreset_medoids": "medoid tiles"}))
+    assert "beat the best control (medoid tiles) by" in said
+    assert "at IPC 1 with hard and online labels" in said
+    assert said.endswith("95 % each).")
+
+
 def test_nothing_told_apart_is_the_headline_where_nothing_is() -> None:
     results = results_of(sets=1, seeds=2, measured=("d3hr@improved", "d3hr@reference"))
     assert headline(results) == (

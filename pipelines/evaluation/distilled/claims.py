@@ -108,10 +108,14 @@ def _whose(arm: Arm, results: Results) -> str:
 
 
 def _whom(results: Results, margins: Sequence[Margin]) -> str:
-    """The control that margins are over; random images by their plain name where there is no other control to be the best of."""
+    """The control that margins are over; random images by their plain name where there is no other control to be the best of.
+
+    A set whose stored images are tiles of several has more images than as many random ones have bytes.
+    """
     only = all(len(results.controls(one.student, one.ipc, one.arm)) == 1 for one in margins)
     if only and {one.control.images_of for one in margins} == {"random"}:
-        return "as many random real images"
+        alike = all(one.arm.images == one.control.images for one in margins)
+        return "as many random real images" if alike else "random real images of the same IPC"
     return f"the best control ({_controls(results, margins)})"
 
 
