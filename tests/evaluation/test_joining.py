@@ -99,7 +99,7 @@ def test_a_source_that_is_a_folder_is_labelled_and_measured_beside_its_controls(
     }
     assert [(one["arm"], one["against"]) for one in form["against_start"]] == [("toy_soft", "toy_start_soft")]
     judged = [(one["labels"], one["of"]) for one in (*form["comparisons"], *form["against_start"])]
-    assert judged == [("soft", 2), ("hard", 1), ("soft", 2)]  # those of one question together
+    assert judged == [("hard", 1), ("soft", 2), ("soft", 2)]  # those of one question together
 
 
 def test_a_product_that_is_a_folder_is_measured_by_itself(data: Path) -> None:
