@@ -241,6 +241,31 @@ def show(
 
 
 @app.command()
+def export(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET", help="STAGE, STAGE@ITEM or STAGE/PART in the data folder, or a path or URL of a dataset."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder, or one that this command began.")],
+    data: Data = "data",
+) -> None:
+    """Write a dataset's images as plain files in class folders, with images.csv: key, tile, label, parents.
+
+    Images that are stored as tiles of others are decoded, a file each. Interrupted, the same command goes on.
+
+    Examples: limbeck export dm look
+
+              limbeck export split/train /tmp/train --data /scratch/run7
+    """
+    from pipelines.commands.export import export_dataset
+
+    _remember(DEFAULT_PARAMS, None, data)
+    _say(export_dataset(name, data, out))
+
+
+@app.command()
 def validate(params: Params = DEFAULT_PARAMS, overrides: Overrides = None) -> None:
     """Check a parameter file: every section, value and name; exit code 2 with all mistakes at once.
 

@@ -30,7 +30,7 @@ def info_view(name: str, data: str, failed: bool) -> View:
     A stage's name means its output in the data folder `data`; where there is none, a path of that name. Of a stage without
     a dataset its files and facts are shown. `failed` lists the samples that were lost instead, of unfinished outputs too.
     """
-    root, stage = _place(name, data)
+    root, stage = place_of(name, data)
     if failed:
         return _lost_view(root)
     present = root.list()
@@ -50,7 +50,7 @@ def info_view(name: str, data: str, failed: bool) -> View:
     return View(form, [*map(_dataset_table, datasets), *map(_stage_table, others)])
 
 
-def _place(name: str, data: str) -> tuple[Storage, str]:
+def place_of(name: str, data: str) -> tuple[Storage, str]:
     """The folder of a name, and STAGE or STAGE@ITEM if it is one of a stage."""
     head, slash, part = name.partition("/")
     stage, _, item = head.partition("@")
