@@ -1,4 +1,5 @@
-"""Soft labels: the teacher's logits for every view of every image, stored and replayed to any student (FKD), or given as it trains.
+"""Soft labels: the teacher's logits for every view of every image, stored and replayed to any student (FKD), or given as it trains;
+or one for each image, whatever its views (the convention at low resolution, `docs/specs/matching.md`).
 
 Views come from `distill.views`, so a label belongs to the pixels that the student sees, to the bit. Files are the affair
 of `pipelines.loaders.soft_labels`.
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from distill.accuracy import normalise
+from distill.accuracy import BATCH, normalise
 from distill.config import ViewConfig
 from distill.errors import DistillError, DivergedError
 from distill.training import SoftLabels
@@ -63,6 +64,31 @@ def replay(tables: Mapping[int, tuple[Views, torch.Tensor]]) -> SoftLabels:
                 "the stored labels belong to other views: seed, batch size and views must be those of relabel"
             )
         return logits[where]
+
+    return of
+
+
+@torch.no_grad()
+def label_images(
+    teacher: nn.Module, images: torch.Tensor, *, mean: Sequence[float], std: Sequence[float]
+) -> torch.Tensor:
+    """Compute the teacher's logits (N, C) float32 for `images` (N, 3, S, S) uint8 as they are; `DivergedError` for no finite number."""
+    assert not teacher.training, "in train mode the labels would depend on the batch and change the teacher"
+    logits = [
+        teacher(normalise(images[start : start + BATCH].float() / 255, mean, std)).float()
+        for start in range(0, len(images), BATCH)
+    ]
+    labels = torch.cat(logits)
+    if not bool(labels.isfinite().all()):
+        raise DivergedError("the teacher's answers are not finite numbers: the teacher is broken; train it again")
+    return labels
+
+
+def fixed(logits: torch.Tensor) -> SoftLabels:
+    """Give every view of image i the logits i of (N, C). A view that mixes images has no such label: train without `views.mix`."""
+
+    def of(_epoch: int, views: Views, _batch: torch.Tensor, where: slice) -> torch.Tensor:
+        return logits[views.order[where].to(logits.device)]
 
     return of
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,11 +13,12 @@ from pipelines.artifacts.distilled import DEFAULT_SOURCES, Sources
 from pipelines.artifacts.teacher import Teacher
 from pipelines.config import PLAN_ONLY, Section
 from pipelines.loaders.arrays import ImageArrays
-from pipelines.loaders.soft_labels import Epoch, write_soft_labels
+from pipelines.loaders.soft_labels import Epoch, StoredLabels, read_soft_labels, write_soft_labels
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job
 from pipelines.runtime.units import Tick, no_tick
 from pipelines.seeds import seed_for
+from pipelines.storage import Storage
 
 
 class RelabelParams(Section):
@@ -81,6 +82,26 @@ def label_epochs(
 
     facts = {"format": params.format, "classes": len(teacher.classes), "teacher": teacher.network}
     return write_soft_labels(path, made(), images.keys, facts)
+
+
+def store_again(
+    scratch: Storage, labels: StoredLabels, keys: Sequence[str], params: RelabelParams
+) -> tuple[int, StoredLabels]:
+    """Store labels of a set anew in the format and with the first epochs of `params`; returns the bytes and what was stored.
+
+    Files hold as many epochs as those of `relabel` do, so that the bytes are those that it would write: its logits differ by what half
+    precision has rounded already, which no byte is added for.
+    """
+    from distill.compression import pack
+
+    paths, size, facts = [], 0, {**labels.facts, "format": params.format}
+    for first in range(0, params.epochs, params.epochs_per_unit):
+        block = ((epoch, *labels[epoch]) for epoch in range(first, min(first + params.epochs_per_unit, params.epochs)))
+        packed = ((epoch, views, pack(logits, params.format, params.top_k)) for epoch, views, logits in block)
+        paths.append(f"labels-{first:06d}.arrow")
+        with scratch.replacing(paths[-1]) as temporary:
+            size += write_soft_labels(temporary, packed, keys, facts)
+    return size, read_soft_labels(scratch, paths, keys)
 
 
 def view_seed(job: Job[Any], ipc: int) -> int:

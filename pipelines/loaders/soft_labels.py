@@ -125,6 +125,11 @@ class StoredLabels(Mapping[int, "tuple[Views, torch.Tensor]"]):
         self._place = np.array([place[key] for key in files.keys], np.int64)
         self._kept: tuple[int, tuple[Views, torch.Tensor]] | None = None
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was written of all: `format`, `classes`, `teacher`."""
+        return dict(self._files.facts)
+
     def __len__(self) -> int:
         return len(self._files.epochs)
 

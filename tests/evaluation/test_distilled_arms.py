@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from pipelines.artifacts.distilled import load_distilled, random_real
-from pipelines.artifacts.labels import RelabelParams, label_epochs, labels_of
+from pipelines.artifacts.labels import RelabelParams, label_epochs, labels_of, store_again
 from pipelines.artifacts.teacher import TEACHER_WEIGHTS, load_teacher
 from pipelines.commands.jobs import make_job, make_jobs
 from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
 from pipelines.evaluation.distilled.arms import Arm, TrainStudent
+from pipelines.evaluation.distilled.label_forms import LabelForm
 from pipelines.loaders.soft_labels import read_soft_labels
 from pipelines.runtime.device import torch_device
 from pipelines.runtime.execute import prepare
@@ -92,7 +94,9 @@ EQUAL = (
     "evaluate.distilled.networks=[convnet2_w8_in]",
     "evaluate.distilled.budget=steps",
     "evaluate.distilled.ipc=[1]",
-    "evaluate.distilled.arms=[distilled_hard, random_hard, real_hard]",
+    "evaluate.distilled.arms=[distilled_soft, distilled_fixed, random_fixed, distilled_hard, random_hard, real_hard]",
+    "evaluate.distilled.fixed={epochs: 1, batch_size: 4, learning_rate: 0.01, temperature: 2.0}",
+    "evaluate.distilled.label_formats=[int8, {format: top_k, top_k: 1}, {epochs: 1}]",
     "evaluate.distilled.hard={epochs: 3, batch_size: 4, learning_rate: 0.01, warmup_epochs: 1, evaluate_every: 3}",
     "evaluate.distilled.full={epochs: 2, batch_size: 8, learning_rate: 0.01}",
 )
@@ -230,13 +234,20 @@ def test_students_of_smaller_sets_take_as_many_steps_as_those_of_the_largest(equ
         "cda_hard": (2, 6, 6),
         "coreset_random_tiles_hard": (8, 3, 6),
         "random_hard": (2, 6, 6),
+        "cda_fixed": (2, 2, 2),
+        "coreset_random_tiles_fixed": (8, 1, 2),
+        "random_fixed": (2, 2, 2),
+        **dict.fromkeys(("cda_soft", "cda_soft_int8", "cda_soft_top1", "cda_soft_epochs1"), (2, 8, 8)),
+        "coreset_random_tiles_soft": (8, 2, 8),
     }
     assert form["full"]["real_hard"]["epochs"] == 2  # all images have a budget of their own
-    for row in form["ipc_1"].values():  # an epoch that is asked for is as many steps for all
+    for row in (
+        row for row in form["ipc_1"].values() if row["labels"] == "hard"
+    ):  # an epoch that is asked for is as many steps for all
         assert list(row["at_epochs"]) == ["1", "2"]
     looks: dict[str, list[int]] = {}
     for row in csv.DictReader((equal / "evaluate/distilled/students.csv").read_text().splitlines()):
-        if (row["set"], row["ipc"]) == ("0", "1"):
+        if (row["set"], row["ipc"]) == ("0", "1") and row["arm"].endswith("_hard"):
             looks.setdefault(row["arm"], []).append(int(row["epoch"]) + 1)
     assert looks == {
         "cda_hard": [2, 4, 6],
@@ -245,12 +256,83 @@ def test_students_of_smaller_sets_take_as_many_steps_as_those_of_the_largest(equ
     }
 
 
+def test_one_fixed_label_an_image_takes_two_bytes_a_class(equal: Path) -> None:
+    rows = json.loads((equal / "evaluate/distilled/results.json").read_text())["ipc_1"]
+    labels = {name: (row["label_kind"], row["label_format"], row["label_bytes"]) for name, row in rows.items()}
+    assert labels["cda_fixed"] == labels["random_fixed"] == ("fixed soft", "fp16", 2 * 2 * 2)
+    assert labels["coreset_random_tiles_fixed"] == ("fixed soft", "fp16", 8 * 2 * 2)  # each tile has its own
+
+
+def test_forms_of_stored_labels_take_what_relabel_would_write(
+    root: Path, equal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    rows = json.loads((equal / "evaluate/distilled/results.json").read_text())["ipc_1"]
+    changes = {
+        "cda_soft": ("fp16, 2 epochs", []),
+        "cda_soft_int8": ("int8, 2 epochs", ["relabel.format=int8"]),
+        "cda_soft_top1": ("top 1, 2 epochs", ["relabel.format=top_k", "relabel.top_k=1"]),
+        "cda_soft_epochs1": ("fp16, 1 epoch", ["relabel.epochs=1"]),
+    }
+    for name, (words, overrides) in changes.items():
+        data = tmp_path / name
+        data.mkdir()
+        for stage in ("split", "squeeze", "cda"):
+            (data / stage).symlink_to(root / "data" / stage)
+        run_stage(make_job("relabel@cda", root / "params.yaml", overrides, str(data)), "serial", debug=True)
+        metrics = json.loads((data / "relabel/cda/metrics.json").read_text())
+        assert (rows[name]["label_format"], rows[name]["label_bytes"]) == (words, metrics["ipc_1"]["bytes"])
+        assert (rows[name]["labels"], rows[name]["role"], rows[name]["teacher_bytes"]) == ("soft", "source", 0)
+    assert rows["coreset_random_tiles_soft"]["label_format"] == "fp16, 2 epochs"
+
+
+def test_labels_in_another_form_are_those_of_the_same_views_within_its_error(root: Path, tmp_path: Path) -> None:
+    images = load_distilled(job_of(root, "evaluate"), "cda", 1)
+    folder = Storage(root / "data/relabel/cda")
+    paths = [path for path in folder.list() if path.startswith(f"labels/{labels_of(1, 0)}/")]
+    stored, params = read_soft_labels(folder, paths, images.keys), RelabelParams.model_validate(PARAMS["relabel"])
+    for spec, epochs in (("int8", 2), ({"format": "top_k", "top_k": 1}, 2), ({"epochs": 1}, 1)):
+        form = LabelForm.model_validate(spec)
+        scratch = Storage(tmp_path / form.name)
+        size, labels = store_again(scratch, stored, images.keys, form.of(params))
+        assert size == sum(map(scratch.size, scratch.list()))
+        assert list(labels) == list(range(epochs))
+        for epoch, (views, logits) in labels.items():
+            theirs, exact = stored[epoch]
+            assert views.same_as(theirs)
+            if form.name == "int8":  # half a step of 255 levels
+                assert ((logits - exact).abs() <= (exact.amax(1) - exact.amin(1))[:, None] / 254 / 2 + 1e-6).all()
+            elif form.name == "top1":  # of two classes the other has the mass that is left
+                assert torch.allclose(logits.softmax(1), exact.softmax(1), atol=2e-3)
+            else:
+                assert torch.equal(logits, exact)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            ["relabel.epochs=2", "evaluate.distilled.label_formats=[{epochs: 2}]"],
+            "2 epochs are not fewer than the 2 that",
+        ),
+        (["evaluate.distilled.label_formats=[top_k]"], "top_k keeps fewer than all 2 classes, got 5; lower it"),
+    ],
+)
+def test_a_form_that_keeps_all_is_refused_before_work(
+    root: Path, monkeypatch: pytest.MonkeyPatch, changes: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(root)
+    with pytest.raises(UserError, match=sentence):
+        prepare(get_stage("evaluate"), job_of(root, "evaluate", *changes))
+
+
 def test_warm_up_and_looks_are_lengthened_with_the_epochs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
 
     def configs(*changes: str) -> dict[str, Any]:
         units = prepare(get_stage("evaluate"), job_of(root, "evaluate", *EQUAL, *changes)).plan.units
-        return {unit.payload["arm"]["source"]: unit.payload["config"] for unit in units if unit.kind == "student"}
+        students = [unit.payload for unit in units if unit.kind == "student"]
+        return {one["arm"]["source"]: one["config"] for one in students if one["arm"]["labels"] == "hard"}
 
     of = configs()
     assert [of[source]["epochs"] for source in ("cda", "coreset@random_tiles")] == [6, 3]
@@ -290,6 +372,11 @@ def test_a_student_a_set_or_a_seed_more_leaves_the_others_as_they_are(
         ("evaluate.distilled.controls=[cda]", "controls names cda, which sources names too"),
         ("evaluate.distilled.controls=[coreset@herding]", "coreset has no 'herding'"),
         ("evaluate.distilled.online={label_smoothing: 0.1}", "online.label_smoothing would be ignored"),
+        ("evaluate.distilled.fixed={label_smoothing: 0.1}", "fixed.label_smoothing would be ignored"),
+        ("evaluate.distilled.fixed={views: {mix: cutmix}}", "fixed.views.mix cutmix mixes images, .*; set it to none"),
+        ("evaluate.distilled.label_formats=[int8, int8]", "label_formats names int8 twice"),
+        ("evaluate.distilled.label_formats=[{format: int8, top_k: 3}]", "top_k would be ignored: format is not top_k"),
+        ("evaluate.distilled.label_formats=[{}]", "a form of labels has a format, or epochs"),
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(root: Path, change: str, sentence: str) -> None:

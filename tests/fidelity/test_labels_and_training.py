@@ -14,7 +14,7 @@ from augment.crops import Box, draw_resized_crop
 from distill.cda import Draw, apply_draws, draw_table
 from distill.compression import pack, unpack
 from distill.config import TrainConfig, ViewConfig
-from distill.labels import label_epoch, online, replay
+from distill.labels import fixed, label_epoch, label_images, online, replay
 from distill.networks import build
 from distill.training import Trainer, kl_loss, learning_rate, mse_gt_loss, schedule_factor
 from distill.views import apply_views, draw_views
@@ -72,6 +72,36 @@ def test_f13_replayed_labels_train_exactly_as_the_teacher_online(mix: str) -> No
         list(trainer.run())
         finals.append(student.state_dict())
     assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
+
+
+def test_a_fixed_label_is_the_teachers_answer_to_the_image_as_it_is_whatever_the_view() -> None:
+    """The convention at low resolution (`docs/specs/matching.md`): C floats an image, here of 1 030, more than a batch."""
+    images, teacher = noise_images(1030, 8), build("convnet2_w4", 4, 8, seed=1).eval()
+    logits = label_images(teacher, images, **STATISTICS)
+    with torch.no_grad():
+        assert torch.allclose(logits, teacher((images.float() / 255 - 0.5) / 0.25), atol=1e-5)
+    views = draw_views(1030, 8, ViewConfig(crop="pad", padding=2), 3, 1, 7)
+    assert views.order.tolist() != list(range(1030))
+    label = fixed(logits)
+    for start in (0, 7, 1029):
+        batch = torch.zeros(0)  # what the student sees is not looked at
+        assert torch.equal(label(5, views, batch, slice(start, start + 7)), logits[views.order[start : start + 7]])
+
+
+def test_a_student_of_fixed_labels_takes_the_step_of_their_kl_at_its_temperature() -> None:
+    """One weight matrix, one batch, SGD 0.1 and T 4: W - 0.1 dKL, with dKL / dz = (softmax(z / T) - softmax(t / T)) / (T B)."""
+    images, targets = noise_images(6, 8), torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
+    student = nn.Sequential(nn.Flatten(), nn.Linear(192, 3, bias=False))
+    before = student[1].weight.detach().clone()
+    config = TrainConfig(
+        **{"epochs": 1, "batch_size": 6, "momentum": 0.0, "weight_decay": 0.0, "temperature": 4.0},
+        views=ViewConfig(crop="none", flip=False),
+    )
+    data = (images, torch.zeros(6, dtype=torch.int64))
+    list(Trainer(student, data, config, seed=0, soft_labels=fixed(targets), **STATISTICS).run())
+    inputs = ((images.float() / 255 - 0.5) / 0.25).flatten(1)
+    slopes = ((inputs @ before.T / 4).softmax(1) - (targets / 4).softmax(1)) / (4 * 6)
+    assert torch.allclose(student[1].weight, before - 0.1 * slopes.T @ inputs, atol=1e-5)
 
 
 def test_f13_half_precision_labels_are_within_rounding() -> None:

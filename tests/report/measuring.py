@@ -65,7 +65,7 @@ def _students() -> Iterator[Student]:
 
 def _student(arm: Arm, ipc: int, seed: int, number: int, student: tuple[str, str], last: float) -> Student:
     images = 10 * ipc or 9000
-    label_bytes: dict[Labels, int] = {"soft": 2400 * images, "online": 0, "hard": images}
+    label_bytes: dict[Labels, int] = {"soft": 2400 * images, "online": 0, "fixed": 20 * images, "hard": images}
     early = {epoch: last - gap for epoch, gap in zip(EPOCHS, (0.2, 0.1, 0.0), strict=True)}
     sizes = (images, 700 * images, label_bytes[arm.labels])
     return Student(arm, ipc, seed, number, *student, last, last + 0.004, *sizes, early)

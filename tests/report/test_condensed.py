@@ -13,6 +13,7 @@ from rich.console import Console
 from pipelines.commands.results import printed_sections
 from pipelines.evaluation.distilled.claims import claims, headline, remarks
 from pipelines.evaluation.distilled.details import controls_table, epochs_table, margins_table, stored_table
+from pipelines.evaluation.distilled.formats import formats_table
 from pipelines.evaluation.distilled.results import read_results
 from pipelines.evaluation.distilled.rows import Results
 from pipelines.evaluation.distilled.table import accuracy_table, students_table
@@ -260,3 +261,29 @@ def test_it_is_said_of_stored_tiles_how_many_more_images_and_steps_their_student
     (sentence,) = [one for one in remarks(read_results(form, TITLES)) if "stored image" in one]
     assert sentence.endswith("in as many optimiser steps as those of every other set of its IPC.")
     assert not [one for one in remarks(results_of()) if "stored image" in one]
+
+
+def test_forms_of_stored_labels_stand_beside_all_of_them_and_the_teacher_that_gives_them() -> None:
+    form = condensed(ipcs=(1,), labels=("soft", "online"), students=HERE, controls=TWO, measured=("cda",))
+    rows = form["ipc_1"]
+    whole = rows["cda_soft"] | {"label_format": "fp16, 300 epochs", "last_mean": 0.55, "label_bytes": 100_000}
+    smaller = whole | {"label_format": "int8, 300 epochs", "last_mean": 0.545, "label_bytes": 60_000}
+    form["ipc_1"] = rows | {"cda_soft": whole, "cda_soft_int8": smaller}
+    form["protocol"]["teacher_bytes"] = 46_000
+    results = read_results(form, TITLES)
+    assert "cda_soft_int8" not in results.by_ipc[1]  # the tables of sets have one row a set
+    table = formats_table(form, results)
+    assert table is not None
+    assert table.groups[0][0] == "IPC 1, CDA"
+    assert [(row.name, list(row.cells)) for row in table.groups[0][1]][:2] == [
+        ("fp16, 300 epochs", ["97.7\u00a0KiB", "55.0", "0.0"]),
+        ("int8, 300 epochs", ["58.6\u00a0KiB", "54.5", "−0.5"]),
+    ]
+    teacher = table.groups[0][1][2]
+    assert (teacher.name, teacher.cells[0]) == ("the teacher, asked as students train", "44.9\u00a0KiB")
+    assert table.note.endswith("fewer than the stored labels of CDA with 97.7\u00a0KiB: ship it in their place.")
+    form["protocol"]["teacher_bytes"] = 200_000
+    small = formats_table(form, read_results(form, TITLES))
+    assert small is not None
+    assert "ship it" not in small.note
+    assert formats_table(condensed(ipcs=(1,), students=HERE), results_of()) is None

@@ -11,8 +11,9 @@ import pytest
 from tests.report.measuring import CONTROLS, NETWORKS, complete
 
 ROW = {
-    *("source", "images_from", "role", "labels", "label_kind", "network", "norm", "last", "last_mean", "last_std", "best_mean"),
-    *("epochs", "steps", "at_epochs", "seeds", "sets", "images", "image_bytes", "label_bytes", "teacher_bytes", "generator_bytes"),
+    *("source", "images_from", "role", "labels", "label_kind", "label_format", "network", "norm"),
+    *("last", "last_mean", "last_std", "best_mean", "at_epochs", "epochs", "steps", "seeds", "sets", "images"),
+    *("image_bytes", "label_bytes", "teacher_bytes", "generator_bytes"),
 }  # fmt: skip
 
 

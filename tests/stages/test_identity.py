@@ -152,6 +152,7 @@ OTHERS: Mapping[str, Any] = {
     "evaluate.distilled.at_epochs": [1],
     "evaluate.distilled.ipc": [1],
     "evaluate.distilled.arms": ["random_hard"],
+    "evaluate.distilled.label_formats": ["int8"],
     "evaluate.datadream.variants": ["cls"],
     "evaluate.datadream.shots": [1],
     "evaluate.datadream.loft_shots": [1],
@@ -165,6 +166,7 @@ OTHERS: Mapping[str, Any] = {
 }
 #: Parameters that act only beside others, and these.
 BESIDE: Mapping[str, Sequence[str]] = {
+    "evaluate.distilled.fixed": ["evaluate.distilled.arms=[distilled_fixed]"],
     "coreset.rded.factor": ["coreset.ipc=1"],
     "coreset.tiles": ["coreset.methods=[random_tiles]", "coreset.ipc=1"],
     "cudd.slots_per_unit": ["cudd.curricula=[2]"],
@@ -182,7 +184,7 @@ BESIDE: Mapping[str, Sequence[str]] = {
     "evaluate.datadream.loft_shots": ["evaluate.datadream.variants=[loft]"],
 }
 #: Parameters that need what these jobs do not have: records with equal bytes, more than 64 KiB, sets of unequal size,
-#: a sum that another parameter has to make.
+#: images that may be mixed, a sum that another parameter has to make.
 SILENT = {
     "ingest.duplicates",
     "ingest.conflicts",
@@ -192,6 +194,7 @@ SILENT = {
     "evaluate.distilled.sources",
     "evaluate.distilled.controls",
     "evaluate.distilled.budget",
+    "evaluate.distilled.fixed.views.mix",
 }
 
 

@@ -13,6 +13,8 @@ from pipelines.evaluation.distilled.arms import FULL, LABEL_KINDS, Arm
 from pipelines.evaluation.distilled.worker import Student
 from pipelines.evaluation.verdicts import Comparison, compare_products, settle_questions
 
+#: How labels are stored that are not stored epochs.
+FIXED_FORMAT = {"fixed": "fp16"}
 #: Keys of the comparisons in the results: with as many random real images, with what a set began from, with the sets of controls.
 COMPARISONS = ("comparisons", "against_start", "against_controls")
 #: Which of them has those with these controls; the third has all others.
@@ -27,13 +29,15 @@ class Beside:
     """What a table needs beside what its students came to.
 
     `networks` are the students with the main one first, `controls` the sources that stand as controls, `teacher_bytes` what arms with
-    online labels ship, and `generator_bytes` by source what its images were made with.
+    online labels ship, `generator_bytes` by source what its images were made with, and `label_formats` how stored labels are stored, by the
+    name of their form.
     """
 
     networks: Sequence[str] = ()
     controls: Collection[str] = ()
     teacher_bytes: int = 0
     generator_bytes: Mapping[str, int] = field(default_factory=dict)
+    label_formats: Mapping[str, str] = field(default_factory=dict)
 
 
 def table(students: Sequence[Student], test_images: int | None = None, beside: Beside = Beside()) -> dict[str, Any]:
@@ -108,6 +112,7 @@ def _row(students: Sequence[Student], beside: Beside) -> dict[str, Any]:
         "role": _role(arm, beside.controls),
         "labels": arm.labels,
         "label_kind": LABEL_KINDS[arm.labels],
+        "label_format": _format(arm, beside),
         "network": first.network,
         "norm": first.norm,
         "last_mean": statistics.fmean(last),
@@ -128,6 +133,11 @@ def _row(students: Sequence[Student], beside: Beside) -> dict[str, Any]:
         "teacher_bytes": beside.teacher_bytes if arm.labels == "online" else 0,
         "generator_bytes": beside.generator_bytes.get(arm.source, 0) if arm.images == "source" else 0,
     }
+
+
+def _format(arm: Arm, beside: Beside) -> str:
+    """How an arm's labels are stored; nothing of those that are class numbers or none."""
+    return beside.label_formats.get(arm.form, arm.form) if arm.labels == "soft" else FIXED_FORMAT.get(arm.labels, "")
 
 
 def _role(arm: Arm, controls: Collection[str]) -> str:

@@ -13,6 +13,7 @@ from pipelines.artifacts.datasets import METRICS_FILE, finished, open_part
 from pipelines.artifacts.distilled import CondensedSets, source_slug
 from pipelines.artifacts.labels import RelabelParams
 from pipelines.errors import UserError
+from pipelines.evaluation.distilled.label_forms import LabelForm, format_words
 from pipelines.evaluation.distilled.params import ArmName, DistilledParams
 from pipelines.evaluation.students import over_steps
 from pipelines.runtime.job import Job
@@ -21,29 +22,34 @@ from pipelines.runtime.typed import Payload
 #: `source`: a condensed set. `start`: the real images that it started from, untouched. `random`: as many random real ones, other
 #: ones for every student. `real`: all of them.
 ImagesFrom = Literal["source", "start", "random", "real"]
-Labels = Literal["soft", "online", "hard"]
-#: What an image's label is: its class, or the teacher's answer to each view of every epoch, stored or given as the student trains.
-LABEL_KINDS: dict[Labels, str] = {"hard": "hard", "soft": "stored epochs", "online": "online"}
+Labels = Literal["soft", "online", "fixed", "hard"]
+#: What an image's label is: its class, the teacher's answer to the image, or to each view of every epoch, stored or given as the student
+#: trains.
+LABEL_KINDS: dict[Labels, str] = {"hard": "hard", "fixed": "fixed soft", "soft": "stored epochs", "online": "online"}
 FULL = 0  # the IPC of the arm that sees everything
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Images of one kind with labels of one kind; `source` where they are of a condensed set, be it measured or a control."""
+    """Images of one kind with labels of one kind; `source` where they are of a condensed set, be it measured or a control.
+
+    `form` is the name of another form of the stored labels than that of `relabel`.
+    """
 
     images: ImagesFrom
     labels: Labels
     source: str = ""
+    form: str = ""
 
     @property
     def name(self) -> str:
-        """SOURCE_soft, SOURCE_start_soft, random_soft, real_hard, ..."""
+        """SOURCE_soft, SOURCE_soft_int8, SOURCE_start_soft, random_soft, real_hard, ..."""
         slug = source_slug(self.source)
         parts = {"source": [slug], "start": [slug, "start"]}.get(self.images, [self.images])
-        return "_".join([*parts, self.labels])
+        return "_".join(filter(None, [*parts, self.labels, self.form]))
 
     @property
-    def section(self) -> Literal["full", "hard", "online", "soft"]:
+    def section(self) -> Literal["full", "hard", "fixed", "online", "soft"]:
         """Which of the parameters say how the arm is trained."""
         return "full" if self.images == "real" else self.labels
 
@@ -90,6 +96,8 @@ ARMS: dict[ArmName, Arm] = {
     "distilled_online": Arm("source", "online"),
     "start_online": Arm("start", "online"),
     "random_online": Arm("random", "online"),
+    "distilled_fixed": Arm("source", "fixed"),
+    "random_fixed": Arm("random", "fixed"),
     "distilled_hard": Arm("source", "hard"),
     "start_hard": Arm("start", "hard"),
     "random_hard": Arm("random", "hard"),
@@ -114,6 +122,9 @@ class Compared:
         for arm in (ARMS[name] for name in self.params.arms):
             if arm.images == "source":
                 yield from (replace(arm, source=source) for source in self.sets)
+                if arm.labels == "soft":
+                    named = [form.name for form in self.params.label_formats]
+                    yield from (replace(arm, source=one, form=name) for one in self.params.sources for name in named)
             elif arm.images == "start":
                 unknown = self.without_start
                 yield from (replace(arm, source=source) for source in self.params.sources if source not in unknown)
@@ -136,6 +147,25 @@ class Compared:
     def stored(self, arm: Arm) -> bool:
         """Whether `relabel` stored the labels of an arm; those of controls are made the same way as they are needed."""
         return arm.labels == "soft" and arm.images == "source" and arm.source in self.params.sources
+
+    def label_form(self, arm: Arm) -> LabelForm | None:
+        """The other form that the stored labels of an arm have."""
+        return next((form for form in self.params.label_formats if form.name == arm.form), None)
+
+    def require_label_forms(self) -> None:
+        """Raise `UserError` for a form that cannot be made of the stored labels."""
+        if self.labelling is not None:
+            classes = len(next(iter(self.sets.values())).dataset.classes)
+            for form in self.params.label_formats:
+                form.require(self.labelling, classes)
+
+    @property
+    def label_formats(self) -> dict[str, str]:
+        """How stored labels are stored, in words, by the name of their form; that of `relabel` has none."""
+        if self.labelling is None:
+            return {}
+        others = {form.name: format_words(form.of(self.labelling)) for form in self.params.label_formats}
+        return {"": format_words(self.labelling)} | others
 
     @cached_property
     def _subsets(self) -> dict[str, list[int]]:

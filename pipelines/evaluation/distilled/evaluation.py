@@ -48,6 +48,7 @@ class DistilledEvaluation(Evaluation[DistilledParams]):
     def plan(self, job: Job[DistilledParams]) -> Plan:
         """The teacher, and a student for each network, arm, IPC, set and seed."""
         params, compared, used = job.params, Compared(job), _Inputs(job)
+        compared.require_label_forms()
         units, students = [MeasureTeacher(used.of_teacher()).unit("teacher")], []
         for arm in compared.arms():
             for ipc in compared.subsets(arm):
@@ -149,7 +150,7 @@ def _beside(job: Job[DistilledParams]) -> Beside:
         stage, _, item = source.partition("@")
         generators[source] = int(finished(job, stage, item).facts.get("generator_bytes", 0))
     teacher = finished(job, "squeeze").size(TEACHER_WEIGHTS)
-    return Beside(params.networks, params.controls, teacher, generators)
+    return Beside(params.networks, params.controls, teacher, generators, Compared(job).label_formats)
 
 
 def _curves(job: Job[DistilledParams], markers: Sequence[Marker]) -> bytes:
@@ -172,6 +173,7 @@ def _protocol(job: Job[DistilledParams]) -> dict[str, Any]:
         "distillation_seeds": min(compared.sets[source].count for source in params.sources),
         "temperature": params.soft.temperature,
         "test_images": len(test),
+        "teacher_bytes": finished(job, "squeeze").size(TEACHER_WEIGHTS),
         "chance": commonest_share(test),
     }
     if (labelling := compared.labelling) is not None:

@@ -10,13 +10,14 @@ from pydantic import Field, model_validator
 from distill.config import TrainConfig
 from pipelines.artifacts.distilled import DEFAULT_SOURCES, OtherSources, Sources, source_slug
 from pipelines.config import Section
+from pipelines.evaluation.distilled.label_forms import LabelForm
 from pipelines.evaluation.students import require_epochs
 from pipelines.fields import SOFT_ONLY, refuse_ignored
 from pipelines.networks import NetworkName
 
 #: `distilled`: the sets of each source and of each control. `start`: the real images that a source's began from, untouched: what
 #: optimisation is to beat. `random`: as many random real images. `real`: all. `soft`: labels that are stored for every view.
-#: `online`: the teacher labels every view while the student trains.
+#: `online`: the teacher labels every view while the student trains. `fixed`: its one answer to the image as it is, for all views.
 ArmName = Literal[
     "distilled_soft",
     "start_soft",
@@ -24,17 +25,22 @@ ArmName = Literal[
     "distilled_online",
     "start_online",
     "random_online",
+    "distilled_fixed",
+    "random_fixed",
     "distilled_hard",
     "start_hard",
     "random_hard",
     "real_hard",
 ]
-#: Those that are trained where parameters name none. Online labels are asked for: they take the teacher's time once more.
-DEFAULT_ARMS: tuple[ArmName, ...] = tuple(name for name in get_args(ArmName) if not name.endswith("_online"))
+#: Those that are trained where parameters name none. Online labels are asked for: they take the teacher's time once more. So are fixed
+#: ones, which lie between hard and stored labels.
+DEFAULT_ARMS: tuple[ArmName, ...] = tuple(
+    name for name in get_args(ArmName) if not name.endswith(("_online", "_fixed"))
+)
 
 #: Options of a training that arms with a teacher's labels do not take, and those that soft arms take from elsewhere, and why.
-_NOT_OF_ONLINE = {"label_smoothing": "soft labels are not smoothed"}
-_NOT_OF_SOFT = _NOT_OF_ONLINE | {
+_NOT_OF_SOFTENED = {"label_smoothing": "soft labels are not smoothed"}
+_NOT_OF_SOFT = _NOT_OF_SOFTENED | {
     "views": "students see the views that were labelled, relabel.views",
     "batch_size": "students see the batches that were labelled, relabel.batch_size",
 }
@@ -71,10 +77,18 @@ class DistilledParams(Section):
     at_epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (10, 30, 100, 300), description="epochs after which accuracy is measured too, where a training has as many"
     )
+    label_formats: tuple[LabelForm, ...] = Field(
+        (),
+        description="other forms of the stored labels that students of sources are trained with too, such as [int8, {epochs: 10}]",
+    )
     soft: TrainConfig = Field(
         TrainConfig(), description="arms with stored soft labels; views and batch size are those of relabel"
     )
     online: TrainConfig = Field(TrainConfig(), description="arms that the teacher labels as they train")
+    fixed: TrainConfig = Field(
+        TrainConfig(),
+        description="arms with one soft label an image, which its views share: the teacher's of the image as it is",
+    )
     hard: TrainConfig = Field(TrainConfig(), description="all other arms with hard labels")
     full: TrainConfig = Field(TrainConfig(), description="the full training set with hard labels")
 
@@ -87,7 +101,11 @@ class DistilledParams(Section):
             )
         for section in ("hard", "full"):
             refuse_ignored(raw, section, SOFT_ONLY)
-        for section, not_taken in (("soft", _NOT_OF_SOFT), ("online", _NOT_OF_ONLINE)):
+        for section, not_taken in (
+            ("soft", _NOT_OF_SOFT),
+            ("online", _NOT_OF_SOFTENED),
+            ("fixed", _NOT_OF_SOFTENED),
+        ):
             ignored, own = dict(not_taken), raw.get(section) if isinstance(raw, Mapping) else None
             if isinstance(own, Mapping) and own.get("soft_loss") == "mse_gt":
                 ignored |= dict.fromkeys(("temperature", "t_squared"), "soft_loss mse_gt has no temperature")
@@ -96,8 +114,18 @@ class DistilledParams(Section):
 
     @model_validator(mode="after")
     def _students_are_trained(self) -> DistilledParams:
-        for section in ("soft", "online", "hard", "full"):
+        for section in ("soft", "online", "fixed", "hard", "full"):
             require_epochs(section, getattr(self, section))
+        if self.label_formats and "distilled_soft" not in self.arms:
+            raise ValueError("label_formats are of the labels of distilled_soft, which arms does not name")
+        names = [form.name for form in self.label_formats]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"label_formats names {twice[0]} twice")
+        if self.fixed.views.mix != "none":
+            raise ValueError(
+                f"fixed.views.mix {self.fixed.views.mix} mixes images, and a label that is fixed for an image says nothing of a mixture; "
+                "set it to none"
+            )
         if len(set(self.networks)) < len(self.networks):
             raise ValueError("networks names a student twice")
         slugs = {source_slug(source) for source in self.sources}

@@ -9,6 +9,7 @@ from pipelines.evaluation.distilled.card import cards
 from pipelines.evaluation.distilled.charts import accuracy_figures, student_figures
 from pipelines.evaluation.distilled.claims import claims, headline, remarks
 from pipelines.evaluation.distilled.details import controls_table, epochs_table, margins_table, stored_table
+from pipelines.evaluation.distilled.formats import formats_table
 from pipelines.evaluation.distilled.frontier import Frontier, frontier_numbers, frontier_of
 from pipelines.evaluation.distilled.gallery import gallery
 from pipelines.evaluation.distilled.results import PRODUCT, other_forms, read_results, titles_of
@@ -80,7 +81,7 @@ def _details(outputs: Outputs, results: Results, frontiers: Sequence[Frontier], 
         "Every comparison": [margins_table(results), controls_table(results)],
         "Accuracy over the epochs": [epochs_table(results), Charts(figures) if figures else None],
         "Accuracy per byte of every set": [points_table(results, frontiers)],
-        "Best epochs and bytes": [stored_table(results)],
+        "Best epochs and bytes": [stored_table(results), formats_table(results_of(outputs, "distilled"), results)],
         "Protocol": [protocol_table(params_of(outputs, "distilled"), _labelling(outputs), results)],
     }
     shown = {title: [block for block in blocks if block is not None] for title, blocks in folds.items()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.artifacts.datasets import finished, open_part
 from pipelines.artifacts.distilled import load_start, random_real, source_slug, stored_image_bytes
-from pipelines.artifacts.labels import label_epochs, labels_of, view_seed
+from pipelines.artifacts.labels import label_epochs, labels_of, store_again, view_seed
 from pipelines.artifacts.teacher import build_network, load_teacher, require_classes
 from pipelines.evaluation.distilled.arms import FULL, Arm, Compared, TrainStudent
 from pipelines.evaluation.distilled.params import DistilledParams
@@ -144,7 +144,8 @@ class DistilledStudents:
 
     def _labels(self, student: TrainStudent, data: ImageArrays, scratch: Storage) -> _Labels:
         """The labels of a student's images, and the views that it sees."""
-        from distill.labels import online, replay
+        from distill.compression import pack, unpack
+        from distill.labels import fixed, label_images, online, replay
 
         job, ipc = self._job, student.ipc
         own_views = seed_for(job.run.seed, "evaluate", f"seed {student.chance}", "views")
@@ -152,6 +153,10 @@ class DistilledStudents:
             return _Labels(None, len(data) * (1 if len(self.teacher.classes) <= 256 else 2), own_views)
         if student.arm.labels == "online":
             return _Labels(online(self.teacher.model), 0, own_views)
+        if student.arm.labels == "fixed":
+            teacher, (pixels, _) = self.teacher, data.tensors(self.device)
+            packed = pack(label_images(teacher.model, pixels, mean=teacher.mean, std=teacher.std), "fp16")
+            return _Labels(fixed(unpack(packed)), packed.bytes, own_views)
         params = self.compared.labelling
         assert params is not None
         if self.compared.stored(student.arm):
@@ -160,6 +165,9 @@ class DistilledStudents:
             for path in paths:
                 stored.require(path)
             size, tables = sum(map(stored.size, paths)), read_soft_labels(stored.storage, paths, data.keys)
+            if (form := self.compared.label_form(student.arm)) is not None:
+                params = form.of(params)
+                size, tables = store_again(scratch, tables, data.keys, params)
         else:
             with scratch.replacing("labels.arrow") as temporary:
                 size = label_epochs(temporary, range(params.epochs), data, ipc, self.teacher, params, job)
