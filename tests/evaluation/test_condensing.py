@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -45,7 +46,16 @@ PARAMS: dict[str, Any] = {
             "controls": ["coreset@medoids"],
             "networks": ["convnet2_w8_in"],
             "seeds": 1,
-            "arms": ["distilled_soft", "distilled_online", "distilled_hard", "start_hard", "random_hard"],
+            "arms": [
+                "distilled_soft",
+                "distilled_online",
+                "distilled_fixed",
+                "distilled_hard",
+                "start_hard",
+                "random_hard",
+            ],
+            "label_formats": [{"format": "int8"}],
+            "fixed": TRAINING,
             "soft": {"epochs": 2, "learning_rate": 0.01},
             "online": TRAINING,
             "hard": TRAINING,
@@ -84,7 +94,8 @@ def test_every_set_and_kind_of_labels_is_a_candidate_and_a_dry_run_changes_nothi
     assert set(names) == {
         f"{name} at IPC 1"
         for name in (
-            *("cda_soft", "cda_online", "cda_hard", "cda_start_hard", "random_hard"),
+            *("cda_soft", "cda_soft_int8", "cda_online", "cda_fixed", "cda_hard", "cda_start_hard", "random_hard"),
+            "coreset_medoids_fixed",
             *("coreset_medoids_soft", "coreset_medoids_online", "coreset_medoids_hard"),
         )
     }
@@ -145,7 +156,7 @@ def test_running_again_does_nothing_and_a_run_that_was_cut_off_ends_with_the_sam
 
 
 SHIPPED = (
-    *("cda_soft", "cda_online", "cda_hard", "cda_start_hard", "random_hard"),
+    *("cda_soft", "cda_soft_int8", "cda_online", "cda_fixed", "cda_hard", "cda_start_hard", "random_hard"),
     *("coreset_medoids_soft", "coreset_medoids_hard"),
 )
 
@@ -170,6 +181,10 @@ def test_whatever_is_chosen_takes_the_bytes_that_its_candidate_said(data: Path, 
         labels = sum(path.stat().st_size for path in stored)
         assert labels + candidate.image_bytes + (0 if stored else candidate.label_bytes) == candidate.bytes
     assert bool(stored) == (candidate.ships == "stored labels")
+    fixed = [np.load(path) for path in tmp_path.rglob("fixed.npy")]
+    assert [(one.dtype.name, one.shape, one.nbytes) for one in fixed] == (
+        [("float16", (2, 2), candidate.label_bytes)] if candidate.arm.labels == "fixed" else []
+    )
 
 
 def test_a_condensed_folder_is_a_condensed_set_itself(data: Path) -> None:

@@ -15,6 +15,7 @@ from pipelines.errors import UserError
 from pipelines.evaluation.distilled.arms import FULL, Arm, Compared
 from pipelines.evaluation.distilled.choice import Candidate
 from pipelines.evaluation.distilled.frontier import REPLAYED, SHIPPED
+from pipelines.evaluation.distilled.label_forms import LabelForm
 from pipelines.evaluation.distilled.params import DistilledParams
 from pipelines.evaluation.protocol import RESULTS_FILE
 from pipelines.runtime.finished import Finished
@@ -23,7 +24,7 @@ from pipelines.runtime.job import Job
 #: The students of a set that is shipped are those of its source's first set.
 FIRST_SET = 0
 #: Kinds of labels that can be written beside a dataset.
-WRITTEN = ("hard", "soft", "online")
+WRITTEN = ("hard", "fixed", "soft", "online")
 
 
 def measured_run(data: str, inputs: Mapping[str, str] | None = None) -> tuple[Job[DistilledParams], Finished]:
@@ -32,6 +33,8 @@ def measured_run(data: str, inputs: Mapping[str, str] | None = None) -> tuple[Jo
     output = finished(job, "evaluate", "distilled")
     config = output.config()
     given = _without(config["evaluate"]["distilled"], DistilledParams().model_dump(mode="json"))
+    of_a_form = {name: field.default for name, field in LabelForm.model_fields.items()}
+    given["label_formats"] = [_without(form, of_a_form) for form in given.get("label_formats", ())]
     params = DistilledParams.model_validate(given)
     return replace(job, params=params, run=RunParams.model_validate(config["run"])), output
 
@@ -90,7 +93,7 @@ class Candidates:
 
     def _labels(self, arm: Arm, ipc: int) -> int:
         """Bytes of the labels of a set; of labels that `relabel` did not store, what they took as students were trained."""
-        if self.compared.stored(arm) and not getattr(arm, "form", ""):
+        if self.compared.stored(arm) and not arm.form:
             stored = finished(self._job, "relabel", source_slug(arm.source))
             return sum(map(stored.size, stored.paths(f"labels/{labels_of(ipc, FIRST_SET)}")))
         try:

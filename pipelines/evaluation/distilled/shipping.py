@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -31,6 +32,8 @@ _PLACE = ("key", "members", "shard", "outcome", "reason", "error_class", "detail
 #: Those that stay true of a real image's copy.
 _PIXELS = ("width", "height", "bytes", "pixel_sha256", "phash")
 LABELS_FILE = "labels.json"
+#: One label an image: (images, classes) float16 logits, in the order of the shard, stored tiles decoded.
+FIXED_FILE = "labels/fixed.npy"
 
 
 def ship(
@@ -92,13 +95,20 @@ def _labels(
     size = candidate.label_bytes
     if arm.labels == "soft":
         assert compared.labelling is not None
-        about |= {"stored": compared.labelling.model_dump(mode="json"), "view_seed": view_seed(job, ipc)}
+        form = compared.label_form(arm)
+        stored = compared.labelling if form is None else form.of(compared.labelling)
+        about |= {"stored": stored.model_dump(mode="json"), "view_seed": view_seed(job, ipc)}
     if candidate.ships == SHIPPED["online"]:
         squeeze = finished(job, "squeeze")
         for name in (TEACHER_WEIGHTS, TEACHER_FILE):
             output.write(f"teacher/{name}", squeeze.read(name))
     elif arm.labels == "soft":
         size = _stored(candidate, candidates, job, worker, output)
+    elif arm.labels == "fixed":
+        logits = worker.fixed_labels(_student(candidate))
+        with output.file(FIXED_FILE) as path, path.open("wb") as file:
+            np.save(file, logits)
+        size = logits.nbytes
     output.write(LABELS_FILE, pretty_json(about))
     return size
 
@@ -113,7 +123,7 @@ def _stored(
     """Copy the labels of `relabel`, or make those of a control as its students had them."""
     arm, ipc = candidate.arm, candidate.ipc
     files: dict[str, bytes] = {}
-    if candidates.compared.stored(arm) and not getattr(arm, "form", ""):
+    if candidates.compared.stored(arm) and not arm.form:
         relabel, folder = finished(job, "relabel", source_slug(arm.source)), f"labels/{labels_of(ipc, FIRST_SET)}"
         files = {path.rpartition("/")[2]: relabel.read(path) for path in relabel.paths(folder)}
     else:

@@ -23,6 +23,9 @@ from pipelines.seeds import seed_for
 from pipelines.storage import Storage, csv_bytes
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from distill.compression import Packed
     from distill.training import Row, SoftLabels
 
 STUDENT_COLUMNS = ("arm", "ipc", "network", "set", "seed", "epoch", "train_loss", "test_top1")
@@ -126,6 +129,20 @@ class DistilledStudents:
         """Leave the stored labels of a student's images in `folder` as Arrow files, where they are made as students are trained."""
         self._labels(student, self._images(student)[0], folder)
 
+    def fixed_labels(self, student: TrainStudent) -> np.ndarray[Any, Any]:
+        """The teacher's answers to a student's images as they are, (images, classes) float16 logits."""
+        logits: np.ndarray[Any, Any] = self._fixed(self._images(student)[0]).values.numpy()
+        return logits
+
+    def _fixed(self, data: ImageArrays) -> Packed:
+        """The teacher's answers to images as they are, as they are stored."""
+        from distill.compression import pack
+        from distill.labels import label_images
+
+        teacher, (pixels, _) = self.teacher, data.tensors(self.device)
+        logits = label_images(teacher.model, pixels, mean=teacher.mean, std=teacher.std)
+        return pack(logits.cpu(), "fp16")
+
     def _images(self, student: TrainStudent) -> tuple[ImageArrays, int]:
         """The images of a student, and their bytes as stored."""
         job, arm, train = self._job, student.arm, open_part(self._job, "split", "train")
@@ -144,8 +161,8 @@ class DistilledStudents:
 
     def _labels(self, student: TrainStudent, data: ImageArrays, scratch: Storage) -> _Labels:
         """The labels of a student's images, and the views that it sees."""
-        from distill.compression import pack, unpack
-        from distill.labels import fixed, label_images, online, replay
+        from distill.compression import unpack
+        from distill.labels import fixed, online, replay
 
         job, ipc = self._job, student.ipc
         own_views = seed_for(job.run.seed, "evaluate", f"seed {student.chance}", "views")
@@ -154,8 +171,7 @@ class DistilledStudents:
         if student.arm.labels == "online":
             return _Labels(online(self.teacher.model), 0, own_views)
         if student.arm.labels == "fixed":
-            teacher, (pixels, _) = self.teacher, data.tensors(self.device)
-            packed = pack(label_images(teacher.model, pixels, mean=teacher.mean, std=teacher.std), "fp16")
+            packed = self._fixed(data)
             return _Labels(fixed(unpack(packed)), packed.bytes, own_views)
         params = self.compared.labelling
         assert params is not None
