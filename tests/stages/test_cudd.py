@@ -16,10 +16,13 @@ from pipelines.commands.jobs import make_job
 from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
 from pipelines.loaders.arrays import load_arrays
+from pipelines.report.blocks import Charts, Table
+from pipelines.report.section import Options
 from pipelines.runtime.execute import execute, prepare
 from pipelines.runtime.job import Job
 from pipelines.shards.dataset import Dataset
-from pipelines.stages import get_stage
+from pipelines.stages import get_stage, outputs_under
+from pipelines.stages.cudd.section import section
 from tests.contract.folders import assert_same, tree
 from tests.stages.test_pipeline import params_of, write_source
 from tests.stages.zygote import Backwards, killed_before
@@ -136,6 +139,15 @@ def test_it_is_a_source_like_any_other(base: Path) -> None:
     assert CondensedSets(job_of(base, "relabel@cudd"), "cudd").started_from_real
     arms = json.loads((base / "evaluate/distilled/results.json").read_text())["ipc_1"]
     assert set(arms) == {"cudd_soft", "cudd_start_soft", "cudd_hard", "random_hard"}
+
+
+def test_the_report_shows_the_loss_and_where_curricula_began(base: Path) -> None:
+    shown = section(outputs_under(str(base)), Options())
+    assert shown is not None
+    charts, table = shown.blocks
+    assert isinstance(charts, Charts)
+    assert isinstance(table, Table)
+    assert [row[:2] for row in table.rows] == [["1", "2"], ["2", "4"]]
 
 
 def test_the_order_of_units_changes_no_byte(base: Path, data: Path) -> None:
