@@ -56,7 +56,8 @@ def write_params(sections: dict[str, Any], file: str = "params.yaml") -> None:
 def limbeck(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Limbeck]:
     """The command line; every call ends as the console script does."""
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setenv("COLUMNS", "200")
+    for console in (cli.console, cli.errors):  # made at import, they may have taken the width of whoever imported them
+        monkeypatch.setattr(console, "_width", 200)
 
     def run(*words: str) -> Said:
         capsys.readouterr()

@@ -167,16 +167,15 @@ def _protocol(job: Job[DistilledParams]) -> dict[str, Any]:
     protocol: dict[str, Any] = {
         "network": params.networks[0],
         "networks": list(params.networks),
-        "epochs": params.soft.epochs,
         "budget": params.budget,
         "seeds": params.seeds,
         "distillation_seeds": min(compared.sets[source].count for source in params.sources),
-        "temperature": params.soft.temperature,
         "test_images": len(test),
         "teacher_bytes": finished(job, "squeeze").size(TEACHER_WEIGHTS),
         "chance": commonest_share(test),
     }
     if (labelling := compared.labelling) is not None:
+        protocol |= {"epochs": params.soft.epochs, "temperature": params.soft.temperature}
         protocol |= {"batch_size": labelling.batch_size, "label_format": labelling.format}
     if any(name.startswith("start_") for name in params.arms) and compared.without_start:
         protocol["without_start"] = compared.without_start
