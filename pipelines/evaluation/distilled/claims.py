@@ -213,8 +213,9 @@ def _tiles(results: Results) -> list[str]:
     else:
         beside = "and take as many more steps in as many epochs, which no control of whole images does."
     return [
-        f"Each stored image of {name} is {times:g} smaller ones: its students see as many more images, {beside}"
-        for name, times in several.items()
+        f"Each stored image of {listed([name for name in several if several[name] == times])} is {times:g} smaller ones: students see as "
+        f"many more images, {beside}"
+        for times in sorted(set(several.values()))
     ]
 
 
