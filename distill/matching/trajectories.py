@@ -51,7 +51,8 @@ def trajectory_gradient(
 
     `images` is what `batch` makes its images of. Weights are by name, all of the network's parameters.
     """
-    names = list(start)
+    # not in the order of `start`: a file gives names in any, and sums hang on it in their last bits
+    names = [name for name, _ in network.named_parameters()]
     passed = [[start[name].detach() for name in names]]
     for step in range(steps):
         gradients = _loss_gradients(network, names, passed[-1], batch(step), keep=False)[1]

@@ -123,3 +123,11 @@ def test_what_cannot_be_matched_is_one_sentence(experts: Any) -> None:
         TrajectoryConfig(growth=2.0)
     with pytest.raises(DistillError, match="network_steps takes a number above 0"):
         GradientConfig(network_steps=0)
+
+
+def test_the_order_of_an_experts_weights_in_their_file_changes_no_bit(experts: Any) -> None:
+    """A safetensors file gives its names in another order each time it is read."""
+    shuffled = [[dict(sorted(state.items(), reverse=True)) for state in one] for one in experts]
+    one, other = by_trajectories(experts), by_trajectories(shuffled)
+    assert [one.advance() for _ in range(3)] == [other.advance() for _ in range(3)]
+    assert torch.equal(one.images, other.images)

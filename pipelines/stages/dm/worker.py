@@ -109,8 +109,7 @@ def _write_snapshots(trainer: Trainer, epochs: Collection[int], path: str, outpu
 
 def _snapshots(path: str, epochs: Iterable[int], job: Job[DmParams]) -> list[dict[str, Any]]:
     """The weights that `_write_snapshots` wrote, by epoch."""
-    # Copies: in the file's buffer weights lie at any address, and sums of products hang on it in their last bits.
-    weights = {name: value.clone() for name, value in safetensors.torch.load(Committed(job).read(path)).items()}
+    weights = safetensors.torch.load(Committed(job).read(path))
     prefixes = [f"{epoch}/" for epoch in epochs]
     return [{k.removeprefix(p): v for k, v in weights.items() if k.startswith(p)} for p in prefixes]
 
