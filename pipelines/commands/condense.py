@@ -86,7 +86,7 @@ def condense(
     choice = json.loads(job.output.read_bytes(CHOICE_FILE))
     table = new_table(f"candidates within {job.params.budget:,} bytes")
     for name in ("set", "bytes", "validation, %", "behind", ""):
-        table.add_column(name, justify="left" if name in ("set", "") else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name in ("set", "") else "right", no_wrap=name != "set")
     for row in choice["candidates"]:
         accuracy = f"{100 * row['validation_mean']:.1f} ± {100 * row['validation_std']:.1f}"
         words = "chosen" if row["chosen"] else "open" if row["open"] else ""

@@ -11,12 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from pipelines.artifacts.teacher import TEACHER_WEIGHTS
 from pipelines.commands.condense import candidates_view, condense, condense_job
-from pipelines.commands.jobs import make_jobs
-from pipelines.commands.runs import run_stage
 from pipelines.commands.views import lint_view
 from pipelines.errors import UserError
 from pipelines.evaluation.distilled.arms import TrainStudent
@@ -27,7 +24,7 @@ from pipelines.runtime.ledger import STAGE_FILE, all_markers
 from pipelines.runtime.units import Unit, UnitOutput
 from pipelines.shards.dataset import Dataset
 from pipelines.storage import Storage
-from tests.stages.test_pipeline import write_source
+from tests.stages.condensing import run_stages, write_job
 
 TRAINING = {"batch_size": 4, "learning_rate": 0.01, "epochs": 2}
 PARAMS: dict[str, Any] = {
@@ -68,13 +65,8 @@ PARAMS: dict[str, Any] = {
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder of a finished run, and what was condensed of it within 1 MB."""
     root = tmp_path_factory.mktemp("condense")
-    write_source(root / "source")
-    (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        for stage in ("ingest", "split", "squeeze", "cda", "coreset", "relabel", "evaluate"):
-            for job in make_jobs(stage, root / "params.yaml", data=str(root / "data")):
-                run_stage(job, "serial", debug=True)
+    write_job(root, PARAMS)
+    run_stages(root, ("ingest", "split", "squeeze", "cda", "coreset", "relabel", "evaluate"))
     condense(condense_job(str(root / "data"), "1MB", 1.0), "serial")
     return root / "data"
 

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from pipelines.artifacts.distilled import load_distilled, random_real
 from pipelines.artifacts.labels import RelabelParams, label_epochs, labels_of, store_again
 from pipelines.artifacts.teacher import TEACHER_WEIGHTS, load_teacher
-from pipelines.commands.jobs import make_job, make_jobs
+from pipelines.commands.jobs import make_job
 from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
 from pipelines.evaluation.distilled.arms import Arm, TrainStudent
@@ -28,7 +27,7 @@ from pipelines.shards.checksum import read_signed, signed_bytes
 from pipelines.shards.dataset import Dataset
 from pipelines.stages import get_stage
 from pipelines.storage import Storage
-from tests.stages.test_pipeline import write_source
+from tests.stages.condensing import run_stages, write_job
 
 NETWORKS = ["convnet2_w8_in", "convnet2_w8"]
 TRAINING = {"batch_size": 4, "learning_rate": 0.01}
@@ -73,18 +72,13 @@ def job_of(root: Path, stage: str, *changes: str) -> Job[Any]:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with parameters, and the data folder of a job of them; `cda` says that it was made by a generator."""
     root = tmp_path_factory.mktemp("arms")
-    write_source(root / "source")
-    (root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        for stage in ("ingest", "split", "squeeze", "cda", "coreset", "relabel", "evaluate"):
-            for job in make_jobs(stage, root / "params.yaml", data=str(root / "data")):
-                run_stage(job, "serial", debug=True)
-            if stage == "cda":
-                storage = Storage(root / "data/cda")
-                form = read_signed(storage.read_bytes(STAGE_FILE))
-                form["facts"]["generator_bytes"] = GENERATOR
-                storage.write_bytes(STAGE_FILE, signed_bytes(form))
+    write_job(root, PARAMS)
+    run_stages(root, ("ingest", "split", "squeeze", "cda"))
+    storage = Storage(root / "data/cda")
+    form = read_signed(storage.read_bytes(STAGE_FILE))
+    form["facts"]["generator_bytes"] = GENERATOR
+    storage.write_bytes(STAGE_FILE, signed_bytes(form))
+    run_stages(root, ("coreset", "relabel", "evaluate"))
     return root
 
 

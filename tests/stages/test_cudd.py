@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,19 +11,16 @@ import torch
 from distill.accuracy import predicted_classes
 from pipelines.artifacts.distilled import CondensedSets
 from pipelines.artifacts.teacher import load_teacher
-from pipelines.commands.jobs import make_job
-from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
 from pipelines.loaders.arrays import load_arrays
 from pipelines.report.blocks import Charts, Table
 from pipelines.report.section import Options
 from pipelines.runtime.execute import execute, prepare
-from pipelines.runtime.job import Job
 from pipelines.shards.dataset import Dataset
 from pipelines.stages import get_stage, outputs_under
 from pipelines.stages.cudd.section import section
 from tests.contract.folders import assert_same, tree
-from tests.stages.test_pipeline import params_of, write_source
+from tests.stages.condensing import Condensing
 from tests.stages.zygote import Backwards, killed_before
 
 CHANGES = (
@@ -43,25 +39,14 @@ CHANGES = (
 )
 
 
-def job_of(data: Path, name: str, *changes: str) -> Job[Any]:
-    return make_job(name, data.parent / "params.yaml", [*CHANGES, *changes], str(data))
-
-
-def run(data: Path, name: str, *changes: str) -> Path:
-    job = job_of(data, name, *changes)
-    run_stage(job, "serial", debug=True)
-    return Path(str(job.output.root))
+SMALL = Condensing(*CHANGES)
+job_of, run = SMALL.job_of, SMALL.run
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with a teacher and a set of two curricula, and the parameters beside it."""
-    root = tmp_path_factory.mktemp("cudd")
-    write_source(root / "source")
-    params_of(root / "source", root)
-    for stage in ("ingest", "split", "squeeze", "cudd"):
-        run(root / "data", stage)
-    return root / "data"
+    return SMALL.write_base(tmp_path_factory.mktemp("cudd"), "cudd")
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import torch
 
 from distill.matching.tiles import decode_tiles
 from pipelines.artifacts.distilled import CondensedSets, load_distilled
-from pipelines.commands.jobs import make_job
 from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
 from pipelines.loaders.arrays import ImageArrays, load_arrays
@@ -22,7 +21,7 @@ from pipelines.runtime.job import Job
 from pipelines.shards.dataset import Dataset
 from pipelines.stages import get_stage
 from tests.contract.folders import assert_same, tree
-from tests.stages.test_pipeline import params_of, write_source
+from tests.stages.condensing import Condensing
 from tests.stages.zygote import Backwards, killed_before
 
 MATCH = (
@@ -40,25 +39,14 @@ CHANGES = (
 )
 
 
-def job_of(data: Path, name: str, *changes: str) -> Job[Any]:
-    return make_job(name, data.parent / "params.yaml", [*CHANGES, *changes], str(data))
-
-
-def run(data: Path, name: str, *changes: str) -> Path:
-    job = job_of(data, name, *changes)
-    run_stage(job, "serial", debug=True)
-    return Path(str(job.output.root))
+SMALL = Condensing(*CHANGES)
+job_of, run = SMALL.job_of, SMALL.run
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with a teacher and a condensed set, and the parameters beside it."""
-    root = tmp_path_factory.mktemp("dm")
-    write_source(root / "source")
-    params_of(root / "source", root)
-    for stage in ("ingest", "split", "squeeze", "dm"):
-        run(root / "data", stage)
-    return root / "data"
+    return SMALL.write_base(tmp_path_factory.mktemp("dm"), "dm")
 
 
 def test_a_set_says_of_each_image_how_many_it_stores_and_where_it_began(base: Path) -> None:

@@ -109,11 +109,14 @@ class Choice:
         """Why."""
         chosen, best = self.chosen, self.best
         reached = f"{100 * chosen.mean:.1f} ± {100 * chosen.spread:.1f} % on the validation split"
+        points = f"{self.limit:g} point{'' if self.limit == 1 else 's'}"
         text = f"{chosen.candidate.name} ({human_bytes(chosen.candidate.bytes)}): {reached}"
         if chosen is best:
-            return f"{text}, the best that fits, and nothing cheaper is within {self.limit:g} points of it and not told apart from it"
+            return (
+                f"{text}, the best that fits, and nothing cheaper is within {points} of it and not told apart from it"
+            )
         others = [f"{one.candidate.name} ({100 * one.mean:.1f} %)" for one in self.open if one is not chosen]
-        return f"{text}, the cheapest of those not told apart from the best and within {self.limit:g} points of it: {listed(others)}"
+        return f"{text}, the cheapest of those not told apart from the best and within {points} of it: {listed(others)}"
 
     def to_json(self) -> dict[str, Any]:
         """Everything, for programs; accuracies are fractions and differences percentage points."""
