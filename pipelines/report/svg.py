@@ -178,7 +178,9 @@ def dot_chart(title: str, rows: Sequence[Dot], x_label: str, note: str = "") -> 
     low, high = min(ends), max(ends)
     pad = max(0.06 * (high - low), 1.0)
     low, high = low - pad, high + pad
-    left, right, step = 112, 48, 21
+    # Room for the longest label, at 6.2 units a character, up to half of the chart.
+    longest = max(len(row.label) for row in rows if row.value is not None)
+    left, right, step = min(max(112, 8 + math.ceil(6.2 * longest)), WIDTH // 2), 48, 21
     bottom = 6 + step * len(rows)
 
     def place(value: float) -> float:

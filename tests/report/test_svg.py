@@ -117,3 +117,10 @@ def test_a_figure_is_drawn_per_ipc_and_labels_in_order_and_controls_are_dashed()
 def test_a_loss_that_is_not_finite_is_told() -> None:
     (figure,) = recover_figures([{"unit": "u", "step": "0", "loss": "3"}, {"unit": "u", "step": "1", "loss": "nan"}])
     assert "not finite numbers are not drawn: 1 of loss" in figure.note
+
+
+@pytest.mark.parametrize(("label", "room"), [("D3HR", 104), ("k-means medoid tiles", 124)])
+def test_a_dot_chart_has_room_for_its_longest_label(label: str, room: int) -> None:
+    figure = dot_chart("t", [Dot("a heading that is far longer than any of the labels"), Dot(label, 50.0)], "x")
+    assert figure is not None
+    assert f'<text class="l" x="{room}"' in figure.svg
