@@ -1,0 +1,142 @@
+"""Fidelity of DisCL's curriculum: `docs/specs/discl.md`, numbers 35 to 40 and 42."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import numpy as np
+import pytest
+
+from synth.discl.groups import Group, adds_up, group_accuracy, group_sizes, groups_of, weighted_mean
+from synth.discl.mix import draw_epoch, mix
+from synth.discl.schedules import Mode, Strategy, schedule
+
+
+def blocks(strategy: Strategy, levels: list[int], mode: Mode) -> list[tuple[int, int, int]]:
+    """(level, first epoch, last epoch) of each block of 65 epochs with a curriculum of 60; each epoch has one level."""
+    rows = schedule(strategy, levels, 65, 60, mode)
+    assert [row.epoch for row in rows] == list(range(65))
+    grouped = [(level, [row.epoch for row in part]) for level, part in groupby(rows, lambda row: row.levels[0])]
+    assert all(len(row.levels) == 1 for row in rows)
+    return [(level, epochs[0], epochs[-1]) for level, epochs in grouped]
+
+
+def test_35_published_schedules_lose_an_epoch_of_the_first_level() -> None:
+    # Real only begins at 61, and its level is that of the last block, so that the two look like one.
+    four = blocks("diverse_to_specific", [10, 30, 50, 100], "reference")
+    assert four == [(10, 0, 13), (30, 14, 28), (50, 29, 43), (100, 44, 64)]
+    five = blocks("diverse_to_specific", [0, 10, 30, 50, 100], "reference")
+    assert five == [(0, 0, 10), (10, 11, 22), (30, 23, 34), (50, 35, 46), (100, 47, 64)]
+    # Downwards the end of the last block shows: epoch 60 is inside, 61 is not.
+    assert blocks("specific_to_diverse", [10, 30, 50, 100], "reference")[-2:] == [(10, 44, 60), (100, 61, 64)]
+    assert blocks("recursive", [10, 30, 50, 100], "reference")[-2][2] == 60
+
+
+def test_35_clean_schedule_has_equal_blocks() -> None:
+    assert blocks("specific_to_diverse", [10, 30, 50, 100], "improved") == [
+        (100, 0, 14), (50, 15, 29), (30, 30, 44), (10, 45, 59), (100, 60, 64)
+    ]  # fmt: skip
+    upwards = schedule("diverse_to_specific", [10, 30, 50, 100], 65, 60)
+    assert [row.levels for row in upwards] == [(10,)] * 15 + [(30,)] * 15 + [(50,)] * 15 + [(100,)] * 20
+
+
+def test_35_other_strategies() -> None:
+    levels = [10, 30, 50, 100]
+    rows = schedule("recursive", levels, 65, 60)
+    assert [row.levels[0] for row in rows[:8]] == [10, 30, 50, 100, 50, 30, 10, 30]
+    shift = schedule("all_levels", levels, 65, 60, "reference")
+    assert [row.levels for row in shift] == [(10, 30, 50, 100)] * 60 + [(100,)] * 5
+    assert all(not row.real_only for row in schedule("all_levels", levels, 65, 65, "reference"))
+    assert all(row.real_only for row in schedule("repeat", levels, 65, 60))
+
+
+COUNTS = (385, 479, 136)
+
+
+def imagenet_lt() -> list[int]:
+    """Class counts with ImageNet-LT's sizes: 115 846 images, 1643 of them in 136 classes of fewer than 20."""
+    few = [12] * 125 + [13] * 11
+    others = [20] * 479 + [101] * 384
+    return [*few, *others, 115_846 - sum(few) - sum(others)]
+
+
+@pytest.mark.parametrize(
+    ("downsample", "real", "target", "synthetic", "total", "batches"),
+    [
+        (0.3, 34_260, 5_392, 3_749, 39_652, 310),
+        (0.5, 57_101, 8_988, 7_345, 66_089, 517),
+        (1.0, 114_203, 17_976, 16_333, 132_179, 1_033),
+    ],
+)
+@pytest.mark.parametrize("mode", ["reference", "improved"])
+def test_36_mix_of_an_epoch(
+    downsample: float, real: int, target: int, synthetic: int, total: int, batches: int, mode: Mode
+) -> None:
+    planned = mix(imagenet_lt(), 20, downsample, mode)
+    assert (planned.real, planned.tail, planned.synthetic) == (real, 1643, synthetic)
+    assert planned.tail + planned.synthetic == target
+    assert len(planned) == total
+    assert planned.batches(128) == batches
+
+
+def test_37_real_only_phase_draws_hard_images_with_replacement() -> None:
+    planned = mix(imagenet_lt(), 20, 0.3, "reference")
+    tail = np.zeros(115_846, bool)
+    tail[:1643] = True
+    synthetic_levels = np.repeat([10, 30, 50], 8_000)
+    draw = draw_epoch(0, 62, planned, (100,), tail, synthetic_levels, "reference")
+    assert len(draw.synthetic) == 0
+    assert len(draw.tail) == 5_392
+    assert len(draw.positions) == 39_652
+    assert draw.positions.max() < 115_846
+    times = np.bincount(draw.tail, minlength=1643)
+    # 5392 draws with replacement leave out exp(-5392 / 1643) = 3.8 % of 1643 images.
+    assert 0.02 < (times[:1643] == 0).mean() < 0.06
+    evenly = draw_epoch(0, 62, planned, (100,), tail, synthetic_levels, "improved")
+    assert set(np.bincount(evenly.tail)) == {3, 4}
+
+
+def test_37_curriculum_phase_has_every_hard_image_and_the_active_level() -> None:
+    planned = mix(imagenet_lt(), 20, 0.3, "reference")
+    tail = np.zeros(115_846, bool)
+    tail[:1643] = True
+    synthetic_levels = np.tile([10, 30, 50], 8_000)
+    draw = draw_epoch(0, 3, planned, (30,), tail, synthetic_levels, "reference")
+    assert sorted(draw.tail) == list(range(1643))
+    assert len(set(draw.synthetic)) == len(draw.synthetic) == 3_749
+    assert set(synthetic_levels[draw.synthetic]) == {30}
+    assert len(set(draw.real)) == 34_260
+    assert not tail[draw.real].any()
+    scarce = np.repeat([10, 30], [100, 1000])
+    assert len(draw_epoch(0, 3, planned, (30,), tail, scarce, "reference").synthetic) == 3_749
+    assert set(np.bincount(draw_epoch(0, 3, planned, (30,), tail, scarce).synthetic)[100:]) == {3, 4}
+
+
+#: Published rows: many, medium, few, all (percent), and the groups' classes.
+ROWS = {
+    "ImageNet-LT, CE": (57.70, 26.60, 4.40, 35.80, COUNTS),
+    "ImageNet-LT, CE + DisCL": (56.78, 30.73, 23.64, 39.82, COUNTS),
+    "ImageNet-LT, BS + DisCL": (52.68, 37.68, 21.36, 41.33, COUNTS),
+    "CIFAR-100-LT IR100, CE": (52.86, 25.34, 5.49, 29.02, (35, 35, 30)),
+    "CIFAR-100-LT IR100, CE + DisCL": (53.14, 25.52, 13.65, 39.91, (35, 35, 30)),
+    "CIFAR-100-LT IR100, BS + DisCL": (49.02, 29.02, 19.07, 33.08, (35, 35, 30)),
+}
+
+
+def test_42_groups_and_the_row_that_does_not_add_up() -> None:
+    counts = imagenet_lt()
+    assert tuple(group_sizes(groups_of(counts)).values()) == COUNTS
+    assert groups_of([101, 100, 20, 19]) == ("many", "medium", "medium", "few")
+    wrong = []
+    for name, (many, medium, few, everything, sizes) in ROWS.items():
+        classes: dict[Group, int] = dict(zip(("many", "medium", "few"), sizes, strict=True))
+        row: dict[Group, float] = {"many": many, "medium": medium, "few": few}
+        if not adds_up(row, classes, everything):
+            wrong.append((name, round(weighted_mean(row, classes), 2)))
+    assert wrong == [("CIFAR-100-LT IR100, CE + DisCL", 31.63)]
+
+
+def test_42_accuracy_by_group_is_over_the_test_images_of_its_classes() -> None:
+    correct = np.array([True, True, False, True, False, False])
+    shares = group_accuracy(correct, np.array([0, 0, 0, 1, 2, 2]), ("many", "medium", "few"))
+    assert shares == {"many": 2 / 3, "medium": 1.0, "few": 0.0, "all": 0.5}
