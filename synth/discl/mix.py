@@ -77,13 +77,14 @@ class EpochDraw:
     """The images of one epoch: `real` and `tail` are places in the real set, `synthetic` places in the synthetic one, int64.
 
     `positions` has them all in the order of training: a place in the real set, or the number of real images plus a place in the
-    synthetic set.
+    synthetic set. `levels` are theirs, 100 for every real image.
     """
 
     real: np.ndarray
     tail: np.ndarray
     synthetic: np.ndarray
     positions: np.ndarray
+    levels: np.ndarray
 
 
 def draw_epoch(
@@ -123,7 +124,8 @@ def draw_epoch(
         fill = hard[_evenly(len(hard), mix.tail + mix.synthetic, seed, epoch)]
     positions = np.concatenate([real, fill])
     positions = positions[_order(len(positions), seed, epoch, "order")].astype(np.int64)
-    return EpochDraw(real, fill[fill < count], fill[fill >= count] - count, positions)
+    by_place = np.concatenate([np.full(count, REAL), synthetic_levels])
+    return EpochDraw(real, fill[fill < count], fill[fill >= count] - count, positions, by_place[positions])
 
 
 def _draws(count: int, wanted: int, seed: int, epoch: int, mode: Mode) -> np.ndarray:

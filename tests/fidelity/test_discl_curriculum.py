@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from synth.discl.groups import Group, adds_up, group_accuracy, group_sizes, groups_of, weighted_mean
-from synth.discl.mix import draw_epoch, mix
+from synth.discl.mix import Mix, draw_epoch, mix
+from synth.discl.progress import AdaptiveRule, best_level, guidance_set, level_progress, without_outliers
 from synth.discl.schedules import Mode, Strategy, schedule
+from synth.errors import SynthError
 
 
 def blocks(strategy: Strategy, levels: list[int], mode: Mode) -> list[tuple[int, int, int]]:
@@ -110,6 +112,93 @@ def test_37_curriculum_phase_has_every_hard_image_and_the_active_level() -> None
     scarce = np.repeat([10, 30], [100, 1000])
     assert len(draw_epoch(0, 3, planned, (30,), tail, scarce, "reference").synthetic) == 3_749
     assert set(np.bincount(draw_epoch(0, 3, planned, (30,), tail, scarce).synthetic)[100:]) == {3, 4}
+
+
+def test_38_outliers_are_outside_of_the_fences() -> None:
+    assert without_outliers(np.array([0.0, 1, 2, 3, 4, 100])).tolist() == [0, 1, 2, 3, 4]
+    gains = np.array([0.01, 0.02, 0.03, 0.05, -0.4, 0.02])
+    assert without_outliers(gains).tolist() == [0.01, 0.02, 0.03, 0.05, 0.02]
+    before = np.full(6, 0.5)
+    levels = np.full(6, 30)
+    assert level_progress(before + gains, before, levels)[30] == pytest.approx(0.026)
+    assert level_progress(before + gains, before, levels, "keep")[30] == pytest.approx(gains.mean())
+
+
+def test_39_the_level_of_the_largest_progress_is_next() -> None:
+    levels = np.array([50, 50, 70, 70, 100, 100])
+    first = np.array([0.2, 0.4, 0.1, 0.1, 0.9, 0.7])
+    second = np.array([0.3, 0.5, 0.4, 0.4, 0.9, 0.7])
+    rule = AdaptiveRule(levels, "reference")
+    rule.begin_uniform(first)
+    # Against 0 the first round sees probabilities: the easiest level, 100, wins.
+    assert rule.end_uniform(first) == 100
+    assert rule.history == [pytest.approx({50: 0.3, 70: 0.1, 100: 0.8})]
+    rule.begin_uniform(first)
+    assert rule.end_uniform(second) == 70
+    assert rule.history[-1] == pytest.approx({50: 0.1, 70: 0.3, 100: 0.0})
+    improved = AdaptiveRule(levels)
+    improved.begin_uniform(first)
+    assert improved.end_uniform(second) == 70
+    assert (rule.refresh_after, improved.refresh_after) == (1, 0)
+
+
+def test_39_of_levels_with_the_same_progress_the_lowest_is_next() -> None:
+    assert best_level({70: 0.2, 50: 0.2, 100: 0.1}) == best_level({50: 0.2, 100: 0.1, 70: 0.2}) == 50
+
+
+def test_defect_06_the_validation_set_needs_no_flag_that_nobody_defines() -> None:
+    # 3 of 4 images have every level; one sample each, and nothing of a held-out image is trained on.
+    parents = np.array([0, 0, 1, 1, 2, 2, 3, 3, 3])
+    sample_levels = np.array([50, 70, 50, 70, 50, 50, 50, 70, 70])
+    chosen = guidance_set(parents, sample_levels, np.array([0, 0, 0, 0]), [50, 70, 100], 2, seed=1)
+    assert len(chosen.images) == 2
+    assert 2 not in chosen.images
+    assert chosen.levels == (50, 70, 100)
+    for image, samples in zip(chosen.images, chosen.samples, strict=True):
+        assert parents[samples].tolist() == [image, image]
+        assert sample_levels[samples].tolist() == [50, 70]
+    kept = chosen.trained_on(parents)
+    assert not set(parents[kept]) & set(chosen.images)
+    assert set(parents[kept]) | set(chosen.images) == {0, 1, 2, 3}
+
+
+def test_39_the_adaptive_rule_needs_no_flags_and_never_trains_a_level_that_was_not_measured() -> None:
+    # Published flags that are not passed make it train the lowest level for all epochs.
+    rows = schedule("adaptive", [50, 70, 100], 20, 15)
+    assert [row.adaptive for row in rows] == [True] * 15 + [False] * 5
+    rule = AdaptiveRule(np.array([50, 70, 100]))
+    with pytest.raises(SynthError, match="begin_uniform comes first"):
+        rule.end_uniform(np.zeros(3))
+
+
+def test_39_the_level_that_is_chosen_is_the_one_that_is_trained_on() -> None:
+    # Published for ImageNet: the choice stays None, and all levels are trained on.
+    rule = AdaptiveRule(np.array([10, 30, 50]))
+    rule.begin_uniform(np.array([0.1, 0.1, 0.1]))
+    level = rule.end_uniform(np.array([0.1, 0.4, 0.2]))
+    synthetic_levels = np.repeat([10, 30, 50], 20)
+    draw = draw_epoch(0, 0, Mix(4, 2, 6), (level,), np.arange(8) >= 6, synthetic_levels)
+    assert set(synthetic_levels[draw.synthetic]) == {30}
+
+
+@pytest.mark.parametrize("mode", ["reference", "improved"])
+@pytest.mark.parametrize("level", [0, 30, 100])
+def test_defect_07_every_epoch_has_images_that_are_not_hard(mode: Mode, level: int) -> None:
+    planned = mix([50, 40, 5], 20, 0.2, mode)
+    tail = np.repeat([False, True], [90, 5])
+    draw = draw_epoch(0, 0, planned, (level,), tail, np.repeat([0, 30], 40), mode)
+    assert len(draw.real) == 18
+    assert not tail[draw.real].any()
+    assert set(draw.real) <= set(draw.positions)
+
+
+def test_defect_08_the_level_of_a_real_image_is_100_and_never_its_label() -> None:
+    synthetic_levels = np.repeat([10, 30], 30)
+    draw = draw_epoch(0, 0, Mix(6, 4, 8), (10,), np.arange(12) >= 8, synthetic_levels)
+    assert len(draw.levels) == len(draw.positions) == 18
+    real = draw.positions < 12
+    assert set(draw.levels[real]) == {100}
+    assert draw.levels[~real].tolist() == synthetic_levels[draw.positions[~real] - 12].tolist()
 
 
 #: Published rows: many, medium, few, all (percent), and the groups' classes.
