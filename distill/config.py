@@ -12,6 +12,9 @@ from typing import Any, ClassVar, Literal
 from augment.values import require_values
 from distill.errors import DistillError
 
+#: Losses of hard labels.
+LossName = Literal["cross_entropy", "balanced_softmax", "logit_adjusted"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViewConfig:
@@ -61,6 +64,10 @@ class TrainConfig:
     `all` parameters or on `matrices` only (SRe2L on ImageNet). `temperature` and `t_squared` are for soft labels: SRe2L and
     CDA use KL without the factor T^2 on ImageNet and CIFAR, with it on Tiny-ImageNet. `soft_loss` `mse_gt` is EDC's
     MSE + 0.025 CE.
+
+    `loss`, of hard labels: `balanced_softmax` (Ren et al. 2020) and `logit_adjusted` (Menon et al. 2021, with `tau`) add the logarithm of
+    each class's number of images to the logits in training, for classes of very unequal size; tests take the logits as they are.
+    `rate_per`: the learning rate changes every `epoch`, or every `step`.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -81,10 +88,13 @@ class TrainConfig:
     temperature: float = 20.0
     t_squared: bool = False
     evaluate_every: int = 1
+    loss: LossName = "cross_entropy"
+    tau: float = 1.0
+    rate_per: Literal["epoch", "step"] = "epoch"
 
     def __post_init__(self) -> None:
         require_values(self, DistillError)
-        for name in ("batch_size", "learning_rate", "temperature", "evaluate_every"):
+        for name in ("batch_size", "learning_rate", "temperature", "evaluate_every", "tau"):
             if getattr(self, name) <= 0:
                 raise DistillError(f"{name} takes a number above 0, got {getattr(self, name)}")
         for name in ("epochs", "warmup_epochs", "weight_decay"):

@@ -99,20 +99,25 @@ def _draw_boxes(count: int, size: int, config: ViewConfig, generator: torch.Gene
     return torch.where(fits.any(1, keepdim=True), boxes, whole)
 
 
-def apply_views(images: torch.Tensor, views: Views, chunk: Views | None = None) -> torch.Tensor:
+def apply_views(
+    images: torch.Tensor, views: Views, chunk: Views | None = None, rows: torch.Tensor | None = None
+) -> torch.Tensor:
     """Make views of `images` (n, C, H, W) uint8 or float in [0, 255], for the positions in `chunk` (all of `views` if None).
 
-    Returns (positions, C, H, W) float32 in [0, 1]. Partners are seen through their own crop and flip of the epoch.
+    Sample i of `views` is image i, or with `rows` (samples,) int64 image `rows[i]`: an epoch may show an image several times, each
+    time as a sample of its own. Returns (positions, C, H, W) float32 in [0, 1]. Partners are seen through their own crop and flip
+    of the epoch.
     """
     part = views if chunk is None else chunk
-    own = _cropped(images, part.order, part.box, part.flip)
+    shown = (lambda samples: samples) if rows is None else (lambda samples: rows[samples])
+    own = _cropped(images, shown(part.order), part.box, part.flip)
     mixed = part.partner != part.order
     if not bool(mixed.any()):
         return own
     position = torch.empty(len(views), dtype=torch.int64)
     position[views.order] = torch.arange(len(views))
     there = position[part.partner]
-    other = _cropped(images, part.partner, views.box[there], views.flip[there])
+    other = _cropped(images, shown(part.partner), views.box[there], views.flip[there])
     share = part.share.to(own.device)[:, None, None, None]
     result = share * own + (1 - share) * other
     axis = torch.arange(own.shape[-1])

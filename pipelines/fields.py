@@ -82,6 +82,10 @@ PolicySpec = Annotated[
 
 #: Options of a training that mean nothing with hard labels.
 SOFT_ONLY = dict.fromkeys(("soft_loss", "temperature", "t_squared"), "its labels are hard")
+#: And with soft ones.
+HARD_ONLY = {"label_smoothing": "soft labels are not smoothed"} | dict.fromkeys(
+    ("loss", "tau"), "it is the loss of hard labels, and these are soft"
+)
 
 
 def refuse_ignored(raw: Any, section: str, ignored: Mapping[str, str]) -> None:

@@ -12,8 +12,10 @@ import torch
 
 from distill.config import TrainConfig, ViewConfig
 from distill.labels import online
+from distill.losses import kl_loss
 from distill.networks import build
-from distill.training import Trainer, kl_loss, learning_rate
+from distill.optimisation import learning_rate
+from distill.training import Trainer
 from pipelines.evaluation.distilled.params import DistilledParams
 
 STATISTICS = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}

@@ -15,8 +15,10 @@ from distill.cda import Draw, apply_draws, draw_table
 from distill.compression import pack, unpack
 from distill.config import TrainConfig, ViewConfig
 from distill.labels import fixed, label_epoch, label_images, online, replay
+from distill.losses import kl_loss, mse_gt_loss
 from distill.networks import build
-from distill.training import Trainer, kl_loss, learning_rate, mse_gt_loss, schedule_factor
+from distill.optimisation import learning_rate, schedule_factor
+from distill.training import Trainer
 from distill.views import apply_views, draw_views
 from tests.fidelity.published_labels import as_recorded, draw_cutmix, read_record, record_bytes, sampler_orders
 

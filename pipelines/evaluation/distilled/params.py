@@ -12,7 +12,7 @@ from pipelines.artifacts.distilled import DEFAULT_SOURCES, OtherSources, Sources
 from pipelines.config import Section
 from pipelines.evaluation.distilled.label_forms import LabelForm
 from pipelines.evaluation.students import require_epochs
-from pipelines.fields import SOFT_ONLY, refuse_ignored
+from pipelines.fields import HARD_ONLY, SOFT_ONLY, refuse_ignored
 from pipelines.networks import NetworkName
 
 #: `distilled`: the sets of each source and of each control. `start`: the real images that a source's began from, untouched: what
@@ -38,9 +38,8 @@ DEFAULT_ARMS: tuple[ArmName, ...] = tuple(
     name for name in get_args(ArmName) if not name.endswith(("_online", "_fixed"))
 )
 
-#: Options of a training that arms with a teacher's labels do not take, and those that soft arms take from elsewhere, and why.
-_NOT_OF_SOFTENED = {"label_smoothing": "soft labels are not smoothed"}
-_NOT_OF_SOFT = _NOT_OF_SOFTENED | {
+#: Options of a training that arms with stored labels do not take or take from elsewhere, and why.
+_NOT_OF_SOFT = HARD_ONLY | {
     "views": "students see the views that were labelled, relabel.views",
     "batch_size": "students see the batches that were labelled, relabel.batch_size",
 }
@@ -103,8 +102,8 @@ class DistilledParams(Section):
             refuse_ignored(raw, section, SOFT_ONLY)
         for section, not_taken in (
             ("soft", _NOT_OF_SOFT),
-            ("online", _NOT_OF_SOFTENED),
-            ("fixed", _NOT_OF_SOFTENED),
+            ("online", HARD_ONLY),
+            ("fixed", HARD_ONLY),
         ):
             ignored, own = dict(not_taken), raw.get(section) if isinstance(raw, Mapping) else None
             if isinstance(own, Mapping) and own.get("soft_loss") == "mse_gt":

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from distill.config import RecoverConfig, TrainConfig, ViewConfig
 from distill.curriculum.config import CurriculumConfig
 from pipelines.config import PLAN_ONLY, Section
-from pipelines.fields import CaptionTemplate, refuse_ignored
+from pipelines.fields import HARD_ONLY, CaptionTemplate, refuse_ignored
 from pipelines.images.params import ImageParams
 from pipelines.networks import NetworkName
 
@@ -33,7 +33,7 @@ class CurriculumStudent(Section):
     @model_validator(mode="before")
     @classmethod
     def _nothing_is_ignored(cls, raw: Any) -> Any:
-        refuse_ignored(raw, "training", {"label_smoothing": "soft labels are not smoothed"})
+        refuse_ignored(raw, "training", HARD_ONLY)
         return raw
 
     @model_validator(mode="after")
