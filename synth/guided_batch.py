@@ -76,6 +76,11 @@ class GuidedBatch:
         assert self.null is not None
         return Conditioning.join([self.null, self.conditional])
 
+    def take(self, rows: Sequence[int]) -> GuidedBatch:
+        """Return the batch of these samples, in this order, on the same model; one may be taken more than once."""
+        null = None if self.null is None else self.null.take(rows)
+        return replace(self, conditional=self.conditional.take(rows), null=null)
+
     def without_boxes(self) -> GuidedBatch:
         """Return the same batch with its boxes taken out of the conditioning, for the steps after the grounded ones."""
         names = ("boxes", "phrases", "box_mask")

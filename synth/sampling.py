@@ -96,11 +96,10 @@ class Sampler:
 
     def batches(self, requests: Sequence[Request]) -> Iterator[list[Request]]:
         """Cut `requests` into batches of consecutive ones of one kind. The first call on CUDA probes for the batch size."""
-        if requests and self._batch_size is None:
-            self._batch_size = self._probe(requests[0])
+        size = self.largest_batch(requests[0]) if requests else 0
         batch: list[Request] = []
         for request in requests:
-            if batch and (len(batch) == self._batch_size or batch[0].kind != request.kind):
+            if batch and (len(batch) == size or batch[0].kind != request.kind):
                 yield batch
                 batch = []
             batch.append(request)
@@ -130,11 +129,35 @@ class Sampler:
         assert isinstance(self.backend, WholeBackend)
         return checked(requests, self._whole(self.backend, padded)[:count], None)
 
+    def largest_batch(self, request: Request) -> int:
+        """Return how many rows ride together: the `batch_size` that was set, or what a probe with `request` says, once."""
+        if self._batch_size is None:
+            self._batch_size = self._probe(request)
+        return self._batch_size
+
     def initial_noise(self, requests: Sequence[Request]) -> torch.Tensor:
         """Draw the standard normal noise (n, c, h', w') float32 that these requests start from, on the model's device."""
         assert isinstance(self.backend, SteppedBackend)
         sources = torch_generators(self.run_seed, requests, "latents", self.settings.seeds)
         return noise(sources, self.backend.latent_shape(self.size), self.backend.device)
+
+    def stacked_images(self, requests: Sequence[Request]) -> torch.Tensor:
+        """Stack the requests' images to (n, 3, h, w) float32 on the model's device; SynthError for another size than is made."""
+        rows = [request.image for request in requests if request.image is not None]
+        for one in rows:
+            if tuple(one.shape[1:]) != tuple(self.size):
+                raise SynthError(
+                    f"images of {one.shape[1]}x{one.shape[2]} came where {self.size[0]}x{self.size[1]} are made"
+                )
+        return torch.stack(rows).to(self.backend.device, torch.float32)
+
+    def clean_latents(self, requests: Sequence[Request], images: torch.Tensor) -> torch.Tensor:
+        """Encode the requests' `images` (n, 3, h, w) to latents (n, c, h', w') float32: the posterior's mean, or a draw of each's own."""
+        assert isinstance(self.backend, SteppedBackend)
+        sources = None
+        if self.settings.posterior == "sample":
+            sources = torch_generators(self.run_seed, requests, "posterior", self.settings.seeds)
+        return self.backend.encode_images(images, sources)
 
     def _whole(self, backend: WholeBackend, requests: Sequence[Request]) -> torch.Tensor:
         if any(part is not None for r in requests for part in (r.image, r.boxes, r.mode, r.latents)):
@@ -186,7 +209,7 @@ class Sampler:
         below `settings.refine_below`. Advances `scheduler`, and drops or keeps both models' encoder features.
         """
         settings, latents = self.settings, start.latents
-        extra = self._step_arguments(scheduler, requests)
+        extra = self.step_arguments(scheduler, requests)
         cads_sources = torch_generators(self.run_seed, requests, "cads", settings.seeds)
         times = (timesteps.double().cpu() / scheduler.config.num_train_timesteps).tolist()
         count = len(timesteps) - start.first
@@ -197,7 +220,7 @@ class Sampler:
             model = refiner if refiner is not None and time < settings.refine_below else base
             if model.features is not None:
                 model.features.reuse = not key_step(index, count, settings.encoder_every)
-            model_input = scheduler.scale_model_input(latents, timestep) if _scales(scheduler) else latents
+            model_input = schedules.model_input(scheduler, latents, timestep)
             output = model.predict(model_input, timestep, time, cads_sources)
             if pull is not None:
                 output = pull(output, model_input, timestep, (start.first + index) / len(timesteps))
@@ -223,15 +246,8 @@ class Sampler:
                     f"this {backend.capabilities.family} model paints into images: give an image and a mask"
                 )
             return _Start(0, pure_noise, noise, None)
-        images = torch.stack([r.image for r in requests if r.image is not None]).to(backend.device, torch.float32)
-        if tuple(images.shape[2:]) != tuple(self.size):
-            raise SynthError(
-                f"images of {images.shape[2]}x{images.shape[3]} came where {self.size[0]}x{self.size[1]} are made"
-            )
-        sources = None
-        if settings.posterior == "sample":
-            sources = torch_generators(self.run_seed, requests, "posterior", settings.seeds)
-        clean = backend.encode_images(images, sources)
+        images = self.stacked_images(requests)
+        clean = self.clean_latents(requests, images)
         inpainting = None
         if requests[0].mask is not None:
             mask = torch.stack([r.mask for r in requests if r.mask is not None]).to(backend.device, torch.float32)
@@ -262,7 +278,7 @@ class Sampler:
         latents = stacked_latents(rows, requests, backend.latent_shape(self.size)).to(backend.device, torch.float32)
         return LevelSteps(moves, backend.device), _Start(0, latents, latents, None)
 
-    def _step_arguments(self, scheduler: Any, requests: Sequence[Request]) -> dict[str, Any]:
+    def step_arguments(self, scheduler: Any, requests: Sequence[Request]) -> dict[str, Any]:
         """Return what `scheduler.step` takes besides: a generator for each sample, where the solver draws."""
         if "generator" not in inspect.signature(scheduler.step).parameters:
             return {}
@@ -279,10 +295,6 @@ class Sampler:
             short.batch([replace(request, strength=100, latents=None, level=None)] * count)
 
         return largest_batch(run, self.backend.device)
-
-
-def _scales(scheduler: Any) -> bool:
-    return hasattr(scheduler, "scale_model_input")
 
 
 def _short(settings: Settings) -> Settings:

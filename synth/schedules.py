@@ -150,6 +150,11 @@ def add_noise(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timest
     return scheduler.add_noise(latents, noise, times)
 
 
+def model_input(scheduler: Any, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+    """Return what the model sees of `latents` at a step: divided by what Euler's variable adds, for most solvers the same."""
+    return scheduler.scale_model_input(latents, timestep) if hasattr(scheduler, "scale_model_input") else latents
+
+
 def start_scale(scheduler: Any) -> float:
     """Return the start noise's standard deviation in this solver's own variable (about 14 for Euler, 1 for DDIM)."""
     return float(getattr(scheduler, "init_noise_sigma", 1.0))
