@@ -1,4 +1,4 @@
-"""A DataLoader over a `StreamDataset` that knows what the trainer has been given, so that a run can stop and go on."""
+"""A DataLoader over epochs that knows what the trainer has been given, so that a run can stop and go on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from pipelines.loaders.stream import StreamDataset
+from pipelines.loaders.epochs import EpochDataset
 
 
 class StreamLoader(DataLoader[Any]):
@@ -24,9 +24,9 @@ class StreamLoader(DataLoader[Any]):
     `options` are DataLoader's, except those that the dataset decides: batches, their collation and their order.
     """
 
-    dataset: StreamDataset
+    dataset: EpochDataset
 
-    def __init__(self, dataset: StreamDataset, num_workers: int = 0, **options: Any) -> None:
+    def __init__(self, dataset: EpochDataset, num_workers: int = 0, **options: Any) -> None:
         decided = {
             "batch_size",
             "shuffle",

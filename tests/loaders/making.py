@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,16 @@ def key_of(number: int) -> str:
     return key_of_bytes(b"%d" % number)
 
 
-def write_dataset(root: Path, bad: Collection[int] = ()) -> str:
-    """53 PNGs of 8 x 9 pixels, all of value 4 n, with json and cls; a failed row at the end of every shard."""
+def write_dataset(
+    root: Path,
+    bad: Collection[int] = (),
+    key_of: Callable[[int], str] = key_of,
+    facts: Callable[[int], dict[str, Any]] = lambda number: {},
+) -> str:
+    """53 PNGs of 8 x 9 pixels, all of value 4 n, with json and cls; a failed row at the end of every shard.
+
+    `facts` are what else their rows say.
+    """
     entries, first = [], 0
     for place, count in enumerate(SHARDS):
         name, sidecar = f"test-{place:06d}", Sidecar()
@@ -40,7 +48,8 @@ def write_dataset(root: Path, bad: Collection[int] = ()) -> str:
                 label = str(number % 3).encode()
                 members = (("png", image), ("json", json.dumps({"n": number}).encode()), ("cls", label))
                 spans = writer.add(key_of(number), members)
-                sidecar.add({"key": key_of(number), "outcome": "kept", "label": number % 3, "members": spans})
+                row = {"key": key_of(number), "outcome": "kept", "label": number % 3, "members": spans}
+                sidecar.add(row | facts(number))
             info = writer.close()
         sidecar.add({"key": key_of_bytes(name.encode()), "outcome": "failed", "reason": "truncated"})
         sidecar.write(root / f"meta/{name}.parquet")

@@ -116,7 +116,7 @@ def test_each_sample_once_in_one_order_for_any_number_of_ranks(folder: str, worl
 def test_rows_of_few_shards_stay_in_memory_when_blocks_are_shuffled(folder: str) -> None:
     blocks = stream(folder, shuffle="block", window=1)
     assert sorted(flat(blocks)) == list(range(COUNT))
-    assert len(blocks._reader._rows) <= 3
+    assert len(blocks._source.reader._rows) <= 3
 
 
 @pytest.mark.parametrize("tail", ["exact", "pad", "drop"])
