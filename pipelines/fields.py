@@ -29,7 +29,7 @@ ChannelsOrAuto = Annotated[Annotated[Channels, Tag(f"{ALTERNATIVE}numbers")] | _
 SpreadsOrAuto = Annotated[Annotated[Spreads, Tag(f"{ALTERNATIVE}numbers")] | _Auto, Discriminator(_numbers_or_auto)]
 
 
-def _text_keys(value: Any) -> Any:
+def text_keys(value: Any) -> Any:
     """YAML reads a bare 0 as a number and a bare no as a switch: say how the name is written."""
     for key in value if isinstance(value, Mapping) else ():
         if not isinstance(key, str):
@@ -46,7 +46,7 @@ def _not_blank(names: dict[str, str]) -> dict[str, str]:
 
 
 #: Class name -> what prompts call it.
-Names = Annotated[dict[str, str], BeforeValidator(_text_keys), AfterValidator(_not_blank)]
+Names = Annotated[dict[str, str], BeforeValidator(text_keys), AfterValidator(_not_blank)]
 
 
 #: The one thing that a caption can say of its image.

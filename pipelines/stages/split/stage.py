@@ -1,4 +1,4 @@
-"""`split`: one dataset -> train, val and test datasets, nested few-shot manifests, an optional long-tail profile.
+"""`split`: one dataset -> train, val and test datasets, nested few-shot manifests, profiles of the training images.
 
 A whole-set decision in two phases: the sidecars of the input (keys and labels, no pixels) reduce to one decision table,
 and units copy the members of the rows they were given, byte for byte. Who goes where follows from a hash of the key, so
@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
+import pyarrow.parquet as pq
 
 from pipelines.artifacts.datasets import PARTS, open_part
 from pipelines.artifacts.distinct import distinct_places
 from pipelines.artifacts.few_shot import FEW_SHOT
+from pipelines.artifacts.profiles import profile_file
 from pipelines.errors import UserError
 from pipelines.runtime.code import WRITERS
 from pipelines.runtime.job import Job, Plan, Stage
@@ -28,6 +30,7 @@ from pipelines.shards.account import Met
 from pipelines.shards.dataset import Dataset
 from pipelines.shards.sample import Sample
 from pipelines.stages.split.params import SplitParams
+from pipelines.stages.split.profiles import decide_profile, profile_facts, require_profiles
 from pipelines.storage import pretty_json
 from synth.datadream.fewshot import disef_sample, natural_key
 
@@ -72,8 +75,11 @@ class Split(Stage[SplitParams]):
         facts = {"classes": dataset.classes, "parts": parts, "decisions": counts, "seen": rows.num_rows}
         facts["few_shot"] = {name: getattr(job.params, f"few_shot{name}") for name in ("", "_seeds", "_order")}
         facts["seed"] = job.run.seed
+        if job.params.profiles:
+            facts["profiles"] = {name: one.model_dump(mode="json") for name, one in job.params.profiles.items()}
         columns = {name: rows[name] for name in ("key", "label", "source", "pixel_sha256")}
         table = pa.table(columns | {"decision": pa.array(decisions.tolist())})
+        require_profiles(table, dataset.classes, job.params.profiles, job.run.seed)
         return Plan(units, tables={"decisions": table}, facts=facts, rows=tables)
 
     def open(self, job: Job[SplitParams]) -> Dataset:
@@ -89,8 +95,15 @@ class Split(Stage[SplitParams]):
     def finish(self, job: Job[SplitParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         manifests = few_shot(plan.tables["decisions"], job.params, job.run.seed)
         job.output.write_bytes(FEW_SHOT, pretty_json(manifests))
+        classes, profiles = plan.facts["classes"], {}
+        for name, params in job.params.profiles.items():
+            table = decide_profile(plan.tables["decisions"], classes, name, params, job.run.seed)
+            with job.output.replacing(profile_file(name)) as temporary:
+                pq.write_table(table, str(temporary), compression="zstd")
+            profiles[name] = profile_facts(table, classes, params)
         met = {part: _met(plan.facts, part) for part in plan.facts["parts"]}
-        return publish_datasets(job.output, markers, plan.facts["classes"], {"name": "split"}, plan.facts["parts"], met)
+        sizes = publish_datasets(job.output, markers, classes, {"name": "split"}, plan.facts["parts"], met)
+        return sizes | ({"profiles": profiles} if profiles else {})
 
 
 def _met(facts: Mapping[str, Any], part: str) -> Met:
