@@ -8,9 +8,11 @@ same process with another solver.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -148,6 +150,20 @@ def add_noise(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timest
     if hasattr(scheduler, "scale_noise"):  # flow matching's word for it
         return scheduler.scale_noise(latents, times, noise)
     return scheduler.add_noise(latents, noise, times)
+
+
+def noise_ratios(scheduler: Any, own: Any) -> list[float]:
+    """Return the noise at each timestep of a prepared `scheduler`: its deviation over what is left of the image, infinite for all noise.
+
+    sqrt((1 - abar) / abar) on the schedule of `own`, the model's, linear between its timesteps as Euler has it; of a flow s / (1 - s).
+    """
+    timesteps = scheduler.timesteps.double().cpu().numpy()
+    if is_flow(own):
+        shares = timesteps / scheduler.config.num_train_timesteps
+        return [share / (1 - share) if share < 1 else math.inf for share in shares.tolist()]
+    signal = make("ddim", own).alphas_cumprod.double().numpy()
+    ratios = np.sqrt((1 - signal) / np.maximum(signal, np.finfo(np.float64).tiny))
+    return np.interp(timesteps, np.arange(len(ratios)), ratios).tolist()
 
 
 def model_input(scheduler: Any, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:

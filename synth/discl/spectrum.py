@@ -17,13 +17,12 @@ import torch
 
 from synth import schedules
 from synth.backends.protocol import Backend, SteppedBackend
+from synth.discl.levels import REAL, LevelStart, StartRule, places_by_sigma, require_apart, require_levels
 from synth.errors import SynthError
 from synth.guided_batch import GuidedBatch
 from synth.requests import Generated, Request, checked, torch_generators
 from synth.sampling import Sampler
 from synth.settings import Settings
-
-REAL = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +34,13 @@ class Spectrum:
 
 
 class SpectrumSampler:
-    """Makes images at guidance levels with `backend` under `settings`, each equal to that of `Sampler` at strength 100 - level.
+    """Makes images at guidance levels with `backend` under `settings`, each equal to that of `Sampler` which begins at the same step.
 
     One noise, one latent (the posterior's mean or, with `settings.posterior: sample`, a draw) and one encoded prompt of a request
     serve all its levels. `batch_size` bounds the rows of a model call, an image at a level being one; None is found as `Sampler` finds
     it. A `refiner` (SDXL's) takes over below `settings.refine_below` of the schedule, whatever the level: at 0.3 it makes alone what is
-    below 30 % strength, and the base begins the rest. As published it is the `backend` itself.
+    below 30 % strength, and the base begins the rest. As published the refiner is the `backend` itself. `starts` says where a level
+    begins (`synth.discl.levels`): by `sigma`, or by `strength` as published, which is `Sampler` at strength 100 - level.
 
         sampler = SpectrumSampler(load_backend("models/sd21-base"), Settings(guidance=7.5), run_seed=1, batch_size=32)
         images = sampler.batch([Request("a photo of a lynx", key, 0, image=lynx)], (0, 10, 30, 50))
@@ -54,7 +54,9 @@ class SpectrumSampler:
         run_seed: int = 0,
         batch_size: int | None = None,
         refiner: SteppedBackend | None = None,
+        starts: StartRule = "sigma",
     ) -> None:
+        self.rule = starts
         self.sampler = Sampler(backend, settings, run_seed=run_seed, batch_size=batch_size, refiner=refiner)
         self.settings = self.sampler.settings
         if not isinstance(backend, SteppedBackend):
@@ -66,6 +68,24 @@ class SpectrumSampler:
         if backend.capabilities.layout:
             raise SynthError(f"a {backend.capabilities.family} model is for layouts, and guidance levels have none")
         self.backend: SteppedBackend = backend
+
+    def starts(self, levels: Sequence[int]) -> dict[int, LevelStart]:
+        """Find where each of `levels` enters the schedule; no model is called.
+
+        SynthError for what is no level, two that begin at the same step, and a strength that is no step at all.
+        """
+        require_levels(levels)
+        scheduler, timesteps = self._scheduler()
+        sigmas = schedules.noise_ratios(scheduler, self.backend.scheduler)
+        if self.rule == "sigma":
+            places = places_by_sigma(levels, sigmas, int(getattr(scheduler, "order", 1)))
+        else:
+            places = {level: schedules.start_place(scheduler, self.settings.steps, REAL - level) for level in levels}
+        require_apart(places, self.settings.steps)
+        return {
+            level: LevelStart(level, place, len(timesteps) - place, float(timesteps[place]), sigmas[place])
+            for level, place in places.items()
+        }
 
     def batches(self, spectra: Sequence[Spectrum]) -> Iterator[list[Spectrum]]:
         """Cut `spectra` into batches of consecutive ones, of one image at least and otherwise of no more rows than fit."""
@@ -87,13 +107,14 @@ class SpectrumSampler:
     def make(self, spectra: Sequence[Spectrum]) -> dict[int, Generated]:
         """Make the images of `spectra`, each at its own levels, in one staggered batch; of a level those requests that want it.
 
-        SynthError for no image, no level, a level twice, and level 100, which is the real image.
+        SynthError for no image, and what `starts` refuses.
         """
         rows = _rows(spectra)
+        starts = self.starts(list(rows))
         requests = [spectrum.request for spectrum in spectra]
         clean = self.sampler.clean_latents(requests, self.sampler.stacked_images(requests))
         noise = self.sampler.initial_noise(requests)
-        strands = [self._strand(level, own, requests, clean, noise) for level, own in rows.items()]
+        strands = [self._strand(starts[level], own, requests, clean, noise) for level, own in rows.items()]
         base = self._guided(self.backend, requests)
         refiner = None if self.sampler.refiner is None else self._guided(self.sampler.refiner, requests)
         size = self.sampler.largest_batch(requests[0])
@@ -108,26 +129,28 @@ class SpectrumSampler:
     def _guided(self, backend: SteppedBackend, requests: Sequence[Request]) -> GuidedBatch:
         return GuidedBatch.of(backend, requests, None, self.sampler.size, self.sampler.guidance, self.settings)
 
+    def _scheduler(self) -> tuple[Any, torch.Tensor]:
+        """Return a solver without history and its timesteps (calls,)."""
+        scheduler = schedules.make(self.settings.scheduler, self.backend.scheduler)
+        arguments = self.backend.schedule_arguments(scheduler, self.settings.steps, self.sampler.size)
+        return scheduler, schedules.prepare(scheduler, self.settings.steps, self.backend.device, arguments)
+
     def _strand(
-        self, level: int, rows: list[int], requests: Sequence[Request], clean: torch.Tensor, noise: torch.Tensor
+        self, start: LevelStart, rows: list[int], requests: Sequence[Request], clean: torch.Tensor, noise: torch.Tensor
     ) -> _Strand:
         """Prepare a level's own solver, and the latents of its `rows` of the batch at the noise that it starts from."""
-        settings = self.settings
-        scheduler = schedules.make(settings.scheduler, self.backend.scheduler)
-        arguments = self.backend.schedule_arguments(scheduler, settings.steps, self.sampler.size)
-        timesteps = schedules.prepare(scheduler, settings.steps, self.backend.device, arguments)
-        first = schedules.start_place(scheduler, settings.steps, REAL - level)
+        scheduler, timesteps = self._scheduler()
         if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(first)
+            scheduler.set_begin_index(start.place)
         own = [requests[row] for row in rows]
         return _Strand(
-            level=level,
+            level=start.level,
             rows=rows,
-            first=first,
+            first=start.place,
             scheduler=scheduler,
-            latents=schedules.add_noise(scheduler, clean[rows], noise[rows], timesteps[first]),
+            latents=schedules.add_noise(scheduler, clean[rows], noise[rows], timesteps[start.place]),
             arguments=self.sampler.step_arguments(scheduler, own),
-            cads_sources=torch_generators(self.sampler.run_seed, own, "cads", settings.seeds),
+            cads_sources=torch_generators(self.sampler.run_seed, own, "cads", self.settings.seeds),
         )
 
     def _walk(self, strands: list[_Strand], base: GuidedBatch, refiner: GuidedBatch | None, size: int) -> None:
@@ -211,13 +234,7 @@ def _rows(spectra: Sequence[Spectrum]) -> dict[int, list[int]]:
             raise SynthError(
                 f"guidance levels are of a whole image without boxes and mode: {request.key} is not such a one"
             )
-        if not levels or len(set(levels)) < len(levels):
-            raise SynthError(f"guidance levels are different from one another, and one at least, got {list(levels)}")
+        require_levels(levels)
         for level in levels:
             rows.setdefault(level, []).append(row)
-    for level in rows:
-        if level == REAL:
-            raise SynthError("guidance level 100 is the real image itself: it is read, not generated")
-        if isinstance(level, bool) or not isinstance(level, int) or not 0 <= level < REAL:
-            raise SynthError(f"a guidance level takes whole percents from 0 to 99, got {level!r}")
     return rows
