@@ -56,6 +56,10 @@ class Evaluation(ABC, Generic[ParamsT]):
         """The outputs of stages that are read with these parameters, as STAGE or STAGE@ITEM."""
         return self.upstream
 
+    def reads(self, params: ParamsT) -> Mapping[str, str]:
+        """The user's own files and folders that are read, by the parameter that names them."""
+        return {}
+
     @abstractmethod
     def plan(self, job: Job[ParamsT]) -> Plan:
         """A unit for every network that is trained, decided from the inputs and the parameters alone; their payloads hold all that

@@ -100,9 +100,9 @@ def run_resumably(training: Resumable, output: UnitOutput, checkpoint: Checkpoin
             checkpoint.save(training.state())
 
 
-def train_resumably(trainer: Trainer, output: UnitOutput) -> list[Row]:
-    """Run `trainer` to its last epoch, going on from the unit's checkpoint if there is one; returns its history."""
-    run_resumably(_Epochs(trainer), output, Checkpoint(output))
+def train_resumably(trainer: Trainer, output: UnitOutput, name: str = "training") -> list[Row]:
+    """Run `trainer` to its last epoch, going on from the unit's checkpoint of this name if there is one; returns its history."""
+    run_resumably(_Epochs(trainer), output, Checkpoint(output, name))
     return trainer.history
 
 

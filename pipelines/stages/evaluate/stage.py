@@ -71,6 +71,13 @@ class Evaluate(Stage[EvaluateParams]):
     def inputs(self, job: Job[EvaluateParams]) -> Sequence[str]:
         return get_evaluation(job.item).inputs(getattr(job.params, job.item)) if job.item else ()
 
+    def reads(self, params: EvaluateParams) -> dict[str, str]:
+        return {
+            f"evaluate.{item}.{parameter}": path
+            for item in params.asked
+            for parameter, path in get_evaluation(item).reads(getattr(params, item)).items()
+        }
+
     def plan(self, job: Job[EvaluateParams]) -> Plan:
         if not job.item:
             sections = " or ".join(f"evaluate.{name}" for name in EVALUATIONS)
