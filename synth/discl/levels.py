@@ -17,11 +17,11 @@ from typing import Literal
 
 import numpy as np
 
+from synth.discl.schedules import REAL
 from synth.errors import SynthError
 
 StartRule = Literal["sigma", "strength"]
 
-REAL = 100
 #: The levels that the published students are trained on, without the real image.
 REFERENCE: Mapping[str, tuple[int, ...]] = {"imagenet_lt": (0, 10, 30, 50), "iwildcam": (50, 70, 90)}
 

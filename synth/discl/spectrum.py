@@ -17,7 +17,8 @@ import torch
 
 from synth import schedules
 from synth.backends.protocol import Backend, SteppedBackend
-from synth.discl.levels import REAL, LevelStart, StartRule, places_by_sigma, require_apart, require_levels
+from synth.discl.levels import LevelStart, StartRule, places_by_sigma, require_apart, require_levels
+from synth.discl.schedules import REAL
 from synth.errors import SynthError
 from synth.guided_batch import GuidedBatch
 from synth.requests import Generated, Request, checked, torch_generators
