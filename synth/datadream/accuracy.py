@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import cross_entropy, interpolate
 
-from synth.datadream.classifier import ClipClassifier
+from synth.datadream.classifier import ClipHead
 from synth.datadream.pooled import Examples
 from synth.errors import SynthError
 
@@ -23,7 +23,7 @@ class ClassifierAccuracy:
 
 
 @torch.no_grad()
-def classifier_accuracy(classifier: ClipClassifier, examples: Examples, batch_size: int = 512) -> ClassifierAccuracy:
+def classifier_accuracy(classifier: ClipHead, examples: Examples, batch_size: int = 512) -> ClassifierAccuracy:
     """Test `classifier` on `examples`, each through `center_resize`; the texts are encoded once.
 
     Puts the classifier to eval mode and its mode back. SynthError for no image, or for answers that are not finite.

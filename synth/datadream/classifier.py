@@ -30,35 +30,21 @@ def classifier_lora(rank: int = 16, alpha: int = 32, dropout: float = 0.1) -> Lo
     return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(LORA_TARGETS))
 
 
-class ClipClassifier(nn.Module):
+class ClipHead(nn.Module):
     """Classifies images by CLIP: logits are exp(logit scale) times the cosine of image and class text.
 
-    `prompts`: one or more texts for each class, whose features are averaged and normalised again. Only LoRA's weights train, from a
-    start that follows from `seed`; the logit scale is frozen too. `model` is taken over: adapters are put into it. SynthError where
-    two classes' texts are the same to the model.
+    `prompts`: one or more texts for each class, whose features are averaged and normalised again. Nothing is frozen. SynthError where two
+    classes' texts are the same to the model.
     """
 
-    def __init__(
-        self,
-        model: CLIPModel,
-        tokenizer: Any,
-        prompts: Sequence[Sequence[str]],
-        lora: LoraConfig | None = None,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, model: CLIPModel, tokenizer: Any, prompts: Sequence[Sequence[str]]) -> None:
         super().__init__()
         if not prompts or not all(prompts):
             raise SynthError("the classifier needs one prompt or more for each class")
         text_config: Any = model.config.text_config
         firsts = [texts[0] for texts in prompts]
         require_distinct(firsts, prompts, [Reader.of_clip(tokenizer, text_config)], "their prompts")
-        with quiet_generators(model.device):  # what is not LoRA is frozen by it, the temperature too
-            inject_adapter_in_model(lora or classifier_lora(), model, "default")
         self.model = model
-        source = torch.Generator().manual_seed(seed)
-        for name, weight in model.named_parameters():
-            if ".lora_A." in name:  # as loralib, but from a generator: the same on any device
-                weight.data.copy_(nn.init.kaiming_uniform_(torch.empty(weight.shape), a=math.sqrt(5), generator=source))
         config: Any = model.config
         flat = [text for texts in prompts for text in texts]
         self.tokens: torch.Tensor
@@ -71,12 +57,17 @@ class ClipClassifier(nn.Module):
         self.size: tuple[int, int] = (side, side) if isinstance(side, int) else (side[0], side[1])
 
     def trainable(self) -> list[nn.Parameter]:
-        """Return LoRA's weights."""
+        """Return the weights that are not frozen."""
         return [weight for weight in self.parameters() if weight.requires_grad]
+
+    def prompt_features(self, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """Embed all prompts, or those of `rows` (n,) int64, to (n, d), rows of length 1."""
+        tokens = self.tokens if rows is None else self.tokens[rows]
+        return normalize(_features(self.model.get_text_features(input_ids=tokens)), dim=-1)
 
     def text_features(self) -> torch.Tensor:
         """Embed the classes' texts to (classes, d), rows of length 1."""
-        each = normalize(_features(self.model.get_text_features(input_ids=self.tokens)), dim=-1)
+        each = self.prompt_features()
         sums = each.new_zeros(self.classes, each.shape[1]).index_add_(0, self.owner, each)
         return normalize(sums, dim=-1)
 
@@ -95,7 +86,7 @@ class ClipClassifier(nn.Module):
         return (self.model.logit_scale.exp() * self.image_features(images) @ texts.T).float()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Copy LoRA's weights to the CPU, by name."""
+        """Copy the weights that are not frozen to the CPU, by name."""
         return {name: p.detach().cpu().clone() for name, p in self.named_parameters() if p.requires_grad}
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -103,11 +94,34 @@ class ClipClassifier(nn.Module):
         own = {name: p for name, p in self.named_parameters() if p.requires_grad}
         if set(own) != set(state):
             raise SynthError(
-                f"these are weights of another classifier: it has {len(own)} LoRA tensors, these are {len(state)}"
+                f"these are weights of another classifier: it has {len(own)} tensors that train, these are {len(state)}"
             )
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state[name])
+
+
+class ClipClassifier(ClipHead):
+    """DataDream's classifier: only LoRA's weights train, from a start that follows from `seed`; the logit scale is frozen too.
+
+    `model` is taken over: adapters are put into it.
+    """
+
+    def __init__(
+        self,
+        model: CLIPModel,
+        tokenizer: Any,
+        prompts: Sequence[Sequence[str]],
+        lora: LoraConfig | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(model, tokenizer, prompts)
+        with quiet_generators(model.device):  # what is not LoRA is frozen by it, the temperature too
+            inject_adapter_in_model(lora or classifier_lora(), model, "default")
+        source = torch.Generator().manual_seed(seed)
+        for name, weight in model.named_parameters():
+            if ".lora_A." in name:  # as loralib, but from a generator: the same on any device
+                weight.data.copy_(nn.init.kaiming_uniform_(torch.empty(weight.shape), a=math.sqrt(5), generator=source))
 
 
 def token_rows(tokenizer: Any, texts: Sequence[str], length: int) -> torch.Tensor:

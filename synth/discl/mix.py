@@ -113,7 +113,7 @@ def draw_epoch(
             f"the mix is of {mix.tail} hard images and {mix.real} others, this set has {len(hard)} and {len(others)}"
         )
     count = len(tail)
-    real = others[_order(len(others), seed, epoch, "others")[: mix.real]]
+    real = others[random_order(len(others), seed, epoch, "others")[: mix.real]]
     active = np.flatnonzero(np.isin(synthetic_levels, [level for level in levels if level != REAL])) + count
     candidates = np.concatenate([active, hard]) if len(active) and REAL in levels else active
     if len(candidates) or not mix.synthetic:
@@ -123,21 +123,21 @@ def draw_epoch(
     else:
         fill = hard[_evenly(len(hard), mix.tail + mix.synthetic, seed, epoch)]
     positions = np.concatenate([real, fill])
-    positions = positions[_order(len(positions), seed, epoch, "order")].astype(np.int64)
+    positions = positions[random_order(len(positions), seed, epoch, "order")].astype(np.int64)
     by_place = np.concatenate([np.full(count, REAL), synthetic_levels])
     return EpochDraw(real, fill[fill < count], fill[fill >= count] - count, positions, by_place[positions])
 
 
 def _draws(count: int, wanted: int, seed: int, epoch: int, mode: Mode) -> np.ndarray:
     if wanted <= count:
-        return _order(count, seed, epoch, "synthetic")[:wanted]
+        return random_order(count, seed, epoch, "synthetic")[:wanted]
     return _with_replacement(count, wanted, seed, epoch) if mode == "reference" else _evenly(count, wanted, seed, epoch)
 
 
 def _evenly(count: int, wanted: int, seed: int, epoch: int) -> np.ndarray:
     """Take 0..count-1 so often that there are `wanted`, each as often as any other or once more."""
     whole = np.tile(np.arange(count), wanted // count)
-    return np.concatenate([whole, _order(count, seed, epoch, "synthetic")[: wanted % count]])
+    return np.concatenate([whole, random_order(count, seed, epoch, "synthetic")[: wanted % count]])
 
 
 def _with_replacement(count: int, wanted: int, seed: int, epoch: int) -> np.ndarray:
@@ -145,8 +145,8 @@ def _with_replacement(count: int, wanted: int, seed: int, epoch: int) -> np.ndar
     return (raw % np.uint64(count)).astype(np.int64)  # off uniform by count / 2^64
 
 
-def _order(count: int, seed: int, epoch: int, purpose: str) -> np.ndarray:
-    """0..count-1 in a random order, int64 (count,)."""
+def random_order(count: int, seed: int, epoch: int, purpose: str) -> np.ndarray:
+    """Draw an order of 0..count-1, int64 (count,), that follows from (seed, epoch, purpose)."""
     return np.argsort(_numbers(seed, epoch, purpose).random_raw(count), kind="stable")
 
 

@@ -7,6 +7,7 @@ from itertools import groupby
 import numpy as np
 import pytest
 
+from synth.discl.config import FlypConfig
 from synth.discl.groups import Group, adds_up, group_accuracy, group_sizes, groups_of, weighted_mean
 from synth.discl.mix import Mix, draw_epoch, mix
 from synth.discl.progress import AdaptiveRule, best_level, guidance_set, level_progress, without_outliers
@@ -199,6 +200,18 @@ def test_defect_08_the_level_of_a_real_image_is_100_and_never_its_label() -> Non
     real = draw.positions < 12
     assert set(draw.levels[real]) == {100}
     assert draw.levels[~real].tolist() == synthetic_levels[draw.positions[~real] - 12].tolist()
+
+
+def test_40_learning_rate_of_contrastive_fine_tuning() -> None:
+    config = FlypConfig(mode="reference")
+    total = config.published_steps(507)
+    assert total == 507 * 21
+    published = {1: 4e-8, 100: 2.02e-6, 499: 1e-5, 500: 1e-5, 5000: 5.883e-6, 10_140: 6.147e-8}
+    for step, rate in published.items():
+        assert config.rate(step, total) == pytest.approx(rate, rel=2e-4)
+    # Ours ends with the training, and a short one is not all warm-up.
+    assert FlypConfig().rate(507 * 20 - 1, 507 * 20) < 1e-12
+    assert FlypConfig().rate(19, 200) == 1e-5
 
 
 #: Published rows: many, medium, few, all (percent), and the groups' classes.
