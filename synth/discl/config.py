@@ -46,9 +46,14 @@ class FlypConfig:
             if getattr(self, name) < 0:
                 raise SynthError(f"{name} takes a number from 0 on, got {getattr(self, name)}")
 
-    def published_steps(self, batches: int) -> int:
-        """Return the steps that the published rate falls over, of a training of `batches` an epoch: those of one epoch more."""
-        return (self.epochs + 1) * batches
+    def steps(self, batches: int, images: int) -> int:
+        """Return the steps that the rate falls over: all of a training of `batches` an epoch, as published those of an epoch more.
+
+        There an epoch counts as one of all `images`, whatever a curriculum makes of it.
+        """
+        if self.mode == "reference":
+            return (self.epochs + 1) * max(1, images // self.batch_size)
+        return self.epochs * batches
 
     def rate(self, step: int, total: int) -> float:
         """Return the learning rate of `step`, from 0, of `total`: (step + 1) / warm-up of the peak, then half a cosine."""

@@ -53,7 +53,8 @@ def fine_tune(
     """Train all weights of `head` on `examples` and leave it with those of its best validation epoch; of equally good ones the first.
 
     An image's text is one of its class's prompts, drawn from (run seed, epoch, place). `positions` are each epoch's rows, such as
-    `EpochDraw.positions`. A last batch that is not full is left out, as published, unless it is the only one.
+    `EpochDraw.positions`, as many in all epochs; they are asked for when the epoch begins, so that `progress.AdaptiveRule` may measure
+    `head` for them. A last batch that is not full is left out, as published, unless it is the only one.
 
     `checkpoint` is given the state after every epoch but the last: live tensors and plain values, to be saved or copied at once. SynthError
     for nothing to train on or to choose by, and for a CLIP that diverged, before anything is checkpointed.
@@ -67,8 +68,6 @@ def fine_tune(
     def order(epoch: int) -> np.ndarray:
         return random_order(count, run_seed, epoch, "flyp/order") if positions is None else positions(epoch)
 
-    batches = [_whole_batches(len(order(epoch)), config.batch_size) for epoch in range(config.epochs)]
-    total = sum(batches) if config.mode == "improved" else config.published_steps(max(1, count // config.batch_size))
     views = views or pretraining_views(head.size, views_seed(run_seed))
     device = next(head.parameters()).device
     optimizer = torch.optim.AdamW(
@@ -79,12 +78,20 @@ def fine_tune(
         fitted, best, begin = Fitted(**resume["fitted"]), dict(resume["best"]), int(resume["epoch"])
         head.load(resume["weights"])
         optimizer.load_state_dict(resume["optimizer"])
-    step = sum(batches[:begin])
+    batches = 0
     for epoch in range(begin, config.epochs):
         rows, losses = order(epoch), torch.zeros((), device=device)
+        each = _whole_batches(len(rows), config.batch_size)
+        if batches not in (0, each):
+            raise SynthError(
+                f"epoch {epoch + 1} has {len(rows)} images, unlike those before; a rate needs epochs of one length"
+            )
+        batches = each
+        total = config.steps(batches, count)
         texts = _texts(head, examples.labels, rows, run_seed, epoch)
         head.train()
-        for number in range(batches[epoch]):
+        for number in range(batches):
+            step = epoch * batches + number
             places = range(number * config.batch_size, min((number + 1) * config.batch_size, len(rows)))
             chosen = rows[places.start : places.stop].tolist()
             # A repeated image is seen differently each time: its place in the epoch is part of its key.
@@ -100,7 +107,6 @@ def fine_tune(
             if config.mode == "improved":
                 head.model.logit_scale.data.clamp_(max=HIGHEST_SCALE)
             losses += loss.detach()
-            step += 1
         if not math.isfinite(float(losses)) or not_finite(head.state()) is not None:
             raise _diverged("its loss or weights are no finite numbers", epoch, config)
         if (epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs:
@@ -110,7 +116,7 @@ def fine_tune(
                 raise _diverged(str(error), epoch, config) from None
             line = {
                 "epoch": epoch + 1,
-                "loss": float(losses) / batches[epoch],
+                "loss": float(losses) / batches,
                 "val_accuracy": measured.accuracy,
                 "val_loss": measured.loss,
             }

@@ -204,7 +204,7 @@ def test_defect_08_the_level_of_a_real_image_is_100_and_never_its_label() -> Non
 
 def test_40_learning_rate_of_contrastive_fine_tuning() -> None:
     config = FlypConfig(mode="reference")
-    total = config.published_steps(507)
+    total = config.steps(batches=310, images=507 * 256 + 100)  # a curriculum's epoch may be of another length
     assert total == 507 * 21
     published = {1: 4e-8, 100: 2.02e-6, 499: 1e-5, 500: 1e-5, 5000: 5.883e-6, 10_140: 6.147e-8}
     for step, rate in published.items():

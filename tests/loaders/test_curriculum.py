@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -231,7 +232,7 @@ def test_a_mix_of_other_hard_images_makes_no_table() -> None:
         curriculum("repeat", schedule("repeat", LEVELS, 4, 3), MIX, HARD, available={}, seed=0)
 
 
-def test_the_lines_of_the_manual_that_follow_a_curriculum_train_on_what_it_says(
+def test_defect_05_a_trainer_needs_the_table_and_the_dataset_and_the_lines_of_the_manual_alone(
     folders: tuple[str, str], repository: Path
 ) -> None:
     manual = (repository / "docs/format.md").read_text()
@@ -253,3 +254,23 @@ def test_the_lines_of_the_manual_that_follow_a_curriculum_train_on_what_it_says(
     (lines,) = re.findall(r"```python\n(from pipelines.artifacts.curriculum.*?)```", manual, re.S)
     exec(lines.replace("num_workers=4", "num_workers=0").replace("batch_size=128", "batch_size=13"), place)
     assert len(list(place["loader"])) == 3
+
+
+def test_the_lines_of_the_manual_that_play_an_adaptive_curriculum_alternate(
+    folders: tuple[str, str], repository: Path
+) -> None:
+    (lines,) = re.findall(
+        r"```python\n(from synth.discl.progress.*?)```", (repository / "docs/format.md").read_text(), re.S
+    )
+    plan = schedule("adaptive", LEVELS, 5, 4)
+    table = curriculum("adaptive", plan, MIX, HARD, available=dict.fromkeys(LEVELS, 15), seed=5, held_out=HELD_OUT)
+    # In the first real epoch level 50 gains most, in the second level 10.
+    measured = iter(np.array([[0.1, 0.1, 0.1], [0.2, 0.3, 0.4], [0.4, 0.4, 0.4], [0.8, 0.5, 0.4]]))
+    batches: list[list[tuple[str, int]]] = []
+    place: dict[str, Any] = {
+        "table": table,
+        "loader": StreamLoader(played(folders, table, 39)),
+        "train_on": batches.append,
+    }
+    exec(lines, {**place, "levels": np.array(LEVELS), "probabilities": lambda: next(measured)})
+    assert [{level for _, level in batch} for batch in batches] == [{100}, {50, 100}, {100}, {10, 100}, {100}]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from synth.datadream.classifier import ClipHead
 from synth.datadream.fit import Fitted
 from synth.discl.config import FlypConfig
 from synth.discl.flyp import contrastive_loss, fine_tune, true_class_probabilities
+from synth.discl.mix import Mix, draw_epoch
+from synth.discl.progress import AdaptiveRule, best_level, level_progress
 from synth.discl.schedules import Mode
 from synth.errors import SynthError
 from synth.family.assemble import built
@@ -77,11 +80,40 @@ def test_an_epoch_has_the_rows_that_a_curriculum_names() -> None:
         seen.append([key.split("/")[0] for key in keys])
         return images
 
-    lists = [np.array([0, 1, 2, 3, 2, 3, 2]), np.array([4, 5])]
+    lists = [np.array([0, 1, 2, 3, 2, 3, 2]), np.array([4, 5, 6, 7, 0, 1, 2])]
     config = replace(FAST, epochs=2, batch_size=4)
     fine_tune(tiny_head(), colours(8, 1), colours(4, 3), config, positions=lists.__getitem__, views=noted)
-    # The second batch of the first epoch is not full and is left out; the only one of the second epoch is kept.
-    assert seen == [["1-0", "1-1", "1-2", "1-3"], ["1-4", "1-5"]]
+    # Second batches are not full, and are left out.
+    assert seen == [["1-0", "1-1", "1-2", "1-3"], ["1-4", "1-5", "1-6", "1-7"]]
+    lists[1] = lists[1][:3]
+    with pytest.raises(SynthError, match="epoch 2 has 3 images, unlike those before"):
+        fine_tune(
+            tiny_head(), colours(16, 1), colours(4, 3), replace(config, batch_size=3), positions=lists.__getitem__
+        )
+
+
+def test_an_adaptive_curriculum_asks_the_network_that_is_being_trained() -> None:
+    head, validation = tiny_head(), colours(24, 5)
+    levels = np.repeat([30, 100], 12)
+    rule, chosen, measured = AdaptiveRule(levels), list[int](), list[np.ndarray]()
+    synthetic_levels, tail = np.repeat([30, 60], 8), np.arange(24) >= 16
+
+    def positions(epoch: int) -> np.ndarray:
+        measured.append(true_class_probabilities(head, validation))
+        if epoch % 2 == 0:
+            rule.begin_uniform(measured[-1])
+            level = 100
+        else:
+            level = rule.end_uniform(measured[-1])
+        chosen.append(level)
+        return draw_epoch(0, epoch, Mix(12, 8, 4), (level,), tail, synthetic_levels).positions
+
+    fine_tune(head, colours(40, 1), colours(8, 3), replace(FAST, epochs=4, batch_size=8), positions=positions)
+    for first, second, level in ((0, 1, chosen[1]), (2, 3, chosen[3])):
+        gains = level_progress(measured[second], measured[first], levels)
+        assert level == best_level(gains)
+    assert chosen[0::2] == [100, 100]
+    assert all(not np.array_equal(early, late) for early, late in pairwise(measured))
 
 
 def test_the_loss_is_clips_and_another_text_of_the_class_is_not_wrong() -> None:
