@@ -23,7 +23,9 @@ class ViewConfig:
     `crop`: `none`; `pad` (shift by up to `padding` pixels, black beyond the border: CIFAR's RandomCrop(32, 4)); `resized`
     (RandomResizedCrop with area in `scale` and aspect in 3/4..4/3). `flip` mirrors half of the views. `mix`: `cutmix`
     (Yun et al. 2019, Beta(1, 1)) or `mixup` (Zhang et al. 2018, Beta(0.8, 0.8)) with a partner from the same set. `mix_alpha`
-    is the parameter of another Beta.
+    is the parameter of another Beta. With `siamese` every view is then augmented by one of the six kinds of Zhao and Bilen 2021,
+    under which small sets are matched and measured at low resolution (`docs/specs/matching.md`); labels that are stored for every
+    view know crops, flips and mixes alone.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -34,6 +36,7 @@ class ViewConfig:
     flip: bool = True
     mix: Literal["none", "cutmix", "mixup"] = "none"
     mix_alpha: float | None = None
+    siamese: bool = False
 
     def __post_init__(self) -> None:
         require_values(self, DistillError)

@@ -35,6 +35,10 @@ def label_epoch(
 
     `DivergedError` where a logit is not finite.
     """
+    if config.siamese:
+        raise DistillError(
+            "views.siamese: labels that are stored belong to crops, flips and mixes; siamese views are for hard, online and fixed labels"
+        )
     assert not teacher.training, "in train mode the labels would depend on the batch and change the teacher"
     views = draw_views(len(images), images.shape[-1], config, seed, epoch, batch_size)
     logits = []

@@ -26,6 +26,7 @@ from distill.losses import kl_loss, mse_gt_loss, shift_of
 from distill.norms import logits_by_kind
 from distill.optimisation import learning_rate, optimizer_of
 from distill.retraining import class_counts, to_train_mode
+from distill.siamese import SiameseViews
 from distill.soundness import fault_of
 from distill.views import Views, apply_views, draw_views
 
@@ -129,6 +130,7 @@ class Trainer:
         self._average = copy.deepcopy(model).requires_grad_(False) if config.ema else None
         self._company = needs_company(model)
         self._positions, self._operation, self._other = positions, batch_operation, other_kind
+        self._siamese = SiameseViews(mean, std, seed) if config.views.siamese else None
         self._counts, self._shift = counts, torch.empty(0)
         self._total_steps = (
             sum(self._steps_of(epoch) for epoch in range(config.epochs)) if config.rate_per == "step" else 0
@@ -243,6 +245,8 @@ class Trainer:
         """Compute the batch's loss, and in the last epoch what a network that answers nothing but zeros would have had."""
         config, epoch, chunk = self.config, shown.number, shown.views.slice(start, stop)
         pixels = apply_views(self._images, shown.views, chunk, shown.rows)
+        if self._siamese is not None:
+            pixels = self._siamese(pixels, epoch % self._view_epochs, slice(start, stop))
         if self._operation is not None:
             pixels = self._operation(pixels, epoch, slice(start, stop))
         batch = normalise(pixels, self._mean, self._std)

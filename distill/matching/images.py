@@ -16,27 +16,7 @@ from distill.errors import DistillError, DivergedError
 from distill.matching.config import MatchConfig
 from distill.matching.tiles import decode_tiles, encode_tiles
 from distill.networks import build
-
-
-def siamese_policy(mean: Sequence[float], std: Sequence[float], grey: bool) -> dict[str, Any]:
-    """Write the augmentation of Zhao and Bilen 2021 for images in [0, 1] that networks see normalised by `mean` and `std`.
-
-    One of six kinds a draw. Brightness moves by up to half a standard deviation, cutout fills with the mean, black lies beyond the
-    frame; grey images have no saturation.
-    """
-    half = 0.5 * float(np.mean(std))
-    colour: list[Any] = [{"brightness_shift": {"shift": [-half, half]}}]
-    colour += [] if grey else [{"saturation_mean": {"factor": [0.0, 2.0]}}]
-    colour += [{"contrast_mean": {"factor": [0.5, 1.5]}}]
-    strategies: list[Any] = [
-        colour,
-        {"shift": {"share": 0.125}},
-        {"erase": {"p": 1.0, "scale": 0.25, "ratio": 1.0, "value": float(np.clip(np.mean(mean), 0, 1))}},
-        {"horizontal_flip": {"p": 0.5}},
-        {"affine": {"scale": [1 / 1.2, 1.2], "scale_y": [1 / 1.2, 1.2]}},
-        {"rotate": {"degrees": [-15.0, 15.0]}},
-    ]
-    return {"operations": [{"one_of": strategies}]}
+from distill.siamese import siamese_policy
 
 
 class ImageMatching(ABC):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from distill.config import ViewConfig
 from pipelines.artifacts.distilled import DEFAULT_SOURCES, Sources
@@ -42,6 +42,15 @@ class RelabelParams(Section):
     format: Literal["fp16", "int8", "top_k"] = "fp16"
     top_k: int = Field(5, ge=1)
     epochs_per_unit: Annotated[int, PLAN_ONLY] = Field(100, ge=1)
+
+    @field_validator("views")
+    @classmethod
+    def _views_are_stored(cls, views: ViewConfig) -> ViewConfig:
+        if views.siamese:
+            raise ValueError(
+                "siamese views cannot be stored with their labels; set it in evaluate.distilled.hard, online or fixed"
+            )
+        return views
 
 
 def labels_of(ipc: int, number: int) -> str:

@@ -14,9 +14,9 @@ from distill.errors import DistillError, DivergedError
 from distill.matching.config import MatchConfig, PoolConfig
 from distill.matching.distribution import Matching, distribution_loss, pool_trainer
 from distill.matching.features import mean_features
-from distill.matching.images import siamese_policy
 from distill.matching.tiles import decode_tiles, encode_tiles
 from distill.networks import build
+from distill.siamese import siamese_policy
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 FRESH: dict[str, Any] = {"network": "convnet2_w4_in", "pool_every": 0, "real_batch": 6, "iterations": 4}

@@ -12,8 +12,8 @@ from augment.augmenter import Augmenter
 from distill.matching.config import MatchConfig
 from distill.matching.distribution import Matching
 from distill.matching.features import feature_maps, mean_features
-from distill.matching.images import siamese_policy
 from distill.networks import ConvNet, build
+from distill.siamese import siamese_policy
 from tests.distill.test_matching import MEAN, STD, images
 
 CLASSES, TILES, SIZE = (0, 3), 2, 8

@@ -184,7 +184,7 @@ BESIDE: Mapping[str, Sequence[str]] = {
     "evaluate.datadream.loft_shots": ["evaluate.datadream.variants=[loft]"],
 }
 #: Parameters that need what these jobs do not have: records with equal bytes, more than 64 KiB, sets of unequal size,
-#: images that may be mixed, a sum that another parameter has to make.
+#: images that may be mixed, labels of views that can be stored, a sum that another parameter has to make.
 SILENT = {
     "ingest.duplicates",
     "ingest.conflicts",
@@ -194,6 +194,7 @@ SILENT = {
     "evaluate.distilled.sources",
     "evaluate.distilled.controls",
     "evaluate.distilled.budget",
+    "relabel.views.siamese",
     "evaluate.distilled.fixed.views.mix",
 }
 
