@@ -15,6 +15,8 @@ import torch
 from distill.coresets.herding import herd
 from distill.features import head_inputs
 from pipelines.artifacts.distilled import CondensedSets, keys_by_class
+from pipelines.artifacts.generators import generator_digest
+from pipelines.artifacts.scoring import load_clip
 from pipelines.artifacts.teacher import load_teacher
 from pipelines.commands.jobs import make_job
 from pipelines.commands.runs import run_stage
@@ -27,7 +29,9 @@ from pipelines.shards.dataset import Dataset
 from pipelines.shards.lint import lint
 from pipelines.shards.sample import Sample
 from pipelines.stages import get_stage
+from synth.quality.features import ClipFeatures
 from tests.contract.folders import assert_same, tree
+from tests.stages.dreams import write_generator
 from tests.stages.test_pipeline import params_of, write_source
 from tests.stages.zygote import killed_before
 
@@ -123,6 +127,24 @@ def test_herding_chooses_by_the_features_of_the_teacher(base: Path, chosen: Path
         expected += [keys[place] for place in herd(features, 3).tolist()]
     assert CondensedSets(job, "coreset@herding").parents(3) == expected
     assert {sample.row["model_id"] for sample in samples(chosen / "herding").values()} == {"convnet2_w8"}
+
+
+def test_herding_chooses_by_clip_without_a_teacher_where_it_is_told_so(base: Path, data: Path) -> None:
+    shutil.rmtree(data / "squeeze")
+    with pytest.raises(UserError, match=r"limbeck run generator"):
+        run(data, "herding", "coreset.features=clip")
+    write_generator(data)
+    run(data, "herding", "coreset.features=clip")
+    job, train = job_of(data, "herding"), Dataset.open(base / "split/train")
+    clip, expected = ClipFeatures(load_clip(job)[0]), []
+    for keys in keys_by_class(train):
+        features = clip(torch.from_numpy(load_arrays(train, keys).images).float() / 255)
+        expected += [keys[place] for place in herd(features, 3).tolist()]
+    assert CondensedSets(job, "coreset@herding").parents(3) == expected
+    models = {sample.row["model_id"] for sample in samples(data / "coreset/herding").values()}
+    assert models == {generator_digest(job, "clip")}
+    with pytest.raises(UserError, match=r"limbeck run squeeze"):  # crops are scored by a classifier
+        run(data, "rded", "coreset.features=clip")
 
 
 def test_rded_stores_the_crops_that_its_rows_name(base: Path, chosen: Path) -> None:

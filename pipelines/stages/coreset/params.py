@@ -36,6 +36,9 @@ class CoresetParams(Section):
     seeds: int = Field(
         1, ge=1, le=100, description="sets chosen, each from a seed of its own; herding draws nothing and has one"
     )
+    features: Literal["teacher", "clip"] = Field(
+        "teacher", description="the embedding that herding and medoids choose in: the teacher's of squeeze, or CLIP's of generator"
+    )
     tiles: int = Field(2, ge=2, le=64, description="tiles to a side of a stored image, of methods that store tiles")
     medoids: MedoidsConfig = MedoidsConfig()
     rded: RdedConfig = RdedConfig()
@@ -61,6 +64,12 @@ class CoresetParams(Section):
                 f"rded.factor {self.rded.factor} take; raise rded.images or lower ipc"
             )
         return self
+
+    def asks(self, method: str) -> Literal["squeeze", "generator"] | None:
+        """The stage whose network a method asks; None where it asks none."""
+        if method in WITHOUT_TEACHER:
+            return None
+        return "generator" if method in BY_FEATURES and self.features == "clip" else "squeeze"
 
     def sets_of(self, method: str) -> int:
         """How many sets are chosen by a method."""

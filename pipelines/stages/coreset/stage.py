@@ -13,6 +13,7 @@ from typing import Any, ClassVar, cast
 
 from pipelines.artifacts.datasets import dataset_digest, finished, open_part, stage_digest
 from pipelines.artifacts.distilled import keys_by_class, set_name
+from pipelines.artifacts.generators import generator_digest, generator_model
 from pipelines.artifacts.teacher import TEACHER_FILE, load_teacher, require_classes
 from pipelines.artifacts.trainable import common_side
 from pipelines.errors import UserError
@@ -21,7 +22,7 @@ from pipelines.runtime.device import torch_device
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
-from pipelines.stages.coreset.params import BY_FEATURES, TILED, WITHOUT_TEACHER, CoresetParams
+from pipelines.stages.coreset.params import BY_FEATURES, TILED, CoresetParams
 from pipelines.stages.coreset.payloads import PAYLOADS, Block, Choose, Chunk, Cut, Embed, Tile, Tiled, Whole
 
 #: Waves: choices read the features that the first left.
@@ -56,15 +57,17 @@ class Coreset(Stage[CoresetParams]):
         return params.methods
 
     def inputs(self, job: Job[CoresetParams]) -> Sequence[str]:
-        return ("split",) if job.item in WITHOUT_TEACHER else ("split", "squeeze")
+        asked = job.params.asks(job.item)
+        return ("split",) if asked is None else ("split", asked)
 
     def plan(self, job: Job[CoresetParams]) -> Plan:
         train = open_part(job, "split", "train")
         sizes = [len(keys) for keys in keys_by_class(train)]
         self._require_enough(job, dict(zip(train.classes, sizes, strict=True)))
         inputs = {"train": dataset_digest(train)}
-        if job.item not in WITHOUT_TEACHER:
-            inputs["squeeze"] = stage_digest(job, "squeeze")
+        asked = job.params.asks(job.item)
+        if asked is not None:
+            inputs[asked] = stage_digest(job, "squeeze") if asked == "squeeze" else generator_digest(job, "clip")
         embeds = self._embeds(job, sum(sizes), inputs) if job.item in BY_FEATURES else {}
         units = [embed.unit(name, FEATURES) for name, embed in embeds.items()]
         for number in range(job.params.sets_of(job.item)):
@@ -120,14 +123,18 @@ class Coreset(Stage[CoresetParams]):
         return Tile(cast(Tiled, method), chunk, factor, of_tiles, blocks, image, params.caption, inputs)
 
     def check(self, job: Job[CoresetParams]) -> None:
-        """Raise `UserError` for images that cannot be cut into tiles, and a teacher of other classes or of images of another size."""
+        """Raise `UserError` for images that cannot be cut into tiles, a teacher of other classes or of images of another size, and a
+        CLIP that is not there."""
         train = open_part(job, "split", "train")
         if job.item in TILED and (side := common_side([train])) % job.params.tiles:
             raise UserError(
                 f"coreset.tiles {job.params.tiles} does not divide the {side} px of the images of {train.storage.url}; choose a "
                 "number that does"
             )
-        if job.item in WITHOUT_TEACHER:
+        asked = job.params.asks(job.item)
+        if asked == "generator":
+            generator_model(job, "clip")
+        if asked != "squeeze":
             return
         teacher = load_teacher(job, torch_device(job))
         require_classes(train.classes, teacher.classes, train.storage.url)
@@ -151,7 +158,8 @@ class Coreset(Stage[CoresetParams]):
         getattr(worker, unit.kind)(PAYLOADS[unit.kind].from_json(unit.payload), output)
 
     def subject(self, unit: Unit, job: Job[CoresetParams]) -> str:
-        return {"embed": "the teacher of squeeze", "cut": "coreset.rded"}.get(unit.kind, job.name)
+        embedding = "the CLIP of generator" if job.params.asks(job.item) == "generator" else "the teacher of squeeze"
+        return {"embed": embedding, "cut": "coreset.rded"}.get(unit.kind, job.name)
 
     def finish(self, job: Job[CoresetParams], plan: Plan, markers: Sequence[Marker]) -> dict[str, Any]:
         count = job.params.sets_of(job.item)

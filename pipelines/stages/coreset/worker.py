@@ -20,7 +20,10 @@ from distill.features import head_inputs
 from distill.matching.tiles import encode_tiles
 from pipelines.artifacts.datasets import finished, open_part
 from pipelines.artifacts.distilled import keys_by_class, set_name, shuffled_keys
+from pipelines.artifacts.generators import generator_digest
+from pipelines.artifacts.scoring import each, load_clip
 from pipelines.artifacts.teacher import TEACHER_FILE, Teacher, load_teacher
+from pipelines.errors import UserError
 from pipelines.fields import caption_of
 from pipelines.images.made import EncodedImage, encode_pixels, training_sample
 from pipelines.images.params import ImageParams
@@ -34,6 +37,7 @@ from pipelines.shards.sample import IMAGE_EXTENSIONS, Sample
 from pipelines.stages.coreset.params import WITHOUT_TEACHER, CoresetParams
 from pipelines.stages.coreset.payloads import Block, Choose, Chunk, Cut, Embed, Tile
 from pipelines.storage import canonical_json
+from synth.quality.features import ClipFeatures, Features
 
 #: Sidecar columns of an image that stay true of its copy: of its pixels, and beside them.
 PIXELS = ("width", "height", "bytes", "pixel_sha256", "phash")
@@ -55,9 +59,16 @@ class Chooser:
 
     @cached_property
     def _network(self) -> str | None:
-        """What the teacher is, where the method asks one."""
-        facts = {} if self._job.item in WITHOUT_TEACHER else finished(self._job, "squeeze").json(TEACHER_FILE)
-        return facts.get("network")
+        """What the network is that the method asks, where it asks one: the teacher's architecture, or the digest of CLIP."""
+        asked = self._job.params.asks(self._job.item)
+        if asked == "generator":
+            return generator_digest(self._job, "clip")
+        return None if asked is None else finished(self._job, "squeeze").json(TEACHER_FILE).get("network")
+
+    @cached_property
+    def _clip(self) -> Features:
+        model, _ = load_clip(self._job)
+        return ClipFeatures(model.to(torch_device(self._job)))
 
     @cached_property
     def _rows(self) -> pa.Table:
@@ -66,9 +77,15 @@ class Chooser:
     def embed(self, payload: Embed, output: UnitOutput) -> None:
         """Write the features of a block of candidates, (count, d) float32."""
         keys = [key for own in self._candidates for key in own][payload.first : payload.first + payload.count]
-        teacher, images = self._teacher, load_arrays(self._train, keys).images
-        on_device = torch.from_numpy(images).to(torch_device(self._job))
-        features = head_inputs(teacher.model, on_device, mean=teacher.mean, std=teacher.std)
+        if self._job.params.asks(self._job.item) == "generator":
+            pixels = [torch.from_numpy(image).float() / 255 for image in load_images(self._train, keys)]
+            features = each(self._clip, pixels, torch_device(self._job)).cpu()
+            if not bool(features.isfinite().all()):
+                raise UserError("CLIP's features of training images are not finite numbers; give generator another CLIP")
+        else:
+            teacher, images = self._teacher, load_arrays(self._train, keys).images
+            on_device = torch.from_numpy(images).to(torch_device(self._job))
+            features = head_inputs(teacher.model, on_device, mean=teacher.mean, std=teacher.std)
         with output.file(features_file(output.unit.name)) as path, path.open("wb") as file:
             np.save(file, features.numpy())
 
