@@ -88,6 +88,7 @@ OTHERS: Mapping[str, Any] = {
     "split.few_shot": [1],
     "split.few_shot_seeds": [2],
     "split.shard_samples": 4,
+    "split.profiles": {"tail": {"tail": {"factor": 2}}},
     "augment.source": "split/val",
     "augment.shard_samples": 4,
     "augment.sets.views.policy": "imagenet",

@@ -37,7 +37,8 @@ class CoresetParams(Section):
         1, ge=1, le=100, description="sets chosen, each from a seed of its own; herding draws nothing and has one"
     )
     features: Literal["teacher", "clip"] = Field(
-        "teacher", description="the embedding that herding and medoids choose in: the teacher's of squeeze, or CLIP's of generator"
+        "teacher",
+        description="the embedding that herding and medoids choose in: the teacher's of squeeze, or CLIP's of generator",
     )
     tiles: int = Field(2, ge=2, le=64, description="tiles to a side of a stored image, of methods that store tiles")
     medoids: MedoidsConfig = MedoidsConfig()

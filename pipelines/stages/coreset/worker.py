@@ -81,7 +81,9 @@ class Chooser:
             pixels = [torch.from_numpy(image).float() / 255 for image in load_images(self._train, keys)]
             features = each(self._clip, pixels, torch_device(self._job)).cpu()
             if not bool(features.isfinite().all()):
-                raise UserError("CLIP's features of training images are not finite numbers; give generator another CLIP")
+                raise UserError(
+                    "CLIP's features of training images are not finite numbers; give generator another CLIP"
+                )
         else:
             teacher, images = self._teacher, load_arrays(self._train, keys).images
             on_device = torch.from_numpy(images).to(torch_device(self._job))
