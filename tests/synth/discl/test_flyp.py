@@ -134,11 +134,11 @@ def test_the_loss_is_clips_and_another_text_of_the_class_is_not_wrong() -> None:
     assert abs(float(published) - float(shared)) > 1e-6
 
 
-def test_the_logit_scale_stays_below_clips_limit() -> None:
+def test_the_logit_scale_is_brought_below_clips_limit() -> None:
     head = tiny_head()
-    head.model.logit_scale.data.fill_(math.log(100))
-    fine_tune(head, colours(32, 1), colours(8, 3), replace(FAST, epochs=2, learning_rate=0.1), views=as_they_are)
-    assert float(head.model.logit_scale.detach()) <= math.log(100) + 1e-6
+    head.model.logit_scale.data.fill_(6.0)
+    fine_tune(head, colours(32, 1), colours(8, 3), replace(FAST, epochs=1), views=as_they_are)
+    assert math.log(100) - 0.1 < float(head.model.logit_scale.detach()) < math.log(100) + 1e-6
 
 
 def test_a_clip_that_diverged_is_told_and_so_is_nothing_to_train_on() -> None:
