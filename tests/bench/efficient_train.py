@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -141,6 +142,7 @@ def main() -> None:
     for seed in range(options.seeds):
         for arm in arms:
             train(arm, options.network, seed, data, test, options.batch_size)
+            print(f"seed {seed}, {arm.name}: {arm.seconds[-1]:.1f} s, {100 * arm.top1[-1]:.2f} %", file=sys.stderr)
     table = Table(
         title=f"{options.network}, {len(data[0])} images of {SIZE} px, {options.epochs} epochs, {options.seeds} seeds"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,3 +76,13 @@ def test_normalised_images_keep_their_mean() -> None:
     batches = LowFrequencyBatches(CURRICULUM, policy, mean=(0.5,) * 3, std=(0.25,) * 3)
     sample = {"image": torch.full((3, 9, 8), 204, dtype=torch.uint8), "seed": 5, "key": "a", "label": 0, "epoch": 0}
     torch.testing.assert_close(batches([sample])["image"], torch.full((1, 3, 6, 6), (0.8 - 0.5) / 0.25))
+
+
+def test_the_lines_of_the_manual_play(folder: str, repository: Path) -> None:
+    (lines,) = re.findall(
+        r"```python\n(from augment.frequencies.*?)```", (repository / "docs/format.md").read_text(), re.S
+    )
+    place: dict[str, Any] = {"train": folder}
+    exec(lines.replace("size=224", "size=64").replace("num_workers=4", "num_workers=0"), place)
+    (batch,) = list(place["loader"])
+    assert batch["image"].shape == (COUNT, 3, 32, 32)
