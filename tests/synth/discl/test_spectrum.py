@@ -44,7 +44,7 @@ def difference(one: torch.Tensor | None, other: torch.Tensor) -> float:
     "more",
     [
         {"interval": (0.2, 0.7)},
-        {"cads": Cads(scale=0.3)},
+        {"cads": Cads(tau1=0.1, tau2=0.9, scale=0.3)},
         {"guidance": 1.0},
         {"seeds": "reference"},
         {"negative": "blurry"},
