@@ -217,9 +217,14 @@ class _Edit:
             self._text.set_value(f"{{{name}: {value}}}", *body, "meta")
 
     def _followed(self, name: str) -> Change:
-        """A stage of the user's that runs ours: what its parameters name becomes a dependency, and no more."""
+        """A stage of the user's that runs ours: what its parameters name becomes a dependency, and no more.
+
+        One that is frozen stays as it is: DVC asks for no dependency of it, and what lies on this machine is no matter of the file.
+        """
         change = Change(name)
         body = body_of(self._text, name)
+        if self._text.value(*body, "frozen") is True:
+            return change
         written: list[Path] = []
         inputs: dict[str, None] = {}
         for stage, options in commands(self._text, body):

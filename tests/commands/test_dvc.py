@@ -153,6 +153,13 @@ def test_a_stage_of_the_user_s_that_runs_ours_is_not_run_twice() -> None:
     assert list(stages()) == ["job"]
 
 
+def test_a_frozen_stage_of_the_user_s_does_not_depend_on_what_lies_on_this_machine() -> None:
+    stage = "  bring:\n    frozen: true\n    cmd: limbeck run ingest\n    outs: [data/ingest]\n"
+    Path("dvc.yaml").write_text(f"stages:\n{stage}")
+    assert not any("bring" in line for line in said())
+    assert stage in Path("dvc.yaml").read_text()
+
+
 def test_curves_have_a_template_with_a_line_for_each_arm() -> None:
     Path(".dvc").mkdir()
     write_params({**PARAMS, "evaluate": {"distilled": {}}})
