@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from augment.frequencies import EfficientTrain
 from distill.accuracy import accuracy_and_loss, normalise
 from distill.compression import pack, unpack
 from distill.config import RecoverConfig, TrainConfig, ViewConfig
@@ -62,6 +63,36 @@ def test_a_run_resumed_after_any_epoch_ends_with_the_same_bits(optimizer: str, e
         assert resumed.history == whole.history
         for name, tensor in whole.final.state_dict().items():
             assert torch.equal(tensor, resumed.final.state_dict()[name]), name
+
+
+def test_low_frequencies_first_are_learnt_from_and_resume_with_the_same_bits() -> None:
+    config = TrainConfig(epochs=5, batch_size=16, learning_rate=0.05, views=ViewConfig(flip=False))
+    curriculum, sides = EfficientTrain(size=16, epochs=5), list[int]()
+
+    def cropped(pixels: torch.Tensor, epoch: int, places: slice) -> torch.Tensor:
+        sides.append(curriculum(pixels, epoch).shape[-1])
+        return curriculum(pixels, epoch)
+
+    def begun() -> Trainer:
+        return Trainer(
+            build("resnet20_w2", 2, 16, 3),
+            bars(),
+            config,
+            seed=4,
+            validation=bars(),
+            batch_operation=cropped,
+            **STATISTICS,
+        )
+
+    whole = begun()
+    rows = list(whole.run())
+    assert sides == [12] * 12 + [14] * 4 + [16] * 5  # four batches an epoch, and the last one is looked at again
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    first = begun()
+    rows_again = [next(first.run()) for _ in range(3)]
+    second = begun()
+    second.load_state(copy.deepcopy(first.state()))
+    assert rows_again + list(second.run()) == rows
 
 
 def test_the_global_random_state_is_left_alone() -> None:
