@@ -134,15 +134,22 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     data, test = sample("train", options.per_class), sample("t10k", 200)
-    arms = arms_of(options.epochs)
-    if options.arms:
-        arms = [arms[place] for place in sorted({0, *options.arms})]
-    for arm in arms_of(1):  # the first run of an operation is slower, and is not counted
-        train(arm, options.network, 0, tuple(part[: options.batch_size] for part in data), test, options.batch_size)
+    chosen = sorted({0, *options.arms}) if options.arms else range(len(arms_of(1)))
+    arms, warm_up = ([arms_of(epochs)[place] for place in chosen] for epochs in (options.epochs, 1))
+    for arm in warm_up:  # the first run of an operation is slower, and is not counted
+        train(
+            arm,
+            options.network,
+            0,
+            (data[0][: options.batch_size], data[1][: options.batch_size]),
+            test,
+            options.batch_size,
+        )
     for seed in range(options.seeds):
         for arm in arms:
             train(arm, options.network, seed, data, test, options.batch_size)
-            print(f"seed {seed}, {arm.name}: {arm.seconds[-1]:.1f} s, {100 * arm.top1[-1]:.2f} %", file=sys.stderr)
+            line = f"seed {seed}, {arm.name}: {arm.seconds[-1]:.1f} s, {100 * arm.top1[-1]:.2f} %"
+            print(line, file=sys.stderr, flush=True)
     table = Table(
         title=f"{options.network}, {len(data[0])} images of {SIZE} px, {options.epochs} epochs, {options.seeds} seeds"
     )
