@@ -28,6 +28,7 @@ STAGES: dict[str, str] = {
     "squeeze": "Squeeze",
     "generator": "GeneratorStage",
     "datadream": "Datadream",
+    "discl": "Discl",
     "cda": "Cda",
     "cudd": "Cudd",
     "dm": "Dm",

@@ -53,6 +53,7 @@ COMPUTING = (
     "relabel",
     "generator",
     "datadream",
+    "discl",
     "samples",
     "d3hr",
     "evaluate",
@@ -71,7 +72,12 @@ COMPUTED: Mapping[str, Any] = {
         "sources": [{"type": "folder", "path": f"source/{split}", "split": split} for split in ("train", "test")],
         "image": {"format": "png"},
     },
-    "split": {"validation": 0.25, "few_shot": [2], "few_shot_seeds": [0, 1]},
+    "split": {
+        "validation": 0.25,
+        "few_shot": [2],
+        "few_shot_seeds": [0, 1],
+        "profiles": {"tail": {"tail": {"factor": 2, "largest": 6}, "groups": {"many": 5, "few": 4}}},
+    },
     "squeeze": {"network": "convnet2_w8", "training": {"epochs": 2, **_TRAINING}},
     "cda": {"ipc": 2, "seeds": 2, "slots_per_unit": 1, "recover": {"iterations": 3, "jitter": 1, "log_every": 2}},
     "cudd": {
@@ -120,6 +126,14 @@ COMPUTED: Mapping[str, Any] = {
         "loft": {**_ADAPTING, "train_text": False},
         "generate": _QUICK,
         "filters": {"max_twin_cosine": 0.99999},
+    },
+    "discl": {
+        "levels": [0, 50],
+        "seeds": 1,
+        "tries": 2,
+        "images_per_unit": 2,
+        "generate": _QUICK,
+        "curricula": {"epochs": 3, "curriculum_epochs": 2, "held_out": 1},
     },
     "samples": {
         "ipc": 2,

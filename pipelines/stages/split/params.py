@@ -36,7 +36,7 @@ class TailParams(Section):
         asked = self.model_fields_set - {"law"}
         used = {"counts": {"counts"}, "exponential": {"factor", "largest", "order"}}.get(self.law, _PARETO)
         if ignored := sorted(asked - used):
-            raise ValueError(f"{ignored[0]} is no part of the law {self.law}; leave it out")
+            raise ValueError(f"{ignored[0]} would be ignored: the law is {self.law}; leave it out")
         if self.law == "counts" and not self.counts:
             raise ValueError("the law counts needs counts, class name -> images")
         return self
