@@ -132,7 +132,7 @@ COMPUTED: Mapping[str, Any] = {
         "seeds": 1,
         "tries": 2,
         "images_per_unit": 2,
-        "generate": _QUICK,
+        "generate": {**_QUICK, "steps": 4},
         "curricula": {"epochs": 3, "curriculum_epochs": 2, "held_out": 1},
     },
     "samples": {

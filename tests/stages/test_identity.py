@@ -88,7 +88,7 @@ OTHERS: Mapping[str, Any] = {
     "split.few_shot": [1],
     "split.few_shot_seeds": [2],
     "split.shard_samples": 4,
-    "split.profiles": {"tail": {"tail": {"factor": 2}}},
+    "split.profiles.tail.tail.counts": {"left": 2},
     "augment.source": "split/val",
     "augment.shard_samples": 4,
     "augment.sets.views.policy": "imagenet",
@@ -123,6 +123,7 @@ OTHERS: Mapping[str, Any] = {
     "discl.prompts.template": "the {c}",
     "discl.curricula.strategies": ["random"],
     "discl.hard.rule": "quality",
+    "discl.hard.share": 0.9,
     "discl.hard.network": "convnet2_w4",
     "coreset.methods": ["random"],
     "coreset.rded.factor": 2,
@@ -181,10 +182,10 @@ BESIDE: Mapping[str, Sequence[str]] = {
     "d3hr.select.candidates": ["d3hr.select.group=best_of"],
     "split.test": ["split.strategy=random"],
     "discl.hard.rule": ["discl.hard.share=0.5"],
-    **dict.fromkeys(
-        (f"discl.hard.{name}" for name in ("measure", "folds", "network", "training")),
-        ["discl.hard.rule=quality", "discl.hard.share=0.5"],
-    ),
+    **{
+        f"discl.hard.{name}": ["discl.hard.rule=quality", "discl.hard.share=0.5"]
+        for name in ("measure", "folds", "network", "training")
+    },
     "generator.folder": ["generator.source=embedded", "generator.train.scenes=null"],
     "generator.model": [
         "generator.source=model",

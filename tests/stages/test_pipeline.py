@@ -31,7 +31,9 @@ from pipelines.stages.split.stage import few_shot
 from tests.contract.folders import tree
 
 #: Stages that make images from nothing, and those that distil in rounds, have tests of their own.
-PIPELINE = [name for name in STAGES if name not in ("generator", "datadream", "discl", "cudd", "coreset", "samples", "d3hr")]
+PIPELINE = [
+    name for name in STAGES if name not in ("generator", "datadream", "discl", "cudd", "coreset", "samples", "d3hr")
+]
 
 PARAMS = """
 run: {seed: 0, threads: 1, device: cpu}

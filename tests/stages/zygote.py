@@ -25,12 +25,19 @@ ROOT = Path(__file__).parents[2]
 
 
 def killed_again_and_again(
-    run: Callable[..., Any], base: Path, name: str, output: Path, kills: int, longest: float
+    run: Callable[..., Any],
+    base: Path,
+    name: str,
+    output: Path,
+    kills: int,
+    longest: float,
+    data: Path | None = None,
 ) -> None:
-    """Call `run(base, name, data)`, which fills `output` = data/STAGE/ITEM, until it was killed so many times, each within `longest`
-    seconds of its beginning."""
-    delays, data = random.Random(0), output.parent.parent
-    command = [sys.executable, "-m", "tests.stages.zygote", output.parent.name, run.__module__, str(base), name]
+    """Call `run(base, name, data)`, which fills `output` = data/STAGE/ITEM, or data/STAGE where `data` is given, until it was killed so
+    many times, each within `longest` seconds of its beginning."""
+    delays, data = random.Random(0), data or output.parent.parent
+    stage = output.relative_to(data).parts[0]
+    command = [sys.executable, "-m", "tests.stages.zygote", stage, run.__module__, str(base), name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as zygote:
         assert zygote.stdin is not None
         assert zygote.stdout is not None

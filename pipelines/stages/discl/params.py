@@ -27,7 +27,7 @@ CALIBRATION_FILE = "bounds.json"
 
 
 class HardParams(Section):
-    """Which training images are hard.
+    """Which training images are hard, by a `rule`.
 
     `tail`: those of classes with fewer than `below` images (null: the limit of the profile), or of the `share` of the classes that
     have fewest. `quality`: the `share` of all images whose class a network that has not seen them finds least likely (`measure`

@@ -106,6 +106,7 @@ class Discl(Stage[DisclParams]):
         classes = plan.facts["classes"]
         extra = {"name": "discl", "description": "images between text and real image"}
         sizes = publish_datasets(job.output, markers, classes, extra, [GENERATED, KEPT])
+        form: dict[str, Any]
         if isinstance(plan.facts["hard"], list):
             form = {"rule": job.params.hard.rule, "images": plan.facts["hard"]}
             job.output.write_bytes(HARD_FILE, pretty_json(form))
