@@ -136,13 +136,15 @@ class Shown:
 
 @dataclass(frozen=True)
 class BoxGrid:
-    """Rows of pictures with boxes drawn, under a title, the `code` they came of and a sentence. Rows after `open` are folded."""
+    """Rows of pictures with boxes drawn, under a title, the `code` they came of and a sentence. Rows after `open` are folded; `narrow`
+    pictures have little said of them, and more stand in a row."""
 
     title: str
     code: str
     summary: str
     rows: Sequence[Sequence[Shown]]
     open: int = 4
+    narrow: bool = False
 
 
 @dataclass(frozen=True)

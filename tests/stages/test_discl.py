@@ -15,6 +15,9 @@ from pipelines.artifacts.spectra import Spectra
 from pipelines.commands.jobs import make_job
 from pipelines.commands.runs import run_stage
 from pipelines.errors import UserError
+from pipelines.report.blocks import BoxGrid, Charts, Table
+from pipelines.report.reading import Outputs
+from pipelines.report.section import Options
 from pipelines.runtime.execute import execute, prepare
 from pipelines.runtime.job import Job
 from pipelines.runtime.serial import SerialRunner
@@ -23,6 +26,7 @@ from pipelines.shards.lint import lint
 from pipelines.stages import get_stage
 from pipelines.stages.discl.hard import fold_of, worst
 from pipelines.stages.discl.params import DisclParams, HardParams
+from pipelines.stages.discl.section import section
 from tests.contract.folders import tree
 from tests.stages.test_datadream import write_models
 from tests.stages.test_pipeline import write_source
@@ -146,6 +150,30 @@ def test_curricula_are_tables_over_the_images_that_there_are(base: Path, made: P
     # one of two classes is hard: as many hard places as others, of which half is seen
     assert [(row.real, row.tail, row.synthetic) for row in table.epochs[3:]] == [(6, 2, 4), (6, 6, 0)]
     assert all(row.adaptive for row in load_curriculum(job, "adaptive").epochs[:4])
+
+
+def test_the_report_shows_spectra_with_their_scores_yields_and_curricula(base: Path, made: Path) -> None:
+    shown = section(
+        Outputs.under(str(base / "data"), [get_stage("split"), get_stage("discl")]), Options(samples_per_class=2)
+    )
+    assert shown is not None
+    grid, levels, charts, _ = shown.blocks
+    assert isinstance(grid, BoxGrid)
+    assert [[one.title for one in row] for row in grid.rows] == [
+        ["right, real image", "level 0 · kept", "level 50 · kept"]
+    ] * 2
+    first = rows_of(made / "generated")
+    key = sorted(row["parents"][0] for row in first)[0]
+    text = next(row["scores"]["text_cosine"] for row in first if row["parents"] == [key] and row["level"] == 50)
+    assert grid.rows[0][2].drawn[0] == ("text", f"{text:.3f}".replace("-", "−"))
+    assert isinstance(levels, Table)
+    assert [(row[0], row[1], row[4]) for row in levels.rows] == [("level 0", "6", "6"), ("level 50", "6", "6")]
+    assert isinstance(charts, Charts)
+    adaptive, upwards = charts.figures
+    assert str(upwards.svg).count("--distilled") == 2 * 4  # four epochs with a level each: fill and stroke
+    assert "6 other real images, 2 hard ones and 4 synthetic; the last, 6 hard and 0" in upwards.note
+    assert "hollow" in adaptive.note
+    assert "hollow" not in upwards.note
 
 
 def test_what_is_below_its_bound_is_tried_again_and_the_best_try_is_stored(base: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.report.blocks import Beside, Block, BoxGrid, Charts, Folded, Shown, Table
+from pipelines.report.blocks import Block, BoxGrid, Charts, Folded, Shown, Table
 from pipelines.report.pictures import BUDGET, name_of, picture_of
 from pipelines.report.reading import Outputs, inner, inner_list, object_of
 from pipelines.report.section import Options, Section
@@ -34,9 +34,7 @@ def section(outputs: Outputs, options: Options) -> Section | None:
     charts = curriculum_charts(outputs)
     tables = yield_tables(metrics)
     blocks: list[Block] = [*([grid] if grid is not None else [])]
-    columns: list[list[Block]] = [list(tables[:1]), [Charts(charts)] if charts else []]
-    if any(columns):
-        blocks.append(Beside([column for column in columns if column]))
+    blocks += [*tables[:1], *([Charts(charts)] if charts else [])]
     blocks += [Folded("Yields by class", tables[1:])] if len(tables) > 1 else []
     return Section("discl", "DisCL: spectra and curricula", 23, blocks=blocks)
 
@@ -83,7 +81,7 @@ def spectra(outputs: Outputs, count: int) -> BoxGrid | None:
         "Each row is a hard training image and the first image that was made of it at every guidance level, from text alone (0) up. Under "
         "each: the cosine to the text of its class, to its real image, and which try it is. Nobody chose them."
     )
-    return BoxGrid("Spectra", "", summary, rows, open=len(rows))
+    return BoxGrid("Spectra", "", summary, rows, open=len(rows), narrow=True)
 
 
 def _one_of_each_class(by_parent: Mapping[str, Sequence[Row]], count: int) -> list[str]:
@@ -190,4 +188,6 @@ def _chart(strategy: str, epochs: Sequence[Mapping[str, Any]]) -> Figure:
         f"{grouped(number(first.get('synthetic')))} synthetic; the last, {grouped(number(last.get('tail')))} hard and "
         f"{grouped(number(last.get('synthetic')))} synthetic"
     )
+    if any(row.get("adaptive") for row in epochs):
+        note += "; hollow: levels of which progress chooses one"
     return Figure(f"Levels by epoch, {strategy}", drawing(parts, height + BELOW, strategy), (), note)
