@@ -100,6 +100,8 @@ def test_one_sentence_says_what_discl_gains_and_whether_it_is_told_apart() -> No
     assert "points over cross-entropy and +0.2 (" in text
     assert text.endswith("points over balanced softmax, not told apart.")
     assert headline(form(ce=[1], ce_discl=[4])).endswith("with one seed: chance is not ruled out.")
+    assert "+1.0 (" in (balanced := headline(form(**CLEAR, tail_repeated=[40, 40, 41, 38, 39])))
+    assert balanced.endswith("over the tail repeated as often without synthetic images, not told apart.")
     assert headline({}) == "DisCL is not compared with its baselines."
 
 
