@@ -3,7 +3,9 @@
 A student learns the embedded Fashion-MNIST sample, padded to 32 px, with `distill.training.Trainer`, and is tested on the sample's
 test images. Arms see the same images in the same order as often, but for the control: whole images for as many epochs as cost what
 EfficientTrain's published steps cost. Time is of the process's CPU on one thread, so that other jobs matter little, and
-relative to the first arm, seed by seed; accuracy is the mean over seeds with its standard deviation.
+relative to the first arm, seed by seed; accuracy is the mean over seeds with its standard deviation. Seeds take minutes, in which
+other jobs come and go, so a second table has single steps of the network at each side, taken in turn (`--steps` alone prints it): the
+crop, the forward pass and the backward pass. The time of a curriculum is those of its sides, weighed by its epochs.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from augment.augmenter import Augmenter
-from augment.frequencies import PUBLISHED, EfficientTrain
+from augment.frequencies import PUBLISHED, EfficientTrain, low_frequency_crop
 from distill.accuracy import accuracy_and_loss
 from distill.config import TrainConfig
 from distill.networks import build
@@ -121,6 +123,43 @@ def train(arm: Arm, network: str, seed: int, data: Any, test: Any, batch_size: i
     arm.top1.append(accuracy_and_loss(trainer.final, *test, mean=MEAN, std=STD)[0])
 
 
+def step_times(network: str, sides: list[int], batch_size: int, repeats: int) -> dict[int, float]:
+    """Median CPU milliseconds of a training step on images cropped to each side, sides in turn."""
+    model = build(network, CLASSES, SIZE).train()
+    images = torch.rand(batch_size, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(batch_size) % CLASSES
+    times: dict[int, list[float]] = {side: [] for side in sides}
+    for repeat in range(repeats + 1):
+        for side in sides:
+            began = time.process_time()
+            batch = low_frequency_crop(images, side).contiguous(memory_format=torch.channels_last)
+            torch.nn.functional.cross_entropy(model(batch), labels).backward()
+            if repeat:  # the first is not counted
+                times[side].append(1000 * (time.process_time() - began))
+    return {side: statistics.median(values) for side, values in times.items()}
+
+
+def print_steps(network: str, epochs: int, batch_size: int, repeats: int) -> dict[str, Any]:
+    """Measure steps, print their table, and return what it says."""
+    curricula = {"published steps": EfficientTrain(SIZE, epochs), "steeper steps": EfficientTrain(SIZE, epochs, STEEP)}
+    sides = sorted({SIZE} | {one.side(epoch) for one in curricula.values() for epoch in range(epochs)})
+    times = step_times(network, sides, batch_size, repeats)
+    table = Table(title=f"a step of {network}, {batch_size} images, median of {repeats}")
+    for column in ("side", "CPU ms", "CPU time", "pixels"):
+        table.add_column(column)
+    for side, taken in times.items():
+        table.add_row(str(side), f"{taken:.1f}", f"{taken / times[SIZE]:.2f}x", f"{side**2 / SIZE**2:.2f}x")
+    Console(width=140).print(table)
+    ratios = {}
+    for name, curriculum in curricula.items():
+        of_epochs = [times[curriculum.side(epoch)] for epoch in range(epochs)]
+        ratios[name] = statistics.mean(of_epochs) / times[SIZE]
+        print(
+            f"a training of {epochs} epochs by {name}: {ratios[name]:.2f}x by steps, {curriculum.cost():.2f}x by pixels"
+        )
+    return {"batch_size": batch_size, "repeats": repeats, "milliseconds": times, "ratios": ratios}
+
+
 def main() -> None:
     """Parse the command line, measure, print the table, and write it where that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -130,9 +169,14 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", type=int, nargs="*", help="places of arms, the first is 0; all unless given")
+    parser.add_argument("--steps", action="store_true", help="single steps alone, no student")
+    parser.add_argument("--repeats", type=int, default=9, help="of single steps")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    steps = print_steps(options.network, options.epochs, 64, options.repeats)
+    if options.steps:
+        return
     data, test = sample("train", options.per_class), sample("t10k", 200)
     chosen = sorted({0, *options.arms}) if options.arms else range(len(arms_of(1)))
     arms, warm_up = ([arms_of(epochs)[place] for place in chosen] for epochs in (options.epochs, 1))
@@ -182,8 +226,8 @@ def main() -> None:
         )
     Console(width=140).print(table)
     if options.json:
-        facts = {name: value for name, value in vars(options).items() if name != "json"}
-        options.json.write_text(json.dumps({"options": facts, "arms": rows}, indent=2) + "\n")
+        facts = {name: value for name, value in vars(options).items() if name not in ("json", "steps")}
+        options.json.write_text(json.dumps({"options": facts, "steps": steps, "arms": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
