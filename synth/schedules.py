@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
+import diffusers
 import numpy as np
 import torch
 from diffusers import (
@@ -35,6 +36,12 @@ def is_flow(scheduler: Any) -> bool:
         or config.get("use_flow_sigmas") is True
         or config.get("prediction_type") == "flow_prediction"
     )
+
+
+def load(model: str, revision: str | None = None) -> Any:
+    """Load the scheduler of a folder or id as shipped, and none of its weights; OSError where it has none."""
+    config: Any = DDIMScheduler.load_config(model, subfolder="scheduler", revision=revision)  # the same of every class
+    return getattr(diffusers, config["_class_name"]).from_config(config)
 
 
 def make(name: SchedulerName, own: Any) -> Any:

@@ -17,8 +17,8 @@ import torch
 
 from synth import schedules
 from synth.backends.protocol import Backend, SteppedBackend
-from synth.discl.levels import LevelStart, StartRule, places_by_sigma, require_apart, require_levels
-from synth.discl.schedules import REAL
+from synth.discl.levels import LevelStart, StartRule, require_levels
+from synth.discl.starts import level_starts
 from synth.errors import SynthError
 from synth.guided_batch import GuidedBatch
 from synth.requests import Generated, Request, checked, torch_generators
@@ -75,18 +75,8 @@ class SpectrumSampler:
 
         SynthError for what is no level, two that begin at the same step, and a strength that is no step at all.
         """
-        require_levels(levels)
-        scheduler, timesteps = self._scheduler()
-        sigmas = schedules.noise_ratios(scheduler, self.backend.scheduler)
-        if self.rule == "sigma":
-            places = places_by_sigma(levels, sigmas, int(getattr(scheduler, "order", 1)))
-        else:
-            places = {level: schedules.start_place(scheduler, self.settings.steps, REAL - level) for level in levels}
-        require_apart(places, self.settings.steps)
-        return {
-            level: LevelStart(level, place, len(timesteps) - place, float(timesteps[place]), sigmas[place])
-            for level, place in places.items()
-        }
+        scheduler, _ = self._scheduler()
+        return level_starts(levels, scheduler, self.backend.scheduler, self.settings.steps, self.rule)
 
     def batches(self, spectra: Sequence[Spectrum]) -> Iterator[list[Spectrum]]:
         """Cut `spectra` into batches of consecutive ones, of one image at least and otherwise of no more rows than fit."""

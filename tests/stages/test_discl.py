@@ -254,6 +254,32 @@ def test_what_cannot_be_made_stops_before_work(base: Path, overrides: dict[str, 
         prepare(get_stage("discl"), job_of(base, **overrides))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            {"levels": [0, 50, 52]},
+            r"discl\.levels and discl\.generate\.steps: guidance levels 50 and 52 begin at the same one of 4 steps",
+        ),
+        ({"names": {"left": "Right side", "right": "right  SIDE"}}, r"same text to the model.*in discl\.names"),
+        (
+            {"prompts": {"bank": "BANK", "prefix": "seen: "}, "hard": {"rule": "list", "file": "KEYS"}},
+            r"same text to the model.*discl\.prompts\.bank",
+        ),
+    ],
+)
+def test_what_the_models_cannot_tell_apart_stops_before_work(
+    base: Path, tmp_path: Path, overrides: dict[str, Any], said: str
+) -> None:
+    tail, bank, keys = load_profile(job_of(base), "tail"), tmp_path / "bank.yaml", tmp_path / "keys.txt"
+    bank.write_text("left: [a lamp, a chair]\nright: [A  Chair, A Lamp]\n")
+    of_each = {label: key for key, label in zip(tail.keys, tail.labels.tolist(), strict=True)}
+    keys.write_text("\n".join(of_each.values()))
+    form = json.loads(json.dumps(overrides).replace("BANK", str(bank)).replace("KEYS", str(keys)))
+    with pytest.raises(UserError, match=said):
+        get_stage("discl").check(job_of(base, **form))
+
+
 def test_parameters_that_would_be_ignored_are_refused() -> None:
     for params in ({"rule": "tail", "folds": 3}, {"rule": "quality", "share": 0.1, "below": 3}, {"rule": "list"}):
         with pytest.raises(ValueError, match=r"would be ignored|needs file"):

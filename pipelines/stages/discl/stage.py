@@ -24,6 +24,7 @@ from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.shards.dataset import Dataset
+from pipelines.stages.discl.checks import require_starts, require_texts
 from pipelines.stages.discl.figures import yields
 from pipelines.stages.discl.params import CALIBRATION_FILE, GENERATED, HARD_FILE, KEPT, DisclParams
 from pipelines.stages.discl.payloads import PAYLOADS
@@ -82,6 +83,8 @@ class Discl(Stage[DisclParams]):
         generator_model(job, "text")
         planned = DisclPlan(job)
         hard = [planned.classes[label] for label in planned.hard_labels]
+        require_starts(job)
+        require_texts(job, planned.classes, hard, planned.prompts)
         if (family := family_of(job)) is not None and (unknown := self._unknown(job, hard)):
             warnings.warn(knowledge_sentence(family, unknown, len(hard)), stacklevel=2)
 
