@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import cv2
@@ -64,21 +64,32 @@ class Spectra:
         return [one for one in self.images if all(getattr(one, name) == value for name, value in asked.items())]
 
     def load(self, images: Sequence[SpectrumImage], size: tuple[int, int] | None = None) -> ImageArrays:
-        """Decode images into memory, in this order; those of another `size` (height, width) are resized, by area where they shrink."""
+        """Decode images into memory, in this order; those of another `size` (height, width) are resized, by area where they shrink.
 
-        def fitted(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-            if size is None or image.shape[1:] == size:
-                return image
-            way = cv2.INTER_AREA if image.shape[1] > size[0] else cv2.INTER_LINEAR
-            shown = cv2.resize(np.ascontiguousarray(image.transpose(1, 2, 0)), size[::-1], interpolation=way)
-            return shown.transpose(2, 0, 1)
-
-        return load_arrays(self.dataset, [one.key for one in images], fit=fitted)
+        Raises `UserError` when their sizes differ and no `size` is asked for.
+        """
+        keys = [one.key for one in images]
+        if size is None:
+            return load_arrays(self.dataset, keys)
+        loaded = load_arrays(self.dataset, keys, fit=lambda image: _resized(image, size))
+        if loaded.images.shape[2:] == size:
+            return loaded
+        # All had one size, which `load_arrays` leaves as it is.
+        return replace(loaded, images=np.stack([_resized(image, size) for image in loaded.images]))
 
     def digest(self, images: Sequence[SpectrumImage]) -> str:
         """SHA-256 (hex) of what these images are and show, for the payload of whoever trains on them."""
         form = [[one.key, one.label, one.level, one.pixels] for one in images]
         return hashlib.sha256(canonical_json(form)).hexdigest()
+
+
+def _resized(image: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """An image (3, h, w) uint8 with the `size` (height, width)."""
+    if image.shape[1:] == size:
+        return image
+    way = cv2.INTER_AREA if image.shape[1] > size[0] else cv2.INTER_LINEAR
+    shown = cv2.resize(np.ascontiguousarray(image.transpose(1, 2, 0)), size[::-1], interpolation=way)
+    return shown.transpose(2, 0, 1)
 
 
 def _image(row: Mapping[str, Any]) -> SpectrumImage:

@@ -23,7 +23,6 @@ from pipelines.evaluation.discl.images import TailImages
 from pipelines.evaluation.discl.params import DisclParams
 from pipelines.evaluation.discl.pool import Pool, course_of, lists
 from pipelines.evaluation.discl.student import Candidate, Recipe, Student, TrainStudent
-from pipelines.evaluation.students import at_size
 from pipelines.loaders.arrays import ImageArrays, load_arrays
 from pipelines.runtime.checkpoints import train_resumably
 from pipelines.runtime.device import torch_device
@@ -201,8 +200,7 @@ class DisclStudents:
         parts = [self._everything if arm == "full_real" else self._real]
         if ARMS[arm].images:
             synthetic = self.images.synthetic(arm, least)
-            side = self._real.images.shape[-1]
-            parts.append(at_size(synthetic.spectra.load(synthetic.images), side))
+            parts.append(synthetic.spectra.load(synthetic.images, self._real.images.shape[2:]))
         course, strategy = (
             course_of(recipe.training.epochs, recipe.curriculum, recipe.downsample, recipe.repeat),
             candidate.strategy or "diverse_to_specific",
