@@ -174,6 +174,27 @@ COMPUTED: Mapping[str, Any] = {
             "classifier": {"epochs": 1, "warmup_epochs": 0, "batch_size": 4},
             "student": {"network": "convnet2_w8", "training": {"epochs": 1, **_TRAINING}},
         },
+        "discl": {
+            "network": "convnet2_w8",
+            "training": {"epochs": 3, **_TRAINING},
+            "arms": [
+                *(
+                    "ce",
+                    "bs",
+                    "ce_discl",
+                    "bs_discl",
+                    "crt",
+                    "logit_adjustment",
+                    "repeat_factor",
+                    "strong_augmentation",
+                ),
+                "separate_norm",
+            ],
+            "seeds": 1,
+            "strategies": ["diverse_to_specific", "adaptive"],
+            "held_out": 1,
+            "tau": [1.0],
+        },
     },
 }
 _SCENES = {"type": "composed", "base": COMPUTED["ingest"]["sources"][0], "scenes": 6, "size": 32, "items": [1, 2]}

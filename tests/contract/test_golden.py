@@ -12,6 +12,11 @@ from typing import Any
 
 import pytest
 
+from pipelines.evaluation.discl.section import HEAD, section
+from pipelines.report.blocks import GroupedTable
+from pipelines.report.reading import Outputs
+from pipelines.report.section import Options
+from pipelines.shards.dataset import Dataset
 from pipelines.stages import STAGES, get_stage
 from tests.contract.golden import (
     COMPUTERS,
@@ -72,3 +77,21 @@ def test_the_bytes_of_a_training_change_with_its_version_only(trainings: Path, s
         pytest.skip("the pins were made by a processor that rounds otherwise")
     pin = GOLDEN["stages"][stage]
     assert (get_stage(stage).version, products(trainings / stage)) == (pin["version"], pin["products"])
+
+
+def test_a_long_tail_goes_from_split_through_discl_to_its_students_in_the_report(trainings: Path) -> None:
+    outputs = Outputs.under(str(trainings), [get_stage(name) for name in ("split", "generator", "discl", "evaluate")])
+    shown = section(outputs, Options())
+    assert shown is not None
+    table = shown.blocks[0]
+    assert isinstance(table, GroupedTable)
+    synthetic = {row.name: row.cells[HEAD.index("synthetic shown")] for _, own in table.groups for row in own}
+    # Two epochs of levels that each show as many images of the rare class as it has real ones; the third is on real images.
+    assert {name: count for name, count in synthetic.items() if "DisCL" in name} == dict.fromkeys(
+        ("CE + DisCL", "BS + DisCL", "CE + DisCL, own norms"), "6"
+    )
+    assert "DisCL gains" in (shown.headline or "")
+    results = json.loads((trainings / "evaluate/discl/results.json").read_text())
+    made = Dataset.open(str(trainings / "discl/kept")).rows(["label"]).to_pylist()
+    assert results["arms"]["ce_discl"]["synthetic"] == len(made)
+    assert {row["label"] for row in made} == {label for label, group in enumerate(results["groups"]) if group == "few"}

@@ -170,6 +170,13 @@ OTHERS: Mapping[str, Any] = {
     "evaluate.datadream.domain": "other",
     "evaluate.datadream.views": ["horizontal_flip"],
     "evaluate.datadream.student.network": "convnet2_w4",
+    "evaluate.discl.network": "convnet2_w4",
+    "evaluate.discl.arms": ["ce"],
+    "evaluate.discl.levels": [50],
+    "evaluate.discl.strategies": ["random"],
+    "evaluate.discl.priors": ["real"],
+    "evaluate.discl.strong": ["horizontal_flip"],
+    "evaluate.discl.min_text_cosine": [-1.0],
 }
 #: Parameters that act only beside others, and these.
 BESIDE: Mapping[str, Sequence[str]] = {
@@ -196,7 +203,7 @@ BESIDE: Mapping[str, Sequence[str]] = {
     "evaluate.datadream.loft_shots": ["evaluate.datadream.variants=[loft]"],
 }
 #: Parameters that need what these jobs do not have: records with equal bytes, more than 64 KiB, sets of unequal size,
-#: images that may be mixed, labels of views that can be stored, a sum that another parameter has to make.
+#: images that may be mixed, labels of views that can be stored, a sum that another parameter has to make, another data folder.
 SILENT = {
     "ingest.duplicates",
     "ingest.conflicts",
@@ -210,6 +217,7 @@ SILENT = {
     "evaluate.distilled.budget",
     "relabel.views.siamese",
     "evaluate.distilled.fixed.views.mix",
+    "evaluate.discl.own_generator",
 }
 
 
