@@ -16,15 +16,18 @@ from pipelines.artifacts.profiles import load_profile
 from pipelines.artifacts.spectra import Spectra
 from pipelines.commands.jobs import make_job
 from pipelines.errors import UserError
+from pipelines.runtime import checkpoints
 from pipelines.runtime.execute import prepare
+from pipelines.runtime.folder import begin
+from pipelines.runtime.ledger import all_markers
+from pipelines.runtime.serial import run_unit
 from pipelines.shards.dataset import Dataset
 from pipelines.stages import get_stage
 from synth.discl.mix import draw_epoch
 from tests.contract.folders import tree
 from tests.stages import test_discl
 from tests.stages.test_datadream import write_models
-from tests.stages.test_discl import job_of, rows_of, run
-from tests.stages.zygote import killed_before
+from tests.stages.test_discl import finished, job_of, rows_of, run
 from tests.synth.making import sd
 
 #: The same toy as there.
@@ -38,8 +41,7 @@ def test_f02_a_run_again_finds_all_that_is_finished_and_makes_only_what_is_not(
     tmp_path: Path,
 ) -> None:
     """A misspelt suffix: nothing was ever skipped, and finished files were computed anew and then not written."""
-    data = tmp_path / "data"
-    run(base, "", data)
+    data = finished(base, made, tmp_path / "data")
     assert run(base, "", data)["ran"] == 0
     (data / "discl/ledger/generated/c00001-000000.json").unlink()
     assert run(base, "", data)["ran"] == 1  # the other block, the bounds and the admissions stay
@@ -47,16 +49,25 @@ def test_f02_a_run_again_finds_all_that_is_finished_and_makes_only_what_is_not(
 
 
 def test_f03_an_image_is_done_with_all_of_its_noises_and_never_with_some(
-    base: Path, made: Path, tmp_path: Path
+    base: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An image counted as done once two of its eight seeds were there."""
-    folder = tmp_path / "killed"
-    folder.mkdir()
-    (folder / "params.yaml").write_text((base / "params.yaml").read_text())
-    data = folder / "data"
-    job_of(base, data)
-    killed_before(14, "discl", data, [])
-    assert not (data / "discl/stage.json").exists()
+    data = tmp_path / "data"
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
+    stage, job = get_stage("discl"), job_of(base, data)
+    prepared = prepare(stage, job)
+    begin(stage, job, prepared)
+
+    def interrupt(_done: float, _total: float, note: str = "") -> None:
+        if note.startswith("try"):
+            raise KeyboardInterrupt
+
+    bounds, block = prepared.plan.units[:2]
+    worker = stage.open(job)
+    run_unit(stage, job, worker, bounds, prepared.identities[bounds.name])
+    with pytest.raises(KeyboardInterrupt):
+        run_unit(stage, job, worker, block, prepared.identities[block.name], interrupt)
+    assert [marker.name for marker in all_markers(job.output)] == [bounds.name]
     run(base, "", data)
     rows = rows_of(data / "discl/generated")
     assert len(rows) == CELLS
@@ -72,7 +83,7 @@ def test_f04_every_image_has_its_scores_and_what_is_admitted_follows_from_them(
     rows = rows_of(made / "generated")
     scores = sorted(row["scores"]["text_cosine"] for row in rows)
     bound = (scores[5] + scores[6]) / 2
-    data = tmp_path / "data"
+    data = finished(base, made, tmp_path / "data")
     run(base, "", data, filters={"min_text_cosine": bound})
     kept = {row["key"] for row in rows_of(data / "discl/kept")}
     assert kept == {row["key"] for row in rows if row["scores"]["text_cosine"] >= bound}
