@@ -117,6 +117,10 @@ class Finished:
         """Bytes of a file as the stage left it."""
         return self._sum(path).bytes
 
+    def sha256(self, path: str) -> str:
+        """SHA-256 (hex) of a file as the stage left it."""
+        return self._sum(path).sha256
+
     @cached_property
     def markers(self) -> list[Marker]:
         """What the units left, by name."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,14 @@ split:
   profiles:
     tail: {tail: {law: counts, counts: {right: 3}}, groups: {many: 8, few: 4}}
     low: {quality: {share: 0.5, kinds: [noise], severities: [5]}}
+datadream:
+  variants: [cls]
+  shots: [1]
+  images: 1
+  batch_size: 1
+  adapt: {rank: 2, steps: 3, batch_size: 1, warmup_steps: 1, learning_rate: 0.05}
+  generate: {steps: 1, guidance: 1.0, scheduler: ddim}
+  reference: null
 discl:
   levels: [50, 0]
   seeds: 2
@@ -214,6 +224,41 @@ def test_another_filter_or_curriculum_makes_no_image_again(base: Path, made: Pat
     assert sorted(path.name for path in (data / "discl/curriculum").iterdir()) == ["all_levels.json"]
 
 
+def test_the_adapter_of_the_hard_class_makes_its_images(base: Path, made: Path, tmp_path: Path) -> None:
+    data, adapter = tmp_path / "data", {"variant": "cls", "shots": 1}
+    with pytest.raises(UserError, match=r"limbeck run datadream@cls"):
+        prepare(get_stage("discl"), job_of(base, data, adapter=adapter))
+    run_stage(make_job("datadream@cls", base / "params.yaml", data=str(data)), "serial", debug=True)
+    with pytest.raises(
+        UserError, match=r"no adapter 'right' of 2 shots of few-shot seed 0; it has shots01-seed0\. Set discl\.adapter"
+    ):
+        prepare(get_stage("discl"), job_of(base, data, adapter={**adapter, "shots": 2}))
+    asked = {"levels": [0], "seeds": 1, "tries": 1}
+    job = job_of(base, data, **asked, adapter=adapter)
+    assert get_stage("discl").inputs(job) == ("split", "generator", "datadream@cls")
+    units = prepare(get_stage("discl"), job).plan.units
+    plain = prepare(get_stage("discl"), job_of(base, data, **asked)).plan.units
+    assert [one.name for one in units] == [one.name for one in plain]
+    assert all("adapter" not in one.payload for one in plain)
+    shown = json.loads((data / "split/few_shot.json").read_text())["seeds"]["0"]["1"]
+    outside = shown[0] not in load_profile(job, "tail").keys
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        run(base, "", data, **asked, adapter=adapter)
+    assert any("1 of the 1 images that the adapters were trained on" in str(one.message) for one in said) is outside
+    rows = rows_of(data / "discl/generated")
+    weights = next((data / "datadream/cls/adapters/shots01-seed0/right").glob("*.safetensors"))
+    assert {row["adapter"] for row in rows} == {hashlib.sha256(weights.read_bytes()).hexdigest()}
+    from pipelines.loaders.arrays import load_arrays
+
+    keys = [row["key"] for row in rows]
+    ours, base_model = (
+        load_arrays(Dataset.open(str(folder / "generated")), keys).images.astype(float)
+        for folder in (data / "discl", made)
+    )
+    assert np.abs(ours - base_model).mean() > 1  # more than the last bits of a batch of another size
+
+
 def test_networks_that_have_not_seen_an_image_say_how_hard_it_is(base: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     training = {"epochs": 3, "batch_size": 8, "learning_rate": 0.05}
@@ -297,6 +342,8 @@ def test_parameters_that_would_be_ignored_are_refused() -> None:
             HardParams.model_validate(params)
     with pytest.raises(ValueError, match=r"needs curricula\.held_out"):
         DisclParams.model_validate({"curricula": {"strategies": ["adaptive"]}})
+    with pytest.raises(ValueError, match=r"set adapter\.variant to dset"):
+        DisclParams.model_validate({"adapter": {}, "hard": {"rule": "quality", "share": 0.1}})
     assert DisclParams(mode="reference").made_levels == (0, 10, 30, 50)
     assert DisclParams().made_levels == (0, 13, 30, 50)
 

@@ -85,16 +85,6 @@ class DatadreamParams(Section):
         return self.names.get(class_name, class_name)
 
 
-def tag_of(shots: int, seed: int) -> str:
-    """What a few-shot set is called in file names."""
-    return f"shots{shots:02d}-seed{seed}"
-
-
-def adapter_folder(tag: str, name: str) -> str:
-    """Where an adapter lies in an item's output."""
-    return f"adapters/{tag}/{name}"
-
-
 def contexts_file(tag: str) -> str:
     """Where the contexts that a model told lie in an item's output."""
     return f"contexts/{tag}.json"

@@ -9,13 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, cast
 
+from pipelines.artifacts.adapters import tag_of
 from pipelines.artifacts.datasets import dataset_digest, open_part, stage_digest
 from pipelines.artifacts.few_shot import load_few_shot
 from pipelines.artifacts.generators import folder_digest, generator_digest
 from pipelines.errors import UserError
 from pipelines.runtime.job import Job
 from pipelines.runtime.units import Unit
-from pipelines.stages.datadream.params import DatadreamParams, tag_of
+from pipelines.stages.datadream.params import DatadreamParams
 from pipelines.stages.datadream.payloads import Adapt, Admit, Caption, Generate, Making, Quality
 from pipelines.storage import canonical_json
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from pipelines.artifacts.adapters import tag_of
 from pipelines.artifacts.datasets import METRICS_FILE, open_part
 from pipelines.artifacts.families import knowledge_sentence, unknown_classes
 from pipelines.artifacts.generators import family_of, generator_model
@@ -21,7 +22,7 @@ from pipelines.runtime.device import require_synth, torch_device
 from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
-from pipelines.stages.datadream.params import GENERATED, KEPT, DatadreamParams, tag_of
+from pipelines.stages.datadream.params import GENERATED, KEPT, DatadreamParams
 from pipelines.stages.datadream.payloads import PAYLOADS
 from pipelines.stages.datadream.planning import ItemPlan
 from pipelines.storage import pretty_json

@@ -9,9 +9,8 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 
 from augment.errors import MethodError
+from pipelines.artifacts.adapters import WEIGHTS, adapter_folder, running
 from pipelines.artifacts.datasets import open_part
 from pipelines.artifacts.generators import generator_model, generator_of
 from pipelines.artifacts.scoring import Scorer, Seen, as_numbers, each, rounded
@@ -39,7 +39,7 @@ from pipelines.shards.checksum import sum_of
 from pipelines.shards.keys import slot_key
 from pipelines.shards.sample import Sample
 from pipelines.stages.datadream.figures import set_figures, stored_features
-from pipelines.stages.datadream.params import GENERATED, KEPT, DatadreamParams, adapter_folder, contexts_file
+from pipelines.stages.datadream.params import GENERATED, KEPT, DatadreamParams, contexts_file
 from pipelines.stages.datadream.payloads import Adapt, Admit, Caption, Generate, Quality
 from pipelines.storage import canonical_json, pretty_json
 from synth.backends import GeneratorOptions, load_backend
@@ -54,7 +54,6 @@ from synth.filtering.scoring import twins
 from synth.requests import Request
 from synth.sampling import Sampler
 
-WEIGHTS = "pytorch_lora_weights.safetensors"
 #: Pairs of a class's images that are less alike than this are no near-duplicates under any threshold.
 TWIN_FLOOR = 0.9
 #: Sidecar columns of a generated image that stay true of its copy.
@@ -222,7 +221,7 @@ class Dreamer:
             sampler = Sampler(self.backend, self.params.generate, run_seed=run_seed, batch_size=self.params.batch_size)
             # Images of one set of adapters together; which are in a batch follows from the plan alone.
             for names in dict.fromkeys(active):
-                with self._running(names, tag):
+                with running(self.backend, {name: self._adapter(tag, name) for name in names}):
                     for batch in self._batches([place for place, adapters in enumerate(active) if adapters == names]):
                         images = sampler.batch([requests[place] for place in batch]).images
                         scores, features = self.scorer.score(images, payload.label, seen)
@@ -263,8 +262,12 @@ class Dreamer:
     def _adapter_digest(self, tag: str, name: str) -> str:
         path = f"{adapter_folder(tag, name)}/{WEIGHTS}"
         if path not in self._digests:
-            self._digests[path] = sum_of(self._made.read(path)).sha256
+            self._digests[path] = sum_of(self._adapter(tag, name)).sha256
         return self._digests[path]
+
+    def _adapter(self, tag: str, name: str) -> bytes:
+        """An adapter's file, as its unit committed it."""
+        return self._made.read(f"{adapter_folder(tag, name)}/{WEIGHTS}")
 
     def _batches(self, places: Sequence[int]) -> list[list[int]]:
         size = self.params.batch_size
@@ -280,33 +283,6 @@ class Dreamer:
             return [(adapter_name(payload.prompt_name),)] * count
         names = [adapter_name(payload.prompt_name, key) for key in payload.few_shot]
         return loft_pairs(names, count, key=payload.class_name, run_seed=self.job.seed(tag, "loft"))
-
-    @contextmanager
-    def _running(self, names: tuple[str, ...], tag: str) -> Iterator[None]:
-        """The generator with these adapters, in equal parts; after it the base again, with nothing left in memory."""
-        if not names:
-            yield
-            return
-        loaded: list[str] = []
-        try:
-            for name in names:
-                with self._adapter_file(tag, name) as folder:
-                    self.backend.load_adapter(folder, name)
-                loaded.append(name)
-            self.backend.set_adapters(loaded, [1 / len(names)] * len(names))
-            yield
-        finally:
-            if loaded:
-                self.backend.delete_adapters(loaded)
-            self.backend.forget_prompts()
-
-    @contextmanager
-    def _adapter_file(self, tag: str, name: str) -> Iterator[str]:
-        """A local folder with the adapter's file, as its unit committed it."""
-        path = f"{adapter_folder(tag, name)}/{WEIGHTS}"
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / WEIGHTS).write_bytes(self._made.read(path))
-            yield folder
 
     # scoring
 

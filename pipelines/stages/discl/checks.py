@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
+from pipelines.artifacts.few_shot import load_few_shot
 from pipelines.artifacts.generators import generator_model, generator_of
+from pipelines.artifacts.profiles import Profile
 from pipelines.runtime.job import Job
 from pipelines.runtime.method_errors import method_errors
 from pipelines.stages.discl.params import DisclParams
@@ -47,3 +50,19 @@ def require_texts(job: Job[DisclParams], classes: Sequence[str], hard: Sequence[
     with method_errors("discl.prompts.bank"):
         prompts = [book.candidates(name_of(name)) for name in hard]
         require_distinct(hard, prompts, text_readers(job), "discl.prompts.bank")
+
+
+def warn_of_outside_images(job: Job[DisclParams], profile: Profile, hard: Sequence[int]) -> None:
+    """Warn where the adapters have seen images that are none of the profile's: what they make is not of the training set alone."""
+    adapter = job.params.adapter
+    if adapter is None:
+        return
+    few_shot, own = load_few_shot(job, adapter.shots, adapter.seed), set(profile.keys)
+    labels = hard if adapter.variant == "cls" else sorted(few_shot)
+    shown = [key for label in labels for key in few_shot[label]]
+    if outside := sum(key not in own for key in shown):
+        warnings.warn(
+            f"discl.adapter: {outside} of the {len(shown)} images that the adapters were trained on are none of the profile "
+            f"{profile.name!r}, so what is made with them is from outside that training set",
+            stacklevel=2,
+        )

@@ -111,6 +111,17 @@ class CurriculumParams(Section):
         return self
 
 
+class AdapterParams(Section):
+    """A DataDream adapter that the generator runs with, by `variant`: `cls` that of the hard image's class, `dset` that of all.
+
+    It has seen the few-shot images of split/train, `shots` of each class, whether or not the profile has them.
+    """
+
+    variant: Literal["cls", "dset"] = "cls"
+    shots: int = Field(16, ge=1, description="one of datadream.shots")
+    seed: int = Field(0, ge=0, description="one of datadream.seeds")
+
+
 class DisclParams(Section):
     """Parameters of `discl`.
 
@@ -131,6 +142,7 @@ class DisclParams(Section):
     names: Names = Field({}, description="class name -> what prompts call it, else its name as it is")
     prompts: PromptParams = PromptParams()
     generate: Settings = Settings(steps=20, guidance=2.0, scheduler="dpmpp_2m")
+    adapter: AdapterParams | None = None
     refiner: str | None = Field(None, description="SDXL's refiner, folder or id, for the last of the noise")
     tries: int = Field(6, ge=1, le=20, description="images made of a cell at the most")
     bound: float | None = Field(None, ge=-1, le=1, description="text cosine that an image should reach")
@@ -149,6 +161,11 @@ class DisclParams(Section):
     def _levels_differ(self) -> Self:
         if self.levels is not None and len(set(self.levels)) < len(self.levels):
             raise ValueError("levels names one twice")
+        if self.adapter is not None and self.adapter.variant == "cls" and self.hard.rule == "quality":
+            raise ValueError(
+                "adapter.variant cls runs an adapter for the images of one class, and hard.rule quality does not say of which class a "
+                "unit's images are; set adapter.variant to dset, or hard.rule to tail or list"
+            )
         if "adaptive" in self.curricula.strategies and not self.curricula.held_out:
             raise ValueError(
                 "the strategy adaptive needs curricula.held_out, the hard images that progress is measured on"

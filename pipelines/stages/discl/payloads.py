@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from pipelines.artifacts.adapters import StoredAdapter
 from pipelines.runtime.typed import Payload
 
 
@@ -71,7 +72,7 @@ class Spread(Payload):
     """Make the spectra of some hard images: those of `keys`, or, with none, `count` from `first` on of what the unit `of` chose.
 
     `pixels` is a digest of the real images and what is done to them, `prompts` has all prompts of their classes. `calibration` is the
-    digest of the unit that tells the bounds.
+    digest of the unit that tells the bounds, `adapter` what the generator runs with.
     """
 
     kind: ClassVar[str] = "spread"
@@ -84,6 +85,13 @@ class Spread(Payload):
     prompts: dict[int, tuple[str, ...]]
     calibration: str | None
     making: Making
+    adapter: StoredAdapter | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        form = super().to_json()
+        if self.adapter is None:  # units of a generator as it is are those of before there were adapters
+            del form["adapter"]
+        return form
 
 
 @dataclass(frozen=True)

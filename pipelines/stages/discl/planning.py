@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
+from pipelines.artifacts.adapters import StoredAdapter, stored_adapter
 from pipelines.artifacts.datasets import open_part, stage_digest
 from pipelines.artifacts.generators import folder_digest, generator_digest
 from pipelines.artifacts.profiles import load_profile
@@ -98,7 +99,16 @@ class DisclPlan:
     ) -> Spread:
         prompts = {label: tuple(self.prompts.candidates(self._called(label))) for label in labels}
         calibration = None if self._calibrate is None else self._calibrate.digest
-        return Spread(keys, first, count, of, pixels, prompts, calibration, self._making)
+        adapter = self._adapter(labels[0] if len(labels) == 1 else None)
+        return Spread(keys, first, count, of, pixels, prompts, calibration, self._making, adapter)
+
+    def _adapter(self, label: int | None) -> StoredAdapter | None:
+        """What the generator runs with for images of a class, None for those of any."""
+        asked = self.params.adapter
+        if asked is None:
+            return None
+        class_name = None if label is None else self.classes[label]
+        return stored_adapter(self.job, asked.variant, asked.shots, asked.seed, class_name)
 
     def _called(self, label: int) -> str:
         """What prompts call a class."""

@@ -24,7 +24,7 @@ from pipelines.runtime.job import Job, Plan, Stage
 from pipelines.runtime.publication import publish_datasets
 from pipelines.runtime.units import Marker, Unit, UnitOutput
 from pipelines.shards.dataset import Dataset
-from pipelines.stages.discl.checks import require_starts, require_texts
+from pipelines.stages.discl.checks import require_starts, require_texts, warn_of_outside_images
 from pipelines.stages.discl.figures import yields
 from pipelines.stages.discl.params import CALIBRATION_FILE, GENERATED, HARD_FILE, KEPT, DisclParams
 from pipelines.stages.discl.payloads import PAYLOADS
@@ -50,7 +50,8 @@ class Discl(Stage[DisclParams]):
     counted = KEPT
 
     def inputs(self, job: Job[DisclParams]) -> Sequence[str]:
-        return (*self.upstream, "squeeze") if job.params.teacher else self.upstream
+        adapter = () if job.params.adapter is None else (f"datadream@{job.params.adapter.variant}",)
+        return (*self.upstream, *adapter, *(("squeeze",) if job.params.teacher else ()))
 
     def reads(self, params: DisclParams) -> dict[str, str]:
         named = {
@@ -85,6 +86,7 @@ class Discl(Stage[DisclParams]):
         hard = [planned.classes[label] for label in planned.hard_labels]
         require_starts(job)
         require_texts(job, planned.classes, hard, planned.prompts)
+        warn_of_outside_images(job, planned.profile, planned.hard_labels)
         if (family := family_of(job)) is not None and (unknown := self._unknown(job, hard)):
             warnings.warn(knowledge_sentence(family, unknown, len(hard)), stacklevel=2)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipelines.artifacts.adapters import running
 from pipelines.artifacts.generators import generator_model, generator_of
 from pipelines.artifacts.profiles import Profile, load_profile, profile_images
 from pipelines.artifacts.scoring import each, load_clip
@@ -171,11 +172,13 @@ class SpectrumWorker:
 
         making, bounds = payload.making, self._bounds(payload.making.bound)
         run = SpectrumRun(self._sampler, sources, making.levels, making.seeds, bounds, making.tries, score, prompt)
-        run_resumably(run, output, Checkpoint(output, "spectra"))
+        adapter = payload.adapter
+        with running(self._sampler.backend, {} if adapter is None else {adapter.name: adapter.read(self.job)}):
+            run_resumably(run, output, Checkpoint(output, "spectra"))
         counts: dict[str, dict[str, list[float]]] = {}
         with output.shard(GENERATED) as shard:
             for cell in run.cells:
-                sample, row = self._row(cell, run, bounds, making.text)
+                sample, row = self._row(cell, run, bounds, payload)
                 level = counts.setdefault(str(cell.level), {})
                 tally = level.setdefault(str(self._label_of[cell.key]), [0, 0, 0.0, 0.0])
                 tally[1] += len(run.scores[cell])
@@ -198,7 +201,7 @@ class SpectrumWorker:
         return logits
 
     def _row(
-        self, cell: Cell, run: SpectrumRun, bounds: dict[int, float], model: str
+        self, cell: Cell, run: SpectrumRun, bounds: dict[int, float], payload: Spread
     ) -> tuple[Sample | None, dict[str, Any]]:
         """The sample of a cell, None where every try failed, and its row."""
         best, label = run.best[cell], self._label_of[cell.key]
@@ -208,12 +211,14 @@ class SpectrumWorker:
         facts |= {"attempt": best["attempt"], "tries": len(run.scores[cell]), "prompt": best["prompt"]}
         facts |= {"steps": settings.steps, "guidance": settings.guidance, "scheduler": settings.scheduler}
         facts |= {"bound": bounds[label], "scores": best.get("scores", {})}
+        if payload.adapter is not None:
+            facts["adapter"] = payload.adapter.sha256
         row = {
             "source": f"discl {cell.key} level {cell.level} {cell.ordinal}",
             "parents": [cell.key],
             "op": "discl",
             "params": canonical_json(facts).decode(),
-            "model_id": model,
+            "model_id": payload.making.text,
         }
         if "fault" in best:
             return None, {**row, "key": key, "label": label, "label_name": class_name}
