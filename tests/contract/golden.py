@@ -133,7 +133,7 @@ COMPUTED: Mapping[str, Any] = {
         "tries": 2,
         "images_per_unit": 2,
         "generate": {**_QUICK, "steps": 4},
-        "curricula": {"epochs": 3, "curriculum_epochs": 2, "held_out": 1},
+        "curricula": {"epochs": 4, "curriculum_epochs": 3, "held_out": 1},
     },
     "samples": {
         "ipc": 2,

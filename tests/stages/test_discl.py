@@ -166,11 +166,11 @@ def test_curricula_are_tables_over_the_images_that_there_are(base: Path, made: P
     job = job_of(base)
     tail = load_profile(job, "tail")
     table = load_curriculum(job, "diverse_to_specific")
-    assert [row.levels for row in table.epochs] == [(0,), (0,), (50,), (50,), (100,)]
+    assert [row.levels for row in table.epochs] == [(0,), (0,), (50,), (100,), (100,)]
     assert sorted((*table.hard, *(table.others or ()))) == sorted(tail.keys)
     assert len(table.held_out) == 1
     # one of two classes is hard: as many hard places as others, of which half is seen
-    assert [(row.real, row.tail, row.synthetic) for row in table.epochs[3:]] == [(6, 2, 4), (6, 6, 0)]
+    assert [(row.real, row.tail, row.synthetic) for row in table.epochs[2:4]] == [(6, 2, 4), (6, 6, 0)]
     assert all(row.adaptive for row in load_curriculum(job, "adaptive").epochs[:4])
 
 
@@ -192,7 +192,7 @@ def test_the_report_shows_spectra_with_their_scores_yields_and_curricula(base: P
     assert [(row[0], row[1], row[4]) for row in levels.rows] == [("level 0", "6", "6"), ("level 50", "6", "6")]
     assert isinstance(charts, Charts)
     adaptive, upwards = charts.figures
-    assert str(upwards.svg).count("--distilled") == 2 * 4  # four epochs with a level each: fill and stroke
+    assert str(upwards.svg).count("--distilled") == 2 * 3  # three epochs with a level that was made: fill and stroke
     assert "6 other real images, 2 hard ones and 4 synthetic; the last, 6 hard and 0" in upwards.note
     assert "hollow" in adaptive.note
     assert "hollow" not in upwards.note
@@ -301,7 +301,7 @@ def test_a_given_list_says_what_is_hard(base: Path, tmp_path: Path) -> None:
         ({"hard": {"below": 100}}, "every class of the profile 'tail' is hard"),
         ({"profile": "other"}, "asks for the profile 'other', split made low, tail"),
         ({"curricula": {"held_out": 3}}, "3 of 3 hard images"),
-        ({"curricula": {"epochs": 3, "curriculum_epochs": 1}}, "fewer than the 2 levels"),
+        ({"curricula": {"epochs": 3, "curriculum_epochs": 1}}, "fewer than the 3 levels"),
         ({"prompts": {"bank": "nowhere.yaml"}}, "nowhere.yaml cannot be read"),
     ],
 )
@@ -346,6 +346,16 @@ def test_parameters_that_would_be_ignored_are_refused() -> None:
         DisclParams.model_validate({"adapter": {}, "hard": {"rule": "quality", "share": 0.1}})
     assert DisclParams(mode="reference").made_levels == (0, 10, 30, 50)
     assert DisclParams().made_levels == (0, 13, 30, 50)
+
+
+def test_published_levels_begin_at_their_share_of_the_steps(base: Path) -> None:
+    def spectra(**overrides: Any) -> list[Any]:
+        units = get_stage("discl").plan(job_of(base, bound=0.3, filters=None, **overrides)).units
+        return [unit.payload["making"] for unit in units if unit.kind == "spread"]
+
+    published, improved = spectra(mode="reference"), spectra()
+    assert {making["starts"] for making in published} == {"strength"}
+    assert {making["starts"] for making in improved} == {"sigma"}
 
 
 def test_killed_at_any_moment_or_run_in_any_order_it_ends_in_the_same_bytes(

@@ -32,7 +32,7 @@ def require_starts(job: Job[DisclParams]) -> None:
         scheduler = schedules.make(settings.scheduler, own)
         schedules.prepare(scheduler, settings.steps)
     with method_errors("discl.levels and discl.generate.steps"):
-        level_starts(job.params.made_levels, scheduler, own, settings.steps)
+        level_starts(job.params.made_levels, scheduler, own, settings.steps, job.params.starts)
 
 
 def require_texts(job: Job[DisclParams], classes: Sequence[str], hard: Sequence[str], book: PromptBook) -> None:

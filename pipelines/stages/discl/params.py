@@ -12,7 +12,7 @@ from pipelines.fields import SOFT_ONLY, Names, refuse_ignored
 from pipelines.images.params import ImageParams
 from pipelines.networks import NetworkName
 from synth.discl.admission import REFERENCE_BOUNDS, Admission
-from synth.discl.levels import REFERENCE, even_levels
+from synth.discl.levels import REFERENCE, StartRule, even_levels
 from synth.discl.schedules import Mode, Strategy
 from synth.settings import Settings
 
@@ -126,10 +126,11 @@ class DisclParams(Section):
     """Parameters of `discl`.
 
     `levels` are percent of guidance by the real image, 0 the prompt alone; null: four at equal ratios of noise from 0 to 50, in mode
-    `reference` 0, 10, 30 and 50. Each hard image is made at each of them from `seeds` noises. An image whose text cosine is below
-    `bound` is made again with another prompt and noise, `tries` times in all, and the likest to its text is stored, with its scores.
-    `bound` null is, for each class, what all but `calibration` of its real images reach, in mode `reference` 0.30. `filters` decide
-    afterwards, from the stored scores, what is admitted; null admits what reaches the bound.
+    `reference` 0, 10, 30 and 50, which also begin at their share of the steps and not at their noise. Each hard image is made at each
+    of them from `seeds` noises. An image whose text cosine is below `bound` is made again with another prompt and noise, `tries` times
+    in all, and the likest to its text is stored, with its scores. `bound` null is, for each class, what all but `calibration` of its
+    real images reach, in mode `reference` 0.30. `filters` decide afterwards, from the stored scores, what is admitted; null admits what
+    reaches the bound.
     """
 
     effect = PLAN_ONLY
@@ -178,6 +179,11 @@ class DisclParams(Section):
         if self.levels is not None:
             return tuple(sorted(self.levels))
         return REFERENCE["imagenet_lt"] if self.mode == "reference" else even_levels(4)
+
+    @property
+    def starts(self) -> StartRule:
+        """Where a level enters the schedule: at its noise, or as published at its share of the steps."""
+        return "strength" if self.mode == "reference" else "sigma"
 
     def name_of(self, class_name: str) -> str:
         """What prompts call a class."""

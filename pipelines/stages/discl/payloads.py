@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from pipelines.artifacts.adapters import StoredAdapter
 from pipelines.runtime.typed import Payload
+from synth.discl.levels import StartRule
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Making:
     teacher: str | None
     refiner: str | None
     levels: tuple[int, ...]
+    starts: StartRule
     seeds: int
     tries: int
     bound: float | None

@@ -136,6 +136,7 @@ class DisclPlan:
             teacher=stage_digest(self.job, "squeeze") if params.teacher else None,
             refiner=None if params.refiner is None else _model_digest(params.refiner),
             levels=params.made_levels,
+            starts=params.starts,
             seeds=params.seeds,
             tries=params.tries,
             bound=params.fixed_bound,

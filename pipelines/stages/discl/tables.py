@@ -36,8 +36,8 @@ def require_curricula(job: Job[DisclParams], profile: Profile, hard: int) -> Non
 
 
 def _levels(job: Job[DisclParams]) -> tuple[int, ...]:
-    """The levels that a curriculum goes through: those that are made, and as published the real image."""
-    return (*job.params.made_levels, REAL) if job.params.mode == "reference" else job.params.made_levels
+    """The levels that a curriculum goes through: those that are made, and at last the real image."""
+    return (*job.params.made_levels, REAL)
 
 
 def curricula(

@@ -145,7 +145,14 @@ class SpectrumWorker:
             with method_errors("discl.refiner"):
                 refiner = load_backend(GeneratorOptions(params.refiner, dtype=params.dtype, device=device))
         seed = self.job.seed("", "generate")
-        return SpectrumSampler(backend, params.generate, run_seed=seed, batch_size=params.batch_size, refiner=refiner)
+        return SpectrumSampler(
+            backend,
+            params.generate,
+            run_seed=seed,
+            batch_size=params.batch_size,
+            refiner=refiner,
+            starts=params.starts,
+        )
 
     def spread(self, payload: Spread, output: UnitOutput) -> None:
         """Make a block's spectra, score them as tensors, store the best try of every cell."""
