@@ -49,7 +49,7 @@ class Coreset(Stage[CoresetParams]):
     product = "distilled"
     Params = CoresetParams
     upstream = ("split", "squeeze")
-    code = ("augment", "distill", "pipelines.artifacts", "pipelines.images", "pipelines.loaders", *WRITERS)
+    code = ("augment", "distill", "synth", "pipelines.artifacts", "pipelines.images", "pipelines.loaders", *WRITERS)
     workers = "actors"
     computes = True
 

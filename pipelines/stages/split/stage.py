@@ -50,7 +50,7 @@ class Split(Stage[SplitParams]):
     adds = "the training images and the class balance"
     Params = SplitParams
     upstream = ("ingest",)
-    code = ("synth", "pipelines.artifacts", *WRITERS)
+    code = ("augment", "synth", "pipelines.artifacts", "pipelines.images", "pipelines.loaders", *WRITERS)
     draws = False
 
     def plan(self, job: Job[SplitParams]) -> Plan:
