@@ -8,33 +8,23 @@ The published code keeps the epoch that is best on its test loader, and for thre
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from augment.seeds import operation_seed
-from augment.values import not_finite
-from synth.datadream.accuracy import classifier_accuracy, half_precision
+from synth.datadream.accuracy import half_precision
 from synth.datadream.classifier import ClipClassifier
 from synth.datadream.config import FitConfig, Mode
 from synth.datadream.pooled import Examples, Pool, mixed, pooled_loss, repeats
 from synth.datadream.schedules import classifier_rates
+from synth.datadream.selection import BestEpoch, Fitted
 from synth.datadream.views import Views, published_views, views_seed
 from synth.errors import SynthError
 from synth.quiet import quiet_generators
-
-
-@dataclass
-class Fitted:
-    """The history of a fit, a line for each validation, and the best one, whose weights the classifier has."""
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_accuracy: float = float("-inf")
 
 
 def fit(
@@ -77,13 +67,19 @@ def fit(
         classifier.trainable(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=device.type == "cuda"
     )
     batches = _Batches(pool, real, synthetic, views, classifier.classes, config.mix, run_seed, device, config.mode)
-    fitted, best, begin = Fitted(), classifier.state(), 0
-    if resume is not None:
-        fitted, best, begin = Fitted(**resume["fitted"]), dict(resume["best"]), int(resume["epoch"])
-        classifier.load(resume["weights"])
-        optimizer.load_state_dict(resume["optimizer"])
-    step = begin * pool.batches
-    for epoch in range(begin, config.epochs):
+    best = BestEpoch(
+        classifier,
+        optimizer,
+        validation,
+        epochs=config.epochs,
+        evaluate_every=config.evaluate_every,
+        diverged=lambda what, epoch: _diverged(what, epoch, config),
+        report=report,
+        resume=resume,
+        checkpoint=checkpoint,
+    )
+    step = best.begin * pool.batches
+    for epoch in range(best.begin, config.epochs):
         total = torch.zeros((), device=device)
         for places in pool.epoch(epoch, run_seed):
             images, targets, is_real = batches.make(places, epoch, step)
@@ -97,32 +93,8 @@ def fit(
             optimizer.zero_grad()
             total += loss.detach()
             step += 1
-        # A sum with one NaN is NaN, and the weights are looked at for a last step that nothing follows.
-        if not math.isfinite(float(total)):
-            raise _diverged("its loss is no finite number", epoch, config)
-        if not_finite(classifier.state()) is not None:
-            raise _diverged("its weights are no finite numbers", epoch, config)
-        if (epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs:
-            try:
-                measured = classifier_accuracy(classifier, validation)
-            except SynthError as error:
-                raise _diverged(str(error), epoch, config) from None
-            line = {
-                "epoch": epoch + 1,
-                "loss": float(total) / pool.batches,
-                "val_accuracy": measured.accuracy,
-                "val_loss": measured.loss,
-            }
-            fitted.history.append(line)
-            if report is not None:
-                report(line)
-            if measured.accuracy > fitted.best_accuracy:
-                fitted.best_epoch, fitted.best_accuracy, best = epoch + 1, measured.accuracy, classifier.state()
-        if checkpoint is not None and epoch + 1 < config.epochs:
-            state = {"epoch": epoch + 1, "weights": classifier.state(), "optimizer": optimizer.state_dict()}
-            checkpoint(state | {"best": best, "fitted": asdict(fitted)})
-    classifier.load(best)
-    return fitted
+        best.end(epoch, total, pool.batches)
+    return best.restore()
 
 
 def _diverged(what: str, epoch: int, config: FitConfig) -> SynthError:

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 
 from augment.seeds import operation_seed
-from augment.values import not_finite
-from synth.datadream.accuracy import center_resize, classifier_accuracy, half_precision
+from synth.datadream.accuracy import center_resize, half_precision
 from synth.datadream.classifier import ClipHead
-from synth.datadream.fit import Fitted
 from synth.datadream.pooled import Examples
+from synth.datadream.selection import BestEpoch, Fitted
 from synth.datadream.views import Views, policy_views, views_seed
 from synth.discl.config import FlypConfig
 from synth.discl.mix import random_order
@@ -73,13 +71,19 @@ def fine_tune(
     optimizer = torch.optim.AdamW(
         head.trainable(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=device.type == "cuda"
     )
-    fitted, best, begin = Fitted(), head.state(), 0
-    if resume is not None:
-        fitted, best, begin = Fitted(**resume["fitted"]), dict(resume["best"]), int(resume["epoch"])
-        head.load(resume["weights"])
-        optimizer.load_state_dict(resume["optimizer"])
+    best = BestEpoch(
+        head,
+        optimizer,
+        validation,
+        epochs=config.epochs,
+        evaluate_every=config.evaluate_every,
+        diverged=lambda what, epoch: _diverged(what, epoch, config),
+        report=report,
+        resume=resume,
+        checkpoint=checkpoint,
+    )
     batches = 0
-    for epoch in range(begin, config.epochs):
+    for epoch in range(best.begin, config.epochs):
         rows, losses = order(epoch), torch.zeros((), device=device)
         each = _whole_batches(len(rows), config.batch_size)
         if batches not in (0, each):
@@ -107,29 +111,8 @@ def fine_tune(
             if config.mode == "improved":
                 head.model.logit_scale.data.clamp_(max=HIGHEST_SCALE)
             losses += loss.detach()
-        if not math.isfinite(float(losses)) or not_finite(head.state()) is not None:
-            raise _diverged("its loss or weights are no finite numbers", epoch, config)
-        if (epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs:
-            try:
-                measured = classifier_accuracy(head, validation)
-            except SynthError as error:
-                raise _diverged(str(error), epoch, config) from None
-            line = {
-                "epoch": epoch + 1,
-                "loss": float(losses) / batches,
-                "val_accuracy": measured.accuracy,
-                "val_loss": measured.loss,
-            }
-            fitted.history.append(line)
-            if report is not None:
-                report(line)
-            if measured.accuracy > fitted.best_accuracy:
-                fitted.best_epoch, fitted.best_accuracy, best = epoch + 1, measured.accuracy, head.state()
-        if checkpoint is not None and epoch + 1 < config.epochs:
-            state = {"epoch": epoch + 1, "weights": head.state(), "optimizer": optimizer.state_dict()}
-            checkpoint(state | {"best": best, "fitted": asdict(fitted)})
-    head.load(best)
-    return fitted
+        best.end(epoch, losses, batches)
+    return best.restore()
 
 
 def contrastive_loss(head: ClipHead, images: torch.Tensor, texts: torch.Tensor, config: FlypConfig) -> torch.Tensor:

@@ -165,6 +165,7 @@ def test_real_and_synthetic_images_are_pooled_with_lambda_selected_on_val_and_te
 ) -> None:
     import synth.datadream.accuracy as accuracy_module
     import synth.datadream.fit as fit_module
+    from synth.datadream.selection import Fitted
 
     calls: list[dict[str, Any]] = []
     tested: list[set[str]] = []
@@ -174,7 +175,7 @@ def test_real_and_synthetic_images_are_pooled_with_lambda_selected_on_val_and_te
         keys = {name: None if part is None else set(part.keys) for name, part in sides.items()}
         sizes = {tuple(part.images([0]).shape[2:]) for part in sides.values() if part is not None}
         calls.append({**keys, "sizes": sizes, "config": config, "seed": how["run_seed"], "init": classifier.state()})
-        return fit_module.Fitted([], 1, 0.5)
+        return Fitted([], 1, 0.5)
 
     def judge(classifier: Any, examples: Any, batch_size: int = 512) -> Any:
         tested.append(set(examples.keys))

@@ -15,8 +15,9 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[syn
 
 from synth.datadream.accuracy import center_resize, classifier_accuracy
 from synth.datadream.config import FitConfig
-from synth.datadream.fit import Fitted, fit
+from synth.datadream.fit import fit
 from synth.datadream.pooled import Pool
+from synth.datadream.selection import Fitted
 from synth.datadream.views import published_views
 from synth.errors import SynthError
 from tests.synth.datadream.clips import tiny_classifier
@@ -76,7 +77,7 @@ def test_the_best_validation_epoch_is_kept_and_the_first_of_equals(monkeypatch: 
         seen.append(classifier.state())
         return type("Found", (), {"accuracy": next(accuracies), "loss": 1.0})
 
-    monkeypatch.setattr("synth.datadream.fit.classifier_accuracy", judged)
+    monkeypatch.setattr("synth.datadream.selection.classifier_accuracy", judged)
     config = FitConfig(epochs=4, warmup_epochs=0, batch_size=16, learning_rate=1e-2)
     fitted: Fitted = fit(classifier, None, colours(16, 2), colours(4, 3), config, views=as_they_are)
     assert (fitted.best_epoch, fitted.best_accuracy) == (2, 0.9)

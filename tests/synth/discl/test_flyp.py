@@ -17,7 +17,7 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: limbeck[syn
 from pipelines.artifacts.families import embedded_family, family_files, load_family
 from synth.datadream.accuracy import classifier_accuracy
 from synth.datadream.classifier import ClipHead
-from synth.datadream.fit import Fitted
+from synth.datadream.selection import Fitted
 from synth.discl.config import FlypConfig
 from synth.discl.flyp import contrastive_loss, fine_tune, true_class_probabilities
 from synth.discl.mix import Mix, draw_epoch
